@@ -1,0 +1,113 @@
+"""Small layers that several parts share, and the initialisations of the papers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class L2Scale(nn.Module):
+    """Divides each cell's vector of channels by its length, then multiplies each channel by a learned scale.
+
+    [B, C, H, W] -> the same shape and dtype. The sum of squares is float32 whatever autocast does (squares of 512
+    channels overflow float16 and lose their small terms in bfloat16). ParseNet; SSD section 3.1 (conv4_3, scale 20).
+    """
+
+    eps = 1e-10  # inside the sum of squares, as in the authors' Normalize layer
+
+    def __init__(self, channels: int, initial: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), float(initial)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise over dimension 1; a cell of zeros stays zero."""
+        exact = features.float()
+        length = (exact.square().sum(1, keepdim=True) + self.eps).rsqrt()
+        return (exact * length * self.weight.float()[:, None, None]).to(features.dtype)
+
+    def extra_repr(self) -> str:
+        """Shown by `print(module)`."""
+        return str(len(self.weight))
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation that can stop following the batches; state-dict keys are `nn.BatchNorm2d`'s.
+
+    Scale and shift stay parameters when frozen, so a state dict, a parameter count and a weight-decay rule see the
+    same network either way.
+    """
+
+    frozen = False
+
+    def freeze(self, *, affine: bool = True) -> None:
+        """Use the running statistics from now on, also in training mode; with `affine`, fix scale and shift too."""
+        self.frozen = True
+        self.eval()
+        if affine:
+            self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> BatchNorm2d:
+        """As `nn.Module.train`, but a frozen layer stays in evaluation mode."""
+        super().train(mode and not self.frozen)
+        return self
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution, then optionally batch norm (which replaces the bias), then optionally an activation.
+
+    Keys are `0.weight`, `0.bias` for the convolution and `1.*` for the norm, as in torchvision's block of this kind.
+    Padding keeps the size at stride 1 unless given.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 3,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        norm: bool = False,
+        activation: Callable[..., nn.Module] | None = nn.ReLU,
+    ) -> None:
+        if padding is None:
+            padding = dilation * (kernel - 1) // 2
+        parts: list[nn.Module] = [
+            nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=not norm),
+        ]
+        if norm:
+            parts.append(BatchNorm2d(outputs))
+        if activation is not None:
+            parts.append(activation(inplace=True))
+        super().__init__(*parts)
+
+
+def _convolutions(module: nn.Module) -> list[nn.Conv2d | nn.ConvTranspose2d]:
+    return [part for part in module.modules() if isinstance(part, nn.Conv2d | nn.ConvTranspose2d)]
+
+
+@torch.no_grad()
+def fan_in_uniform_(module: nn.Module) -> None:
+    """Draw every convolution's weights from U(-sqrt(3 / fan_in), sqrt(3 / fan_in)); biases 0.
+
+    This is Caffe's "xavier" with its default of fan_in only, the SSD and RefineDet authors' choice for the layers
+    that they add; PyTorch's `xavier_uniform_` also counts the outputs and is another distribution.
+    """
+    for part in _convolutions(module):
+        bound = (3 / part.weight[0].numel()) ** 0.5  # Caffe's fan_in: count / shape[0], also for a deconvolution
+        part.weight.uniform_(-bound, bound)
+        if part.bias is not None:
+            part.bias.zero_()
+
+
+@torch.no_grad()
+def he_normal_(module: nn.Module) -> None:
+    """Draw every convolution's weights from N(0, 2 / fan_in), right for ReLU; biases 0 (He et al., 2015)."""
+    for part in _convolutions(module):
+        part.weight.normal_(0, (2 / part.weight[0].numel()) ** 0.5)
+        if part.bias is not None:
+            part.bias.zero_()

@@ -1,0 +1,113 @@
+"""The data that flows between the parts.
+
+Shape letters, one legend for the whole project: B images, G ground-truth boxes (padded), A anchors, K classes,
+D detections (padded), L levels, C channels, H W height and width.
+
+Boxes are xyxy, float32, absolute pixels of the network's input unless said otherwise, without "+1".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Predictions = dict[str, Tensor]
+"""Raw outputs of a network: name -> float32 [B, A, n], A the same for all names."""
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images of any size, made one tensor that the network takes."""
+
+    pixels: Tensor  # [B, 3, H, W] float32, normalised
+    sizes: Tensor  # [B, 2] float32 (height, width) of the original images
+    scales: Tensor  # [B, 2] float32 (x, y): pixels of the network's input per original pixel
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Ground truth of a batch, padded to the next power of two above the fullest image."""
+
+    boxes: Tensor  # [B, G, 4] xyxy pixels of the network's input
+    labels: Tensor  # [B, G] int64 in [0, K), -1 on padding rows
+    crowd: Tensor  # [B, G] bool: regions to ignore, no objects to find; False on padding rows
+
+    @classmethod
+    def from_list(cls, targets: Sequence[dict[str, Tensor]]) -> Targets:
+        """Pad a list of {"boxes" [N, 4], "labels" [N], optional "iscrowd" [N]} to one size.
+
+        G is a power of two (or 0 when no image has a box), so that few different shapes are seen by a compiler.
+        """
+        counts = [len(target["labels"]) for target in targets]
+        most = max(counts, default=0)
+        padded = 1 << (most - 1).bit_length() if most else 0
+        device = targets[0]["boxes"].device if targets else torch.device("cpu")
+        boxes = torch.zeros(len(counts), padded, 4, device=device)
+        labels = torch.full((len(counts), padded), -1, dtype=torch.int64, device=device)
+        crowd = torch.zeros(len(counts), padded, dtype=torch.bool, device=device)
+        for i, (count, target) in enumerate(zip(counts, targets, strict=True)):
+            boxes[i, :count] = target["boxes"].reshape(-1, 4).to(boxes)
+            labels[i, :count] = target["labels"].to(labels)
+            if "iscrowd" in target:
+                crowd[i, :count] = target["iscrowd"].to(crowd)
+        return cls(boxes, labels, crowd)
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Boxes that predictions are relative to: levels in order, within a level row, column, box."""
+
+    boxes: Tensor  # [A, 4], or [B, A, 4] when each image has its own (refined)
+    counts: tuple[int, ...]  # anchors of each level; their sum is A
+    usable: Tensor | None = None  # [A] bool: False where an anchor takes no part in training; None: all do
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What every anchor should predict."""
+
+    anchors: Tensor  # [A, 4] or [B, A, 4]
+    boxes: Tensor  # [B, A, 4] the matched box; the anchor itself where nothing matched
+    labels: Tensor  # [B, A] int64, 0 where nothing matched
+    positive: Tensor  # [B, A] bool
+    counted: Tensor  # [B, A] bool: False where the anchor is ignored
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Findings of a batch, best first, padded."""
+
+    boxes: Tensor  # [B, D, 4]
+    scores: Tensor  # [B, D], 0 on padding rows
+    labels: Tensor  # [B, D] int64
+
+    def to_list(self) -> list[dict[str, Tensor]]:
+        """One dict of ragged tensors per image, as torchvision's detectors give."""
+        return [
+            {"boxes": boxes[scores > 0], "scores": scores[scores > 0], "labels": labels[scores > 0]}
+            for boxes, scores, labels in zip(self.boxes, self.scores, self.labels, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in one image, best first, in pixels of that image."""
+
+    boxes: Tensor  # [N, 4] xyxy
+    scores: Tensor  # [N]
+    labels: Tensor  # [N] int64, an index into `class_names` and `category_ids`
+    class_names: tuple[str, ...]
+    category_ids: tuple[int | str, ...]  # the ids that the training data used
+    size: tuple[int, int]  # (height, width) of the image, after EXIF orientation
+    path: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each detection."""
+        return [self.class_names[label] for label in self.labels.tolist()]
