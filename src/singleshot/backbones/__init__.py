@@ -1,0 +1,55 @@
+"""Backbones: normalised pixels -> list of maps, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from singleshot.backbones.backbone import Backbone
+from singleshot.backbones.mobilenet import MobileNetV2
+from singleshot.backbones.pretrained import load_backbone_weights
+from singleshot.backbones.resnet import DESIGNS, ResNet
+from singleshot.backbones.timm import TimmBackbone
+from singleshot.backbones.vgg import VGG16
+from singleshot.errors import UserError
+
+__all__ = ["BACKBONES", "VGG16", "Backbone", "MobileNetV2", "ResNet", "build", "load_backbone_weights"]
+
+BACKBONES: Mapping[str, Callable[..., Backbone]] = {
+    "vgg16": VGG16,
+    "vgg16_full": partial(VGG16, "full"),
+    "vgg16_bn": partial(VGG16, batch_norm=True),
+    **{name: partial(ResNet, name) for name in DESIGNS},
+    "mobilenetv2": MobileNetV2,
+}
+
+
+def build(
+    name: str,
+    *,
+    norm: str = "train",
+    frozen_stages: int = 0,
+    weights: str | Path | None = None,
+    **options: Any,
+) -> Backbone:
+    """The backbone called `name`: a key of `BACKBONES`, or "timm/MODEL" where timm is installed.
+
+    `norm` and `frozen_stages` as in `Backbone.fix`; `weights` is a file for `load_backbone_weights` (without it the
+    trunk is drawn He normal); `options` are the class's own arguments, such as `sources` or `width`.
+    """
+    factory: Callable[..., Backbone]
+    if name.startswith("timm/"):
+        factory = partial(TimmBackbone, name.removeprefix("timm/"))
+    elif name in BACKBONES:
+        factory = BACKBONES[name]
+    else:
+        near = get_close_matches(name.lower(), BACKBONES, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(f"unknown backbone {name!r}{hint}: expected one of {', '.join(BACKBONES)}, or timm/MODEL")
+    backbone = factory(norm=norm, frozen_stages=frozen_stages, **options)
+    if weights is not None:
+        load_backbone_weights(backbone, weights)
+    return backbone

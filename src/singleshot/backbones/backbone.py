@@ -1,0 +1,68 @@
+"""What every backbone has in common: maps out, stages to freeze, names of weights."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from singleshot.errors import UserError
+from singleshot.layers import BatchNorm2d
+
+NORMS = ("train", "eval", "frozen")
+
+
+class Backbone(nn.Module):
+    """Normalised pixels [B, 3, H, W] -> list of maps [B, C, h, w], finest first."""
+
+    channels: tuple[int, ...]
+    """Channels of each map."""
+    strides: tuple[int, ...]
+    """Input pixels per cell of each map."""
+    optional_weights: tuple[str, ...] = ()
+    """Prefixes of keys that a weights file may lack: those keep their initial values."""
+    ignored_weights: tuple[str, ...] = ("classifier.", "fc.")
+    """Prefixes of keys that a weights file may have too many: the classifier, and stages that were not built."""
+
+    @abstractmethod
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """The source maps."""
+
+    @abstractmethod
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """The trunk's modules from the input on, cut where the stride doubles: what `frozen_stages` counts."""
+
+    def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Translate other layouts of this architecture's weights to this module's keys and shapes."""
+        return weights
+
+    def fix(self, *, norm: str = "train", frozen_stages: int = 0) -> None:
+        """Choose what does not train.
+
+        `norm`: "train" (batch statistics), "eval" (running statistics; scale and shift still train) or "frozen"
+        (running statistics, scale and shift fixed); without effect on a network without batch norm.
+        `frozen_stages`: 0 none, 1 the stem (up to stride 2), 2 also what runs at stride 4, and so on.
+        """
+        if norm not in NORMS:
+            raise UserError(f"norm {norm!r}: expected one of {', '.join(NORMS)}")
+        stages = self.stages()
+        if not 0 <= frozen_stages <= len(stages):
+            raise UserError(
+                f"frozen_stages={frozen_stages}: this backbone has {len(stages)} stages; give 0 to {len(stages)}"
+            )
+        if norm != "train":
+            _freeze_norms(self, affine=norm == "frozen")
+        for stage in stages[:frozen_stages]:
+            for module in stage:
+                module.requires_grad_(False)
+                _freeze_norms(module, affine=True)
+
+
+def _freeze_norms(module: nn.Module, *, affine: bool) -> None:
+    for part in module.modules():
+        if isinstance(part, BatchNorm2d):
+            part.freeze(affine=affine)
+        elif isinstance(part, _BatchNorm):
+            raise TypeError(f"{type(part).__name__} cannot be frozen: use singleshot.layers.BatchNorm2d")

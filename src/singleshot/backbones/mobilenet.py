@@ -1,0 +1,110 @@
+"""MobileNetV2 (Sandler et al., 2018), keys and layout as torchvision's."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from singleshot.backbones.backbone import Backbone
+from singleshot.errors import UserError
+from singleshot.layers import BatchNorm2d, ConvNormAct, he_normal_
+
+# Table 2 of the paper: expansion, channels, blocks, stride of the first block.
+BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+STEM, LAST = 32, 1280
+STAGE_STARTS = (0, 2, 4, 7, 14, 19)  # `features` indices between which the stride is 2, 4, 8, 16, 32
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, 3x3 depthwise, 1x1 projection without activation; a shortcut where the shape stays."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        layers: list[nn.Module] = []
+        if expansion != 1:
+            layers.append(ConvNormAct(inputs, hidden, 1, norm=True, activation=nn.ReLU6))
+        layers += [
+            ConvNormAct(hidden, hidden, 3, stride=stride, groups=hidden, norm=True, activation=nn.ReLU6),
+            nn.Conv2d(hidden, outputs, 1, bias=False),
+            BatchNorm2d(outputs),
+        ]
+        self.conv = nn.Sequential(*layers)
+        self.shortcut = stride == 1 and inputs == outputs
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, H / stride, W / stride]."""
+        return self.with_expansion(features)[1]
+
+    def with_expansion(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The map after the first layer (the expansion, before its subsampling), and the block's output."""
+        layers = iter(self.conv)
+        expanded: Tensor = next(layers)(features)
+        output = expanded
+        for layer in layers:
+            output = layer(output)
+        return expanded, features + output if self.shortcut else output
+
+
+class MobileNetV2(Backbone):
+    """MobileNetV2 without its classifier; three maps at strides 8, 16 and 32.
+
+    The first two maps are, as in SSDLite (MobileNetV2 section 6.2), the expansions inside the blocks that end a
+    resolution (192 and 576 channels at width 1); with `expanded=False` the narrow outputs of the blocks before them (32
+    and 96). The third is the last layer (1280). `width` scales all channels, kept divisible by 8.
+    """
+
+    def __init__(
+        self, *, width: float = 1.0, expanded: bool = True, norm: str = "train", frozen_stages: int = 0
+    ) -> None:
+        super().__init__()
+        if not 0 < width <= 8:
+            raise UserError(f"MobileNetV2 width {width}: expected a factor of the channels, such as 0.5, 1.0 or 1.4")
+        inputs, last = _round_to_8(STEM * width), _round_to_8(LAST * max(1.0, width))
+        layers: list[nn.Module] = [ConvNormAct(3, inputs, 3, stride=2, norm=True, activation=nn.ReLU6)]
+        for expansion, channels, blocks, first_stride in BLOCKS:
+            outputs = _round_to_8(channels * width)
+            for number in range(blocks):
+                stride = first_stride if number == 0 else 1
+                layers.append(InvertedResidual(inputs, outputs, stride=stride, expansion=expansion))
+                inputs = outputs
+        layers.append(ConvNormAct(inputs, last, 1, norm=True, activation=nn.ReLU6))
+        self.features = nn.Sequential(*layers)
+        he_normal_(self)
+
+        self.expanded = expanded
+        finer = [
+            BLOCKS[3],
+            BLOCKS[5],
+        ]  # whose first blocks leave stride 8 and stride 16; their inputs are the rows' before
+        narrow = [_round_to_8(BLOCKS[BLOCKS.index(row) - 1][1] * width) for row in finer]
+        wide = [row[0] * inputs for row, inputs in zip(finer, narrow, strict=True)]
+        self.channels = (*(wide if expanded else narrow), last)
+        self.strides = (8, 16, 32)
+        self.fix(norm=norm, frozen_stages=frozen_stages)
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """The maps at strides 8, 16 and 32."""
+        maps = []
+        features = pixels
+        for index, layer in enumerate(self.features):
+            if index in STAGE_STARTS[3:5]:
+                assert isinstance(layer, InvertedResidual)
+                expansion, output = layer.with_expansion(features)
+                maps.append(expansion if self.expanded else features)
+                features = output
+            else:
+                features = layer(features)
+        return [*maps, features]
+
+    def stages(self) -> list[list[nn.Module]]:
+        """Cut where the stride doubles: up to stride 2, 4, 8, 16, 32."""
+        layers = list(self.features)
+        return [layers[start:end] for start, end in pairwise(STAGE_STARTS)]
+
+
+def _round_to_8(channels: float) -> int:
+    """The nearest multiple of 8, at least 8 and not more than a tenth below, as the authors' code does."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded

@@ -1,0 +1,126 @@
+"""A weights file into a backbone: torchvision's files, safetensors, or a detector of ours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from singleshot.backbones.backbone import Backbone
+from singleshot.errors import UserError
+
+WRAPPERS = ("module.", "model.", "backbone.", "body.", "state_dict.")
+"""What other programs (and our own detectors) put before a backbone's keys."""
+_CONTAINERS = ("state_dict", "model", "model_state_dict")
+_COUNTERS = (
+    "num_batches_tracked"  # absent from old files, and of no use to a network that is not averaging over all batches
+)
+
+
+def load_backbone_weights(backbone: Backbone, path: str | Path) -> None:
+    """Copy a file's weights into `backbone`.
+
+    Takes safetensors, and PyTorch files through PyTorch's restricted reader (tensors only, nothing is executed). Keys
+    are torchvision's, with or without the prefixes in `WRAPPERS`; the classifier is ignored, or becomes VGG-16's fc6
+    and fc7.
+
+    Raises `UserError` when the file is missing or no weights file, or does not fit: all missing and unexpected keys and
+    wrong shapes are counted and the first ones named. The backbone is then unchanged.
+    """
+    path = Path(path)
+    weights = _unwrap(read_tensors(path), backbone)
+    try:
+        weights = backbone.adapt_weights(weights)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    own = backbone.state_dict()
+    missing = [key for key in own if key not in weights and not _is_optional(key, backbone)]
+    unexpected = [
+        key
+        for key in weights
+        if key not in own and not key.startswith(backbone.ignored_weights) and not key.endswith(_COUNTERS)
+    ]
+    shapes = [
+        f"{key} is {tuple(weights[key].shape)} where the network has {tuple(own[key].shape)}"
+        for key in own
+        if key in weights and weights[key].shape != own[key].shape
+    ]
+    problems = [_some("missing", missing), _some("unexpected", unexpected), _some("of another shape", shapes)]
+    if any(problems):
+        raise UserError(
+            f"{path}: these weights are not for this {type(backbone).__name__}: {'; '.join(filter(None, problems))}. "
+            f"Give the weights of the same architecture, with torchvision's names"
+        )
+    fitting = {key: value for key, value in weights.items() if key in own}
+    broken = [key for key, value in fitting.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise UserError(f"{path}: {_some('with NaN or infinite values', broken)}; the file is damaged")
+    backbone.load_state_dict(fitting, strict=False)
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Name -> tensor on the CPU, from a safetensors file or a PyTorch file of nothing but tensors."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; expected a file of weights")
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+        if head[8:] == b"{":  # safetensors: 8 bytes of length, then JSON
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged safetensors file ({error})") from error
+    except Exception as error:  # the unpickler raises whatever the bytes make it stumble over
+        raise UserError(
+            f"{path}: not a file of weights: expected safetensors, or a PyTorch file that holds only tensors "
+            f"(a whole pickled model is refused: save its state_dict() instead)"
+        ) from error
+    for name in _CONTAINERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping):
+            loaded = loaded[name]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise UserError(f"{path}: holds {type(loaded).__name__}, expected a state dict (name -> tensor)")
+    for key, value in loaded.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise UserError(f"{path}: {key!r} is {type(value).__name__}, expected a state dict of nothing but tensors")
+    return dict(loaded)
+
+
+def _unwrap(weights: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """Strip the prefix (of `WRAPPERS`) under which most of the backbone's keys stand; drop what stands elsewhere."""
+    own = backbone.state_dict().keys()
+    found: Counter[str] = Counter()
+    for key in weights:
+        prefix, rest = "", key
+        found[prefix] += rest in own
+        while wrapper := next((wrapper for wrapper in WRAPPERS if rest.startswith(wrapper)), None):
+            prefix, rest = prefix + wrapper, rest[len(wrapper) :]
+            found[prefix] += rest in own
+    if not found:
+        return weights
+    prefix, count = found.most_common(1)[0]
+    if not count:  # another layout (numbers, say): strip what all keys share
+        prefix = next(
+            (prefix for prefix in sorted(found, key=len, reverse=True) if all(k.startswith(prefix) for k in weights)),
+            "",
+        )
+    return {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
+
+
+def _is_optional(key: str, backbone: Backbone) -> bool:
+    return key.endswith(_COUNTERS) or key.startswith(backbone.optional_weights)
+
+
+def _some(what: str, names: list[str], limit: int = 4) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{len(names)} {what}: {', '.join(names[:limit])}{more}"

@@ -1,0 +1,150 @@
+"""ResNet (He et al., 2016) and ResNeXt (Xie et al., 2017), keys and layout as torchvision's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from singleshot.backbones.backbone import Backbone
+from singleshot.errors import UserError
+from singleshot.layers import BatchNorm2d, he_normal_
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; outputs `width` channels."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, *, stride: int, groups: int, group_width: int) -> None:
+        super().__init__()
+        assert (groups, group_width) == (1, 64), "ResNeXt has bottlenecks only"
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.bn1 = BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, width, stride)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, width, H / stride, W / stride]."""
+        shortcut = features if self.downsample is None else self.downsample(features)
+        features = self.relu(self.bn1(self.conv1(features)))
+        return self.relu(self.bn2(self.conv2(features)).add_(shortcut))  # type: ignore[no-any-return]
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (with the stride, and groups in ResNeXt), 1x1 beside a shortcut; outputs 4 `width` channels."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, *, stride: int, groups: int, group_width: int) -> None:
+        super().__init__()
+        inner = width * group_width // 64 * groups
+        self.conv1 = nn.Conv2d(inputs, inner, 1, bias=False)
+        self.bn1 = BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, groups=groups, bias=False)
+        self.bn2 = BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, 4 * width, 1, bias=False)
+        self.bn3 = BatchNorm2d(4 * width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, 4 * width, stride)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, 4 width, H / stride, W / stride]."""
+        shortcut = features if self.downsample is None else self.downsample(features)
+        features = self.relu(self.bn1(self.conv1(features)))
+        features = self.relu(self.bn2(self.conv2(features)))
+        return self.relu(self.bn3(self.conv3(features)).add_(shortcut))  # type: ignore[no-any-return]
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), BatchNorm2d(outputs))
+
+
+@dataclass(frozen=True)
+class Design:
+    """Block type, blocks per stage, and ResNeXt's groups and channels per group (at the first stage)."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    depths: tuple[int, int, int, int]
+    groups: int = 1
+    group_width: int = 64
+
+
+DESIGNS = {
+    "resnet18": Design(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": Design(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": Design(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": Design(Bottleneck, (3, 4, 23, 3)),
+    "resnet152": Design(Bottleneck, (3, 8, 36, 3)),
+    "resnext50_32x4d": Design(Bottleneck, (3, 4, 6, 3), 32, 4),
+    "resnext101_32x4d": Design(Bottleneck, (3, 4, 23, 3), 32, 4),
+    "resnext101_32x8d": Design(Bottleneck, (3, 4, 23, 3), 32, 8),
+}
+
+
+class ResNet(Backbone):
+    """ResNet or ResNeXt without its classifier; `design` is a name in `DESIGNS` or a `Design`.
+
+    `sources` are stages in the papers' count: 2, 3, 4, 5 for the maps C2..C5 at strides 4, 8, 16, 32. Stages behind the
+    last source are not built. A stage's stride sits in the 3x3 convolution, as in torchvision.
+    """
+
+    def __init__(
+        self,
+        design: str | Design = "resnet50",
+        *,
+        sources: Sequence[int] = (3, 4, 5),
+        norm: str = "train",
+        frozen_stages: int = 0,
+    ) -> None:
+        super().__init__()
+        if isinstance(design, str):
+            if design not in DESIGNS:
+                raise UserError(f"ResNet {design!r}: expected one of {', '.join(DESIGNS)}")
+            design = DESIGNS[design]
+        self.sources = tuple(sources)
+        if not self.sources or self.sources != tuple(stage for stage in (2, 3, 4, 5) if stage in self.sources):
+            raise UserError(f"sources {self.sources}: expected some of the stages 2, 3, 4, 5, in this order")
+
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        inputs = 64
+        for stage in range(2, self.sources[-1] + 1):
+            width = 64 * 2 ** (stage - 2)
+            blocks = []
+            for number in range(design.depths[stage - 2]):
+                stride = 2 if number == 0 and stage > 2 else 1
+                blocks.append(
+                    design.block(inputs, width, stride=stride, groups=design.groups, group_width=design.group_width)
+                )
+                inputs = width * design.block.expansion
+            self.add_module(f"layer{stage - 1}", nn.Sequential(*blocks))
+        he_normal_(self)
+
+        self.channels = tuple(64 * 2 ** (stage - 2) * design.block.expansion for stage in self.sources)
+        self.strides = tuple(2**stage for stage in self.sources)
+        absent = tuple(f"layer{stage - 1}." for stage in range(self.sources[-1] + 1, 6))
+        self.ignored_weights = (*Backbone.ignored_weights, *absent)
+        self.fix(norm=norm, frozen_stages=frozen_stages)
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """The maps of the source stages."""
+        features = self.maxpool(self.relu(self.bn1(self.conv1(pixels))))
+        maps = []
+        for stage in range(2, self.sources[-1] + 1):
+            features = getattr(self, f"layer{stage - 1}")(features)
+            if stage in self.sources:
+                maps.append(features)
+        return maps
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The stem, then layer1 to layer4."""
+        layers = [getattr(self, f"layer{stage - 1}") for stage in range(2, self.sources[-1] + 1)]
+        return [[self.conv1, self.bn1], *([layer] for layer in layers)]

@@ -1,0 +1,223 @@
+"""The one detector class: parts by keyword, and the flow between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from singleshot.anchors import DefaultBoxes
+from singleshot.detectors.classes import Classes
+from singleshot.detectors.sources import to_tensor
+from singleshot.errors import UserError
+from singleshot.losses.criterion import Criterion
+from singleshot.necks import map_sizes
+from singleshot.postprocess import PerClassPostprocess
+from singleshot.preprocess import Stretch
+from singleshot.structures import Anchors, Detections, ImageBatch, Prediction, Predictions, Targets
+
+PRECISIONS = ("fp32", "bf16")
+
+
+class Detector(nn.Module):
+    """A single-stage detector, put together from parts.
+
+    Called with a list of images [3, H, W] (float in 0..1, or uint8) of any sizes. In training mode it needs targets, a list
+    of dicts with `boxes` [N, 4] xyxy pixels, `labels` [N] int64 in 0..K-1 (background is not counted: torchvision counts from
+    1) and optionally `iscrowd` [N], and gives a dict of losses. In eval mode it gives a list of `{"boxes", "scores",
+    "labels"}` in pixels of each image, best first. `losses_and_detections` gives both from one forward pass.
+
+    `network` is the raw part that is compiled and exported: normalised pixels [B, 3, H, W] to a dict name -> float32
+    [B, A, n]. `precision`, "fp32" or "bf16", is that of the network only; losses and boxes are always float32.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        neck: nn.Module,
+        head: nn.Module,
+        anchors: DefaultBoxes,
+        criterion: Criterion,
+        postprocess: PerClassPostprocess,
+        preprocess: Stretch,
+        classes: Classes,
+    ) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.backbone, self.neck, self.head = backbone, neck, head
+        self.anchors, self.criterion, self.postprocess = anchors, criterion, postprocess
+        self.class_names, self.category_ids = classes.names, classes.category_ids
+        self.num_classes = len(classes.names)
+        self.builder: str | None = None  # name and arguments of the builder, set by it; needed to save
+        self.arguments: dict[str, Any] = {}
+        self._precision = "fp32"
+        self._shapes: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {}
+        self._anchors: dict[tuple[tuple[int, int], torch.device], Anchors] = {}
+
+    # ------------------------------------------------------------------ what it is
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the network's input."""
+        return self.preprocess.size
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def precision(self) -> str:
+        """Precision of the network: "fp32" or "bf16"."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        if value not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {value!r}")
+        self._precision = value
+
+    # ------------------------------------------------------------------ the network
+    def network(self, pixels: Tensor) -> Predictions:
+        """Normalised pixels [B, 3, H, W] -> name -> float32 [B, A, n], A the same for all names."""
+        with self._autocast(pixels.device):
+            return cast(Predictions, self.head(self.features(pixels)))
+
+    def features(self, pixels: Tensor) -> list[Tensor]:
+        """The maps that the head reads."""
+        return cast(list[Tensor], self.neck(self.backbone(pixels)))
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        if self._precision == "bf16":
+            return torch.autocast(device.type, torch.bfloat16)
+        return nullcontext()
+
+    def map_shapes(self, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+        """(h, w) of each map for an input of (height, width), asked from the network itself, without computing it."""
+        if size not in self._shapes:
+            self._shapes[size] = tuple(map_sizes(nn.Sequential(self.backbone, self.neck), size))
+        return self._shapes[size]
+
+    def anchors_for(self, size: tuple[int, int], device: torch.device | str = "cpu") -> Anchors:
+        """The anchors of an input of (height, width), on a device; made once."""
+        key = (size, torch.device(device))
+        if key not in self._anchors:
+            made = self.anchors(self.map_shapes(size), size)
+            usable = None if made.usable is None else made.usable.to(device)
+            self._anchors[key] = Anchors(made.boxes.to(device), made.counts, usable)
+        return self._anchors[key]
+
+    # ------------------------------------------------------------------ training and detection
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Losses in training mode, detections in eval mode: torchvision's call, but labels run 0..K-1."""
+        if self.training:
+            if targets is None:
+                raise UserError("a detector in training mode needs targets; call .eval() to detect")
+            batch, truth = self._batch(images), self._truth(images, targets)
+            predictions, anchors = self._predict(batch)
+            return self._losses(predictions, anchors, batch, truth)
+        batch = self._batch(images)
+        return self._detections(*self._predict(batch), batch).to_list()
+
+    def losses_and_detections(
+        self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]
+    ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+        """Both from one forward pass, in either mode (validation loss without a second pass)."""
+        batch, truth = self._batch(images), self._truth(images, targets)
+        predictions, anchors = self._predict(batch)
+        losses = self._losses(predictions, anchors, batch, truth)
+        with torch.no_grad():
+            found = self._detections({name: value.detach() for name, value in predictions.items()}, anchors, batch)
+        return losses, found.to_list()
+
+    def _batch(self, images: Sequence[Tensor]) -> ImageBatch:
+        for i, image in enumerate(images):
+            if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+                came = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+                raise UserError(f"image {i}: expected a tensor [3, H, W], got {came}")
+            if not image.is_floating_point() and image.dtype != torch.uint8:
+                raise UserError(f"image {i}: expected float in 0..1 or uint8, got {image.dtype}")
+        return self.preprocess(images, self.device)
+
+    def _predict(self, batch: ImageBatch) -> tuple[Predictions, Anchors]:
+        height, width = batch.pixels.shape[-2:]
+        return self.network(batch.pixels), self.anchors_for((height, width), batch.pixels.device)
+
+    def _losses(
+        self, predictions: Predictions, anchors: Anchors, batch: ImageBatch, truth: Targets
+    ) -> dict[str, Tensor]:
+        return self.criterion(predictions, anchors, self.preprocess.targets(truth, batch))
+
+    def _detections(self, predictions: Predictions, anchors: Anchors, batch: ImageBatch) -> Detections:
+        return self.preprocess.restore(self.postprocess(predictions, anchors), batch)
+
+    def _truth(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> Targets:
+        """Checked targets on the detector's device. Checked where they lie: targets on the CPU cost no wait for the GPU."""
+        if len(images) != len(targets):
+            raise UserError(f"got {len(images)} images but {len(targets)} targets")
+        for i, target in enumerate(targets):
+            if "boxes" not in target or "labels" not in target:
+                raise UserError(f"target {i}: expected 'boxes' and 'labels', got {sorted(target)}")
+            boxes, labels = target["boxes"], target["labels"]
+            if boxes.shape != (len(labels), 4) and not (boxes.numel() == 0 and len(labels) == 0):
+                raise UserError(
+                    f"target {i}: expected boxes [N, 4] and labels [N], got {tuple(boxes.shape)} and {tuple(labels.shape)}"
+                )
+        truth = Targets.from_list([dict(target) for target in targets])
+        self._check(truth, torch.tensor([len(target["labels"]) for target in targets]))
+        device = self.device
+        return Targets(*(part.to(device, non_blocking=True) for part in (truth.boxes, truth.labels, truth.crowd)))
+
+    def _check(self, truth: Targets, counts: Tensor) -> None:
+        boxes, labels = truth.boxes, truth.labels
+        real = torch.arange(labels.shape[1], device=labels.device) < counts.to(labels.device)[:, None]
+        wrong = real & ((labels < 0) | (labels >= self.num_classes))
+        sound = (boxes[..., :2] < boxes[..., 2:]).all(-1) & boxes.isfinite().all(-1)
+        bad = real & ~sound
+        if not bool((wrong | bad).any()):
+            return
+        if bool(wrong.any()):
+            i, row = (int(k) for k in wrong.nonzero()[0])
+            raise UserError(
+                f"target {i}: label {int(labels[i, row])} is outside 0..{self.num_classes - 1}; torchvision counts from 1: "
+                "subtract 1, or build with num_classes=K+1"
+            )
+        i, row = (int(k) for k in bad.nonzero()[0])
+        raise UserError(
+            f"target {i}: boxes must be [N, 4] xyxy with x1 < x2 and y1 < y2, got {boxes[i, row].tolist()} "
+            f"(row {row}); xywh boxes? use singleshot.ops.boxes.box_convert"
+        )
+
+    # ------------------------------------------------------------------ one picture
+    @torch.inference_mode()
+    def predict(self, source: Source | Sequence[Source]) -> Prediction | list[Prediction]:
+        """Find objects in a path, PIL image, array [H, W, 3] uint8 RGB, or tensor [3, H, W]; a list gives a list.
+
+        Uses eval mode whatever the mode is, and leaves the mode as it was. Images of a list are done one after the other;
+        `singleshot.detect` makes batches.
+        """
+        if isinstance(source, (list, tuple)):
+            return [cast(Prediction, self.predict(one)) for one in source]
+        image, path = to_tensor(source)
+        was_training = self.training
+        self.eval()
+        try:
+            found = cast(list[dict[str, Tensor]], self([image]))[0]
+        finally:
+            self.train(was_training)
+        return self.prediction(found, (int(image.shape[-2]), int(image.shape[-1])), path)
+
+    def prediction(self, found: dict[str, Tensor], size: tuple[int, int], path: str | None = None) -> Prediction:
+        """Detections of one image with the names of the classes, on the CPU."""
+        return Prediction(
+            found["boxes"].cpu(), found["scores"].cpu(), found["labels"].cpu(), self.class_names, self.category_ids, size, path
+        )
+
+
+Source = str | Image.Image | np.ndarray[Any, Any] | Tensor

@@ -1,0 +1,54 @@
+"""What `singleshot models` lists: every named variant, measured on the built network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from singleshot.detectors.detector import Detector
+from singleshot.detectors.parts import to_plain
+from singleshot.detectors.registry import VARIANTS, create
+
+
+def count_parameters(detector: Detector) -> int:
+    """Trainable or not, without buffers."""
+    return sum(parameter.numel() for parameter in detector.parameters())
+
+
+def count_flops(detector: Detector) -> int:
+    """Floating-point operations of the network for one image; a multiply and an add count as two."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        detector.network(torch.empty(1, 3, *detector.image_size, device=detector.device))
+    return int(counter.get_total_flops())
+
+
+def models(num_classes: int = 20) -> list[dict[str, Any]]:
+    """One dict per variant: name, builder, arguments, input, parameters, boxes, gflops, published.
+
+    Computed from the network itself, built without memory for its weights.
+    """
+    rows = []
+    for name, variant in VARIANTS.items():
+        with torch.device("meta"):
+            detector = create(name, num_classes=num_classes).eval()
+        height, width = detector.image_size
+        rows.append(
+            {
+                "name": name,
+                "builder": variant.builder,
+                "arguments": to_plain(dict(variant.arguments)),
+                "input": [height, width],
+                "parameters": count_parameters(detector),
+                "boxes": sum(_counts(detector)),
+                "gflops": round(count_flops(detector) / 1e9, 3),
+                "published": variant.published,
+            }
+        )
+    return rows
+
+
+def _counts(detector: Detector) -> list[int]:
+    shapes = detector.map_shapes(detector.image_size)
+    return [h * w * boxes for (h, w), boxes in zip(shapes, detector.anchors.per_location, strict=True)]

@@ -1,0 +1,54 @@
+"""Parts that a builder takes as arguments, as plain data and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from singleshot.errors import UserError
+from singleshot.losses.classification import SoftmaxLoss
+from singleshot.preprocess import Pixels
+
+PARTS: dict[str, Any] = {part.__name__: part for part in (SoftmaxLoss, Pixels)}
+"""Every part that files, recipes and the command line may name."""
+
+
+def to_plain(value: Any) -> Any:
+    """A builder's argument as JSON-able data; a part becomes {"type": name, field: value, ...}.
+
+    Raises `UserError` naming a value that cannot be stored.
+    """
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        return value
+    if isinstance(value, (list, tuple)):
+        return [to_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {str(key): to_plain(one) for key, one in value.items()}
+    if PARTS.get(type(value).__name__) is type(value):
+        fields = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    raise UserError(
+        f"cannot store {value!r} ({type(value).__name__}): arguments must be plain data or parts of this package "
+        f"({', '.join(PARTS)})"
+    )
+
+
+def from_plain(value: Any) -> Any:
+    """The inverse of `to_plain`: dicts that name a part become the part; names outside of the table are refused."""
+    if isinstance(value, list):
+        return [from_plain(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if "type" not in value:
+        return {key: from_plain(one) for key, one in value.items()}
+    name = value["type"]
+    if name not in PARTS:
+        raise UserError(f"unknown part {name!r}: expected one of {', '.join(PARTS)}")
+    try:
+        return PARTS[name](**{key: _frozen(from_plain(one)) for key, one in value.items() if key != "type"})
+    except TypeError as error:
+        raise UserError(f"part {name}: {error}") from error
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(one) for one in value) if isinstance(value, list) else value

@@ -1,0 +1,95 @@
+"""The fixed table of builders and named variants: what files, recipes and the command line may name."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec
+
+from singleshot.detectors.detector import Detector
+from singleshot.errors import UserError
+
+P = ParamSpec("P")
+Builder = Callable[..., Detector]
+
+BUILDERS: dict[str, Builder] = {}
+"""The builders of this package by name."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A builder with arguments that a paper or a record goes with."""
+
+    builder: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    published: str | None = None  # the paper's figures and their source
+
+
+VARIANTS: dict[str, Variant] = {}
+"""The named variants, as `singleshot models` lists them."""
+
+
+def remembers_arguments(build: Callable[P, Detector]) -> Callable[P, Detector]:
+    """Let a builder note its name and the arguments it was given on the detector, so that the detector can be saved.
+
+    Use it on a builder of your own: `singleshot.load(path, builder=your_builder)` then rebuilds the detector.
+    """
+
+    @functools.wraps(build)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Detector:
+        detector = build(*args, **kwargs)
+        bound = inspect.signature(build).bind(*args, **kwargs)
+        # class_names and category_ids have places of their own in a saved file.
+        detector.arguments = {
+            name: value for name, value in bound.arguments.items() if name not in ("class_names", "category_ids")
+        }
+        detector.builder = build.__name__
+        return detector
+
+    return wrapped
+
+
+def register(build: Callable[P, Detector]) -> Callable[P, Detector]:
+    """Enter a builder of this package into the table."""
+    wrapped = remembers_arguments(build)
+    BUILDERS[build.__name__] = wrapped
+    return wrapped
+
+
+def find_builder(name: str) -> Builder:
+    """A builder of this package by name, or a user's own by dotted path, `my_lab.models:my_detector`.
+
+    A dotted path imports what it names: pass on only what the user wrote, never what a file says.
+    """
+    if name in BUILDERS:
+        return BUILDERS[name]
+    if ":" not in name:
+        near = difflib.get_close_matches(name, [*BUILDERS, *VARIANTS], 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(
+            f"unknown builder {name!r}: expected one of {', '.join(BUILDERS)}, or your own as 'package.module:function'{hint}"
+        )
+    module_name, _, attribute = name.partition(":")
+    try:
+        build = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"builder {name!r} cannot be imported: {error}") from error
+    if not callable(build):
+        raise UserError(f"builder {name!r} is not a function but a {type(build).__name__}")
+    return build  # type: ignore[no-any-return]
+
+
+def create(name: str, **arguments: Any) -> Detector:
+    """Build a named variant (see `singleshot models`) or a builder by name; arguments override the variant's."""
+    if name in VARIANTS:
+        variant = VARIANTS[name]
+        return BUILDERS[variant.builder](**{**variant.arguments, **arguments})
+    if name in BUILDERS:
+        return BUILDERS[name](**arguments)
+    near = difflib.get_close_matches(name, [*VARIANTS, *BUILDERS], 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"unknown detector {name!r}: expected one of {', '.join([*VARIANTS, *BUILDERS])}{hint}")

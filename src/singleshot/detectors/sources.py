@@ -1,0 +1,146 @@
+"""Whatever a user holds an image in, made the tensor that a detector takes."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from singleshot.data.images import read_image, to_rgb
+from singleshot.errors import UserError
+
+_KINDS = (
+    "give the path of an image, a PIL image, a numpy array [H, W, 3] (uint8, RGB) or [H, W] (uint8, grey), "
+    "a tensor [3, H, W] (float in [0, 1] or uint8), or a list of them"
+)
+_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
+_SLACK = 1e-3  # rounding of a float image that was made from 8 bits
+
+
+def to_tensor(source: object) -> tuple[Tensor, str | None]:
+    """Make one image a tensor [3, H, W] in RGB, uint8 or float32 in [0, 1], and say which file it came from, if any.
+
+    Paths are read with EXIF orientation, palettes, alpha and 16 bits handled; so are PIL images. Arrays are uint8, [H,
+    W, 3] in RGB order (OpenCV's BGR cannot be told from RGB: reverse it first, `image[..., ::-1]`) or [H, W] in grey.
+    Tensors are [3, H, W] or [1, H, W]; they keep their device, and floats of any width become float32.
+
+    Raises UserError for another type, shape or dtype, for values outside of the range, and for files that are no
+    images.
+    """
+    if isinstance(source, str | os.PathLike):
+        path = os.fspath(source)
+        if isinstance(path, bytes):
+            path = os.fsdecode(path)
+        if _ADDRESS.match(path):
+            raise UserError(f"{path} is an address, and nothing is downloaded here; save the image and give the file")
+        return _from_pixels(read_image(Path(path))), path
+    if isinstance(source, Image.Image):
+        return _from_pil(source), None
+    if isinstance(source, np.ndarray):
+        return _from_array(source), None
+    if isinstance(source, Tensor):
+        return _from_tensor(source), None
+    if isinstance(source, list | tuple):
+        raise UserError(f"a {type(source).__name__} inside of a list is not an image; {_KINDS}")
+    raise UserError(f"{type(source).__name__} is not an image; {_KINDS}")
+
+
+def _from_pixels(pixels: NDArray[np.uint8]) -> Tensor:
+    # A copy, channels first: reversed, cropped and read-only arrays are welcome, and the caller's stays as it is.
+    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C", copy=True))
+
+
+def _from_pil(image: Image.Image) -> Tensor:
+    if 0 in image.size:
+        raise UserError(f"a PIL image of {image.size[0]}x{image.size[1]} has no pixels")
+    try:
+        image.load()
+        return _from_pixels(to_rgb(image))
+    except Exception as error:  # Pillow raises almost anything on files that are cut off or closed
+        raise UserError(
+            f"the PIL image of mode {image.mode} cannot be decoded ({error or type(error).__name__})"
+        ) from error
+
+
+def _from_array(array: NDArray[np.generic]) -> Tensor:
+    shape = list(array.shape)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim == 4:
+        raise UserError(f"an array of shape {shape} is a batch; give a list of its images: list(array)")
+    if array.ndim != 3:
+        raise UserError(f"an array of shape {shape} is not an image; expected [H, W, 3] in RGB or [H, W] in grey")
+    if array.shape[2] not in (1, 3):
+        if array.shape[0] in (1, 3):
+            raise UserError(
+                f"an array of shape {shape} has the channels first; expected [H, W, 3]: array.transpose(1, 2, 0)"
+            )
+        if array.shape[2] == 4:
+            raise UserError(
+                f"an array of shape {shape} has an alpha channel; expected [H, W, 3]: array[..., :3] drops it"
+            )
+        raise UserError(f"an array of shape {shape} is not an image; expected [H, W, 3] in RGB or [H, W] in grey")
+    if 0 in array.shape:
+        raise UserError(f"an array of shape {shape} has no pixels")
+    if array.dtype != np.uint8:
+        hint = {
+            "f": "(array * 255).round().astype(np.uint8) if it is in [0, 1]",
+            "u": "(array >> 8).astype(np.uint8) if it has 16 bits",
+            "b": "array.astype(np.uint8) * 255",
+        }.get(array.dtype.kind, "array.astype(np.uint8) if it is in [0, 255]")
+        raise UserError(f"an array of {array.dtype} is not an image; expected uint8, 0 to 255: {hint}")
+    pixels = array.astype(np.uint8, copy=False)
+    return _from_pixels(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+def _from_tensor(tensor: Tensor) -> Tensor:
+    shape = list(tensor.shape)
+    if tensor.ndim == 2:
+        tensor = tensor[None]
+    if tensor.ndim == 4:
+        raise UserError(f"a tensor of shape {shape} is a batch; give a list of its images: list(tensor)")
+    if tensor.ndim != 3:
+        raise UserError(f"a tensor of shape {shape} is not an image; expected [3, H, W] in RGB")
+    if tensor.shape[0] not in (1, 3):
+        if tensor.shape[2] in (1, 3):
+            raise UserError(
+                f"a tensor of shape {shape} has the channels last; expected [3, H, W]: tensor.permute(2, 0, 1)"
+            )
+        if tensor.shape[0] == 4:
+            raise UserError(f"a tensor of shape {shape} has an alpha channel; expected [3, H, W]: tensor[:3] drops it")
+        raise UserError(f"a tensor of shape {shape} is not an image; expected [3, H, W] in RGB")
+    if tensor.numel() == 0:
+        raise UserError(f"a tensor of shape {shape} has no pixels")
+    if tensor.dtype != torch.uint8:
+        tensor = _checked_floats(tensor)
+    return tensor.detach().expand(3, -1, -1)
+
+
+def _checked_floats(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        raise UserError(
+            f"a tensor of {tensor.dtype} is not an image; expected floats in [0, 1] or uint8: "
+            "tensor.to(torch.uint8) if it is in [0, 255]"
+        )
+    tensor = tensor.detach().float()
+    low, high = (float(bound) for bound in tensor.aminmax())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise UserError("a tensor with NaN or infinite values is not an image; expected floats in [0, 1]")
+    if low < -_SLACK:
+        raise UserError(
+            f"a tensor with values from {low:.4g} to {high:.4g} is not an image; expected floats in [0, 1]: "
+            "give it before it is normalised, the detector normalises itself"
+        )
+    if high > 1 + _SLACK:
+        hint = "tensor / 255" if high > 2 else "tensor.clamp(0, 1)"
+        raise UserError(
+            f"a float tensor with values from {low:.4g} to {high:.4g} is not an image; "
+            f"expected floats in [0, 1]: {hint}"
+        )
+    return tensor

@@ -1,0 +1,126 @@
+"""SSD: Single Shot MultiBox Detector (Liu et al., 2016, arXiv 1512.02325)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from singleshot import backbones
+from singleshot.anchors import DefaultBoxes
+from singleshot.coders import DeltaCoder
+from singleshot.detectors import ssd_boxes
+from singleshot.detectors.classes import Classes
+from singleshot.detectors.detector import Detector
+from singleshot.detectors.parts import from_plain
+from singleshot.detectors.registry import VARIANTS, Variant, register
+from singleshot.errors import UserError
+from singleshot.heads import Branch, Head
+from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
+from singleshot.losses.criterion import Criterion
+from singleshot.losses.regression import SmoothL1
+from singleshot.matchers import IoUMatcher
+from singleshot.necks import Extra, ExtraLevels, derived_extras, map_sizes, ssd300_extras, ssd512_extras
+from singleshot.postprocess import ClassScores, PerClassPostprocess
+from singleshot.preprocess import Pixels, Stretch
+
+
+@register
+def ssd(
+    *,
+    num_classes: int,
+    backbone: str = "vgg16",
+    image_size: int | Sequence[int] = 300,
+    backbone_weights: str | None = None,
+    pixels: str | Sequence[Any] | Pixels = "imagenet_rgb",
+    atrous: bool = True,
+    backbone_options: Mapping[str, Any] | None = None,
+    norm: str = "train",
+    frozen_stages: int = 0,
+    source_maps: Sequence[int] | None = None,
+    box_sizes: str | Sequence[float] = "voc",
+    aspect_ratios: Sequence[float] = (2.0, 3.0),
+    clip: bool = False,
+    boundary_boxes: bool = True,
+    ignore_crowd: bool = False,
+    classification: ClassificationLoss | Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+    category_ids: Sequence[int | str] | None = None,
+) -> Detector:
+    """SSD300, SSD512, and the same design on any backbone and at any input size.
+
+    `num_classes` does not count the background. `backbone_weights` is a file, never a download; `pixels` how its network
+    wants its input (`imagenet_rgb`, `caffe_bgr`, or mean, std, order). `atrous=False` is the full VGG-16 with conv5_3
+    (section 3.2). `source_maps` chooses maps by number, with the tiling re-adjusted (Table 3); `aspect_ratios` are those
+    beside 1 (Table 2: (2, 3), (2,), ()); `box_sizes` is "voc", "coco" or the sides in pixels; `clip` cuts default boxes at
+    the border (the authors do not); `boundary_boxes=False` leaves those that cross it out of training (Table 3).
+    `ignore_crowd`: default boxes half inside a crowd region do not count. `norm` and `frozen_stages` are the backbone's.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else (int(image_size[0]), int(image_size[1]))
+    if min(size) < 32:
+        raise UserError(f"image_size must be at least 32 pixels on each side, got {size[0]}x{size[1]}")
+    classes = Classes.of(num_classes, class_names, category_ids)
+    trunk = backbones.build(
+        _variant(backbone, atrous),
+        norm=norm,
+        frozen_stages=frozen_stages,
+        weights=backbone_weights,
+        **dict(backbone_options or {}),
+    )
+    extras = _extras(backbone, atrous, trunk, size)
+    levels = len(trunk.channels) + len(extras)
+    groups = ssd_boxes.level_groups(ssd_boxes.box_sizes(box_sizes, size, levels), aspect_ratios)
+    steps = ssd_boxes.PUBLISHED_STEPS.get(size[0]) if _is_published(backbone, atrous, size) else None
+    if source_maps is not None:
+        groups = ssd_boxes.without_levels(groups, source_maps, aspect_ratios)
+        steps = None if steps is None else tuple(steps[k] for k in source_maps)
+    maps = ExtraLevels(trunk, extras, outputs=source_maps)  # section 2.1
+    anchors = DefaultBoxes(groups, steps=steps, clip=clip, boundary=boundary_boxes)  # section 2.2
+    coder = DeltaCoder((0.1, 0.2))  # authors' script
+    loss: ClassificationLoss = from_plain(dict(classification)) if isinstance(classification, Mapping) else (
+        classification or SoftmaxLoss(ratio=3)  # section 2.2, hard negative mining
+    )
+    return Detector(
+        preprocess=Stretch(size, Pixels.named(pixels)),
+        backbone=maps,
+        neck=nn.Identity(),
+        head=Head(maps.channels, anchors.per_location, branches=[
+            Branch({"class_logits": loss.num_logits(num_classes)}, {"class_logits": loss.initial_bias}),
+            Branch({"box_deltas": 4}),
+        ]),
+        anchors=anchors,
+        criterion=Criterion(
+            IoUMatcher(positive=0.5, negative=0.5, ignore_crowd=ignore_crowd),  # section 2.2, matching strategy
+            {"classification": loss, "box": SmoothL1(coder)},  # equation 1 with alpha = 1
+        ),
+        postprocess=PerClassPostprocess(coder, ClassScores(loss)),  # section 3.7
+        classes=classes,
+    )  # fmt: skip
+
+
+def _variant(backbone: str, atrous: bool) -> str:
+    if atrous:
+        return backbone
+    if backbone != "vgg16":
+        raise UserError(f"atrous=False is about VGG-16's fc6: expected backbone='vgg16', got {backbone!r}")
+    return "vgg16_full"
+
+
+def _is_published(backbone: str, atrous: bool, size: tuple[int, int]) -> bool:
+    return backbone in ("vgg16", "vgg16_bn") and atrous and size in ((300, 300), (512, 512))
+
+
+def _extras(backbone: str, atrous: bool, trunk: backbones.Backbone, size: tuple[int, int]) -> tuple[Extra, ...]:
+    """Extra levels as published where there are any, else halving down to one cell, with batch norm if the trunk has it."""
+    if _is_published(backbone, atrous, size):
+        return ssd300_extras() if size == (300, 300) else ssd512_extras()
+    return derived_extras(map_sizes(trunk, size)[-1], norm=not backbone.startswith("vgg16") or backbone == "vgg16_bn")
+
+
+_VOC07 = "VOC2007 test mAP (trained on 07+12)"
+VARIANTS["ssd300_vgg16"] = Variant("ssd", {}, f"{_VOC07} 77.2, COCO test-dev AP 25.1 (SSD paper, Table 6)")
+VARIANTS["ssd512_vgg16"] = Variant(
+    "ssd", {"image_size": 512}, f"{_VOC07} 79.8, COCO test-dev AP 28.8 (SSD paper, Table 6)"
+)
+VARIANTS["ssd300_mobilenetv2"] = Variant("ssd", {"backbone": "mobilenetv2"})

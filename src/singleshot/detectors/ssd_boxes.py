@@ -1,0 +1,106 @@
+"""The sizes of SSD's default boxes: the authors' tables, equation 4 for everything else, and Table 3's tilings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from singleshot.anchors import BoxGroup, linear_scales
+from singleshot.errors import UserError
+
+# Sides in pixels of the smaller square of each level, and the next of the last one (authors' ssd_pascal.py and ssd_coco.py:
+# whole percents of the input, steps rounded down; reference: section 2.4).
+PUBLISHED_SIZES: dict[tuple[str, int], tuple[float, ...]] = {
+    ("voc", 300): (30, 60, 111, 162, 213, 264, 315),
+    ("coco", 300): (21, 45, 99, 153, 207, 261, 315),
+    ("voc", 512): (35.84, 76.8, 153.6, 230.4, 307.2, 384, 460.8, 537.6),
+    ("coco", 512): (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72),
+}
+# Distance of the cells in pixels, as the authors' scripts have it: at 300 px not exactly size / cells.
+PUBLISHED_STEPS: dict[int, tuple[float, ...]] = {
+    300: (8, 16, 32, 64, 100, 300),
+    512: (8, 16, 32, 64, 128, 256, 512),
+}
+# Scale of the first map, and of the second and the last of equation 4 (paper sections 3.1 and 3.4 with footnote 5).
+_FRACTIONS = {
+    ("voc", False): (0.10, 0.20, 0.90),
+    ("voc", True): (0.07, 0.15, 0.90),
+    ("coco", False): (0.07, 0.15, 0.90),
+    ("coco", True): (0.04, 0.10, 0.90),
+}
+_LARGE = 400  # pixels: from here on the fractions of the 512 models
+
+
+def box_sizes(choice: str | Sequence[float], image_size: tuple[int, int], levels: int) -> tuple[float, ...]:
+    """Sides in pixels, one for each level and one more: the authors' table where there is one, else equation 4.
+
+    `choice`: "voc", "coco", or the levels + 1 sides themselves. On an image that is not square, scales are shares of its
+    shorter side, so that squares stay squares.
+    """
+    side = min(image_size)
+    if not isinstance(choice, str):
+        sizes = tuple(float(size) for size in choice)
+        if len(sizes) != levels + 1 or any(a >= b for a, b in zip(sizes, sizes[1:], strict=False)) or sizes[0] <= 0:
+            raise UserError(f"box_sizes must be {levels + 1} growing sides in pixels for {levels} maps, got {list(sizes)}")
+        return sizes
+    if choice not in ("voc", "coco"):
+        raise UserError(f"box_sizes must be 'voc', 'coco' or a list of sides in pixels, got {choice!r}")
+    published = PUBLISHED_SIZES.get((choice, side)) if image_size == (side, side) else None
+    if published is not None and len(published) == levels + 1:
+        return published
+    first, smallest, largest = _FRACTIONS[choice, side >= _LARGE]
+    if levels == 1:
+        return (smallest * side, largest * side)
+    return tuple(share * side for share in (first, *linear_scales(levels - 1, smallest, largest)))
+
+
+def level_groups(
+    sizes: Sequence[float], ratios: Sequence[float] = (2.0, 3.0)
+) -> tuple[tuple[BoxGroup, ...], ...]:
+    """One group per level: every ratio on the middle levels, at most the first ratio on the first and the last two.
+
+    Paper section 3.1: conv4_3, conv10_2 and conv11_2 have no boxes of ratio 3 and 1/3.
+    """
+    levels = len(sizes) - 1
+    few = {0, levels - 2, levels - 1} if levels > 3 else {0}
+    return tuple(
+        (BoxGroup(sizes[k], sizes[k + 1], tuple(ratios[:1] if k in few else ratios)),) for k in range(levels)
+    )
+
+
+def without_levels(
+    groups: Sequence[tuple[BoxGroup, ...]], kept: Sequence[int], ratios: Sequence[float] = (2.0, 3.0)
+) -> tuple[tuple[BoxGroup, ...], ...]:
+    """Groups for the levels that are kept, so tiled that the number of boxes stays about the same (paper Table 3).
+
+    For the settings of Table 3 (six maps; the last ones removed, or all but the second) the tiling gives the paper's number
+    of boxes: 8,764, 8,942, 9,864, 9,025 and 8,664 at 300 pixels. For any other choice the boxes of a removed level are
+    stacked on the nearest finer level that is kept, else on the nearest coarser one.
+    """
+    levels = len(groups)
+    if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= levels:
+        raise UserError(f"source_maps must be growing numbers of maps from 0 to {levels - 1}, got {list(kept)}")
+    sizes = [level[0].size for level in groups] + [groups[-1][0].next_size or groups[-1][0].size]
+    few, many = tuple(ratios[:1]), tuple(ratios)
+    stacked: dict[int, list[BoxGroup]] = {k: list(groups[k]) for k in kept}
+    match levels, tuple(kept):
+        case 6, (0, 1, 2, 3):  # conv9_2: 6 + 6 + 4 boxes
+            stacked[3] += [BoxGroup(sizes[4], sizes[5], many), *groups[5]]
+        case 6, (0, 1, 2):  # conv7: 4 + 4, conv8_2: 6 + 6
+            edges = _spread(sizes[1], sizes[-1], 4)
+            stacked[1] = [BoxGroup(edges[0], edges[1], few), BoxGroup(edges[1], edges[2], few)]
+            stacked[2] = [BoxGroup(edges[2], edges[3], many), BoxGroup(edges[3], edges[4], many)]
+        case 6, (0, 1):  # conv7: three scales of 3 boxes
+            edges = _spread(sizes[1], sizes[-1], 3)
+            stacked[1] = [BoxGroup(edge, None, few) for edge in edges[:3]]
+        case 6, (1,):  # conv7: six scales of 4 boxes
+            stacked[1] = [BoxGroup(sizes[k], sizes[k + 1], few) for k in range(6)]
+        case _:
+            for k in sorted(set(range(levels)) - set(kept)):
+                finer = [j for j in kept if j < k]
+                stacked[finer[-1] if finer else kept[0]] += groups[k]
+    return tuple(tuple(stacked[k]) for k in kept)
+
+
+def _spread(first: float, last: float, count: int) -> list[float]:
+    """`count` + 1 sides from first to last, regularly spaced (equation 4)."""
+    return [first + (last - first) * k / count for k in range(count + 1)]

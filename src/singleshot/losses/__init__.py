@@ -1,0 +1,1 @@
+"""Loss terms: each is a small frozen dataclass that returns a sum; the criterion divides."""

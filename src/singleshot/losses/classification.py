@@ -1,0 +1,69 @@
+"""Which class an anchor shows.
+
+A classification loss owns its link: the number of logits, what they mean as probabilities, and the initial bias of the layer
+that gives them. Called with predictions and matches it returns a sum; the criterion divides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from singleshot.structures import Matched, Predictions
+
+
+class ClassificationLoss(Protocol):
+    """What every classification loss offers."""
+
+    @property
+    def initial_bias(self) -> float:
+        """Bias of the layer that gives the logits, at the start of training."""
+
+    def num_logits(self, num_classes: int) -> int:
+        """Logits per anchor."""
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits [B, A, n] -> probability of each class [B, A, K]."""
+
+    def __call__(self, predictions: Predictions, matched: Matched) -> Tensor:
+        """The sum of the loss over the batch."""
+
+
+@dataclass(frozen=True)
+class SoftmaxLoss:
+    """Cross-entropy over the classes and a background, with hard negative mining (SSD paper, equation 3 and section 2.2).
+
+    The last logit is the background. In each image the negatives are ranked by their loss as background, and at most `ratio`
+    times the image's positives are taken, so an image without positives has no negatives either (authors' MineHardExamples).
+    """
+
+    ratio: float = 3.0
+    key: str = "class_logits"
+    initial_bias: ClassVar[float] = 0.0
+
+    def num_logits(self, num_classes: int) -> int:
+        return num_classes + 1
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.softmax(-1)[..., :-1]
+
+    def __call__(self, predictions: Predictions, matched: Matched) -> Tensor:
+        logits = predictions[self.key]  # [B, A, K + 1]
+        background = logits.shape[-1] - 1
+        label = torch.where(matched.positive, matched.labels, background)
+        loss = logits.logsumexp(-1) - logits.gather(-1, label[..., None])[..., 0]
+        hard = hardest(loss, matched.counted & ~matched.positive, self.ratio * matched.positive.sum(1))
+        # where, not a product: a masked infinity must not become NaN.
+        return torch.where(matched.positive | hard, loss, 0.0).sum()
+
+
+def hardest(loss: Tensor, eligible: Tensor, number: Tensor) -> Tensor:
+    """The `number` [B] eligible anchors of each image with the highest loss [B, A] -> [B, A] bool; fewer where fewer exist."""
+    ranked = loss.detach().masked_fill(~eligible, -torch.inf)
+    order = ranked.argsort(1, descending=True)
+    rank = torch.empty_like(order)
+    rank.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    return eligible & (rank < number[:, None])

@@ -1,0 +1,81 @@
+"""Box arithmetic. Boxes are [..., 4] xyxy; coordinates are continuous, so a side is x2 - x1, without "+1"."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def box_area(boxes: Tensor) -> Tensor:
+    """Area of boxes [..., 4] -> [...]; 0 for an inverted box."""
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
+
+
+def intersection(first: Tensor, second: Tensor) -> Tensor:
+    """Common area of boxes aligned by broadcasting: [..., 4] x [..., 4] -> [...]."""
+    low = torch.maximum(first[..., :2], second[..., :2])
+    high = torch.minimum(first[..., 2:], second[..., 2:])
+    return (high - low).clamp(min=0).prod(-1)
+
+
+def aligned_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union of boxes aligned by broadcasting: [..., 4] x [..., 4] -> [...] in [0, 1].
+
+    Two boxes without area have IoU 0.
+    """
+    common = intersection(first, second)
+    union = box_area(first) + box_area(second) - common
+    return common / union.clamp(min=torch.finfo(union.dtype).tiny)
+
+
+def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of every pair: [..., N, 4] x [..., M, 4] -> [..., N, M].
+
+    The four coordinates are taken apart first: on a large [N, M] that is several times faster than arithmetic on [N, M, 2].
+    """
+    ax1, ay1, ax2, ay2 = first[..., :, None, :].unbind(-1)
+    bx1, by1, bx2, by2 = second[..., None, :, :].unbind(-1)
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp_(min=0)
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp_(min=0)
+    common = width.mul_(height)
+    union = box_area(first)[..., :, None] + box_area(second)[..., None, :] - common
+    return common.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+
+
+def coverage(boxes: Tensor, regions: Tensor) -> Tensor:
+    """Share of each box's own area that lies inside each region: [..., N, 4] x [..., M, 4] -> [..., N, M]."""
+    common = intersection(boxes[..., :, None, :], regions[..., None, :, :])
+    area = box_area(boxes)[..., :, None]
+    return common / area.clamp(min=torch.finfo(area.dtype).tiny)
+
+
+def clip_boxes(boxes: Tensor, height: Tensor | float, width: Tensor | float) -> Tensor:
+    """Move the corners of boxes [..., 4] that lie outside of an image to its border."""
+    zero = boxes.new_zeros(())
+    x = torch.minimum(torch.maximum(boxes[..., 0::2], zero), torch.as_tensor(width, dtype=boxes.dtype, device=boxes.device))
+    y = torch.minimum(torch.maximum(boxes[..., 1::2], zero), torch.as_tensor(height, dtype=boxes.dtype, device=boxes.device))
+    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1)
+
+
+def box_convert(boxes: Tensor, source: str, target: str) -> Tensor:
+    """Convert boxes [..., 4] between `xyxy`, `xywh` (corner and size) and `cxcywh` (centre and size)."""
+    first, last = boxes[..., :2], boxes[..., 2:]
+    match source:
+        case "xyxy":
+            low, size = first, last - first
+        case "xywh":
+            low, size = first, last
+        case "cxcywh":
+            low, size = first - last / 2, last
+        case _:
+            raise ValueError(f"box format must be xyxy, xywh or cxcywh, got {source!r}")
+    match target:
+        case "xyxy":
+            # An xyxy box is given back as it came: low + (high - low) may differ from high in the last bit.
+            return boxes.clone() if source == "xyxy" else torch.cat([low, low + size], -1)
+        case "xywh":
+            return torch.cat([low, size], -1)
+        case "cxcywh":
+            return torch.cat([low + size / 2, size], -1)
+        case _:
+            raise ValueError(f"box format must be xyxy, xywh or cxcywh, got {target!r}")

@@ -1,0 +1,169 @@
+"""One file holds a detector: safetensors, with everything that is needed to rebuild it in its metadata.
+
+Nothing is unpickled and nothing is imported: names in the metadata are looked up in the fixed tables of this package's
+builders and parts. A builder of the user's own is passed by the user.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+import singleshot
+from singleshot.detectors import BUILDERS, Detector
+from singleshot.detectors.parts import from_plain, to_plain
+from singleshot.errors import UserError
+from singleshot.files import write_atomically
+
+FORMAT = "singleshot"
+_FIELDS = ("detector", "arguments", "class_names", "category_ids", "recipe", "metrics", "version")
+
+
+def save(
+    detector: Detector,
+    path: str | Path,
+    *,
+    recipe: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> None:
+    """Write a detector to a file that `load` rebuilds it from; the file appears whole or not at all.
+
+    `recipe` and `metrics` travel in the metadata. With `half` the weights of convolutions are stored in 16 bits (half the
+    size; outputs change in the third digit). Raises `UserError` for a detector without a known builder, or with an argument
+    that cannot be stored.
+    """
+    if detector.builder is None:
+        raise UserError(
+            "this detector was put together by hand: give it a builder function decorated with "
+            "singleshot.detectors.remembers_arguments, so that a file can say how to rebuild it"
+        )
+    arguments = {}
+    for name, value in detector.arguments.items():
+        try:
+            arguments[name] = to_plain(value)
+        except UserError as error:
+            raise UserError(f"argument {name!r} of {detector.builder}: {error}") from error
+    metadata = {
+        "detector": detector.builder,
+        "arguments": arguments,
+        "class_names": list(detector.class_names),
+        "category_ids": list(detector.category_ids),
+        "recipe": recipe,
+        "metrics": metrics,
+        "version": singleshot.__version__,
+    }
+    state = {name: _stored(tensor, half) for name, tensor in detector.state_dict().items()}
+    text = {name: json.dumps(value) for name, value in metadata.items()}
+    write_atomically(Path(path), to_bytes(state, {"format": FORMAT, **text}))
+
+
+def _stored(tensor: Tensor, half: bool) -> Tensor:
+    # Scales, shifts and statistics stay in 32 bits: they are few, and variances may leave the range of 16.
+    stored = tensor.half() if half and tensor.is_floating_point() and tensor.ndim >= 2 else tensor
+    return stored.detach().cpu().contiguous()
+
+
+def load(
+    path: str | Path, *, builder: Callable[..., Detector] | None = None, device: str | torch.device = "cpu"
+) -> Detector:
+    """Rebuild a detector from its file alone, in eval mode.
+
+    `builder`: the function to build with, for a detector of your own (`singleshot.detectors.find_builder` finds one by its
+    dotted path). Raises `UserError` for a file that is missing, broken, a pickle, or made by something unknown.
+    """
+    path = Path(path)
+    metadata = read_metadata(path)
+    name = metadata["detector"]
+    build = builder or BUILDERS.get(name)
+    if build is None:
+        raise UserError(
+            f"{path}: made by the builder {name!r}, which is not part of this package ({', '.join(BUILDERS)}); "
+            "if it is your own, pass it: builder=... or --builder package.module:function"
+        )
+    detector = _build(build, metadata, path, lazily=builder is None)
+    state = {key: value.float() if value.is_floating_point() else value for key, value in _tensors(path).items()}
+    expected = detector.state_dict()
+    wrong = sorted(state.keys() ^ expected.keys()) or [
+        key for key, value in state.items() if value.shape != expected[key].shape
+    ]
+    if wrong:
+        raise UserError(f"{path}: does not fit the detector {name!r}: {', '.join(wrong[:5])} ({len(wrong)} in all)")
+    detector.load_state_dict(state, assign=True)
+    detector.builder = name
+    return detector.to(device).eval()
+
+
+def _build(build: Callable[..., Detector], metadata: dict[str, Any], path: Path, *, lazily: bool) -> Detector:
+    arguments = {key: from_plain(value) for key, value in metadata["arguments"].items()}
+    # The weights are in this file; the one that the trunk began from need not exist any more.
+    given = {**arguments, "class_names": metadata["class_names"], "category_ids": metadata["category_ids"]}
+    if "backbone_weights" in given:
+        given["backbone_weights"] = None
+    accepted = inspect.signature(build).parameters
+    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values()):
+        for optional in ("class_names", "category_ids"):
+            if optional not in accepted:
+                del given[optional]
+    try:
+        with torch.device("meta") if lazily else nullcontext():  # no time is spent on weights that will be replaced
+            detector = build(**given)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: the detector {metadata['detector']!r} cannot be rebuilt: {error}") from error
+    detector.arguments = arguments
+    detector.class_names, detector.category_ids = tuple(metadata["class_names"]), tuple(metadata["category_ids"])
+    return detector
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """What a file says about its detector: detector, arguments, class_names, category_ids, recipe, metrics, version."""
+    path = Path(path)
+    with _open(path) as file:
+        text = file.metadata() or {}
+    if text.get("format") != FORMAT or not text.keys() >= set(_FIELDS):
+        raise UserError(
+            f"{path}: holds weights but no detector (its metadata lacks {', '.join(sorted(set(_FIELDS) - text.keys())) or 'format'}); "
+            "expected a file written by singleshot. Weights of a backbone go to backbone_weights"
+        )
+    try:
+        metadata = {name: json.loads(text[name]) for name in _FIELDS}
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: broken metadata: {error}") from error
+    kinds = {"detector": str, "arguments": dict, "class_names": list, "category_ids": list}
+    for name, kind in kinds.items():
+        if not isinstance(metadata[name], kind):
+            raise UserError(f"{path}: broken metadata: {name} is {metadata[name]!r}, expected a {kind.__name__}")
+    return metadata
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with _open(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safetensors handle is no dict
+
+
+def _open(path: Path) -> Any:
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, expected a .safetensors file (a run folder holds best.safetensors)")
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        raise UserError(
+            f"{path}: is a pickle (a PyTorch .pt/.pth file), and reading one may run any code it holds; "
+            "expected a .safetensors file"
+        )
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a safetensors file ({error})") from error
