@@ -1,0 +1,108 @@
+"""The command line, `singleshot VERB`: one small file per verb (parse, call, print), and here what they share.
+
+Exit codes: 0 success, 2 a user's error (one clear message), 130 after Ctrl-C, 1 with a traceback for a bug of ours.
+Nothing at the top of these files imports torch or another heavy library, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from singleshot import __version__
+from singleshot.cli.errors import explain, near
+from singleshot.cli.output import Result, write
+from singleshot.errors import UserError
+
+# Every verb and its line in `singleshot --help`; `data check` is the module singleshot.cli.data_check.
+VERBS = {
+    "demo": "the whole tour on a generated dataset: train, evaluate, draw",
+    "train": "train on your images; the format is found by itself",
+    "evaluate": "COCO and VOC metrics of a model, or of detections in files",
+    "detect": "find objects in images, folders and globs; draw them",
+    "data check": "validate a dataset: what would stop training, what is mended",
+    "models": "every detector: parameters, boxes, FLOPs, published figures",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except SystemExit as leave:  # the parser's --help
+        return leave.code if isinstance(leave.code, int) else 0
+    except KeyboardInterrupt as interruption:
+        print(f"\n{str(interruption) or 'interrupted'}", file=sys.stderr)
+        return 130
+    except _ReaderLeft:
+        return 141  # as a program that SIGPIPE ended
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            traceback.print_exc()
+            return 1
+        print(f"singleshot: {message}", file=sys.stderr)
+        return 2
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        _print(_help(), error=not words)
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        _print(f"singleshot {__version__}")
+        return 0
+    verb, rest = _verb(words)
+    if verb is None:
+        _print(_help(words[0]))
+        return 0
+    module = importlib.import_module(f"singleshot.cli.{verb.replace(' ', '_')}")
+    options = module.parse(rest)
+    # Under --json whatever a library prints goes to stderr: stdout holds the document alone.
+    with contextlib.redirect_stdout(sys.stderr) if options["json"] else contextlib.nullcontext():
+        result: Result = module.run(options)
+    _print(write(result, as_json=options["json"]))
+    if result.fault is not None:
+        raise UserError(result.fault)
+    return 0
+
+
+def _verb(words: list[str]) -> tuple[str | None, list[str]]:
+    """The verb that the words begin with and the words after it; None where help on a group of verbs is asked for."""
+    for length in (2, 1):
+        if (verb := " ".join(words[:length])) in VERBS:
+            return verb, words[length:]
+    group = [verb for verb in VERBS if verb.startswith(f"{words[0]} ")]
+    if group and words[1:2] in (["-h"], ["--help"]):
+        return None, []
+    if group:
+        came = " ".join(words[:2])
+        raise UserError(
+            f"{came!r} is not a verb: {words[0]!r} is followed by one of {', '.join(v.split()[1] for v in group)}"
+        )
+    raise UserError(f"{words[0]!r} is not a verb{near(words[0], VERBS)}. The verbs are: {', '.join(VERBS)}")
+
+
+def _help(group: str | None = None) -> str:
+    verbs = {verb: says for verb, says in VERBS.items() if group is None or verb.startswith(f"{group} ")}
+    lines = [f"  singleshot {verb:<12}{says}" for verb, says in verbs.items()]
+    title = "Single-stage object detection: train on your own boxes, measure, detect."
+    end = "`singleshot VERB --help` explains a verb; with `--json` it prints one JSON document."
+    return "\n".join([title, "", *lines, "", end])
+
+
+class _ReaderLeft(Exception):
+    """The reader of our standard output has closed it (`| head`)."""
+
+
+def _print(text: str, *, error: bool = False) -> None:
+    try:
+        print(text, file=sys.stderr if error else sys.stdout, flush=True)
+    except BrokenPipeError as broken:
+        with contextlib.suppress(OSError, ValueError):  # what Python flushes at exit has to go somewhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise _ReaderLeft from broken

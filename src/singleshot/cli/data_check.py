@@ -1,0 +1,66 @@
+"""`singleshot data check`: validate a dataset before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import Namespace
+
+from singleshot.cli.output import Result
+from singleshot.cli.parser import VerbParser
+from singleshot.errors import UserError
+
+EPILOG = """\
+Errors (an image that cannot be read, broken XML or JSON, an inverted box, ...) stop training and give exit code 2;
+with --skip-bad they are left out and the rest counts. Warnings (a box partly outside, a wrong size, ...) are mended
+in memory when training; the files stay as they are."""
+
+
+MOST = 10  # findings of each kind that the text lists; --json has all
+
+
+def parse(words: Sequence[str]) -> Namespace:
+    """The options of this verb."""
+    parser = VerbParser("data check", "Validates a dataset and lists what is wrong with it.", EPILOG)
+    parser.usage = "singleshot data check DATA [flags]"
+    parser.add_argument("data", metavar="DATA", help="a Pascal VOC folder, a COCO folder or a COCO JSON file")
+    parser.add_argument("--split", metavar="NAME", help="the split to check (default: all, one after another)")
+    parser.add_argument("--format", choices=["voc", "coco"], help="needed where a folder holds both")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="errors are left out, as in training, and give exit code 0"
+    )
+    return parser.parse(words)
+
+
+def run(options: Namespace) -> Result:
+    """Check the splits; errors make the exit code 2, after the whole report."""
+    from singleshot.data.open import find_splits
+
+    splits = [options.split] if options.split is not None else find_splits(options.data, format=options.format)
+    reports = [_check(options, split, alone=len(splits) == 1) for split in splits]
+    errors = sum(len(report["errors"]) for report, _ in reports)
+    fault = None
+    if errors and not options.skip_bad:
+        fault = f"{options.data}: {errors} error{'s' * (errors != 1)}; mend them, or leave them out with --skip-bad"
+    document = {"data": options.data, "splits": [report for report, _ in reports]}
+    return Result(document, "\n\n".join(text for _, text in reports), fault)
+
+
+def _check(options: Namespace, split: str, *, alone: bool) -> tuple[dict[str, Any], str]:
+    """What is found in one split: as data and as text."""
+    from singleshot.cli.progress import shown
+    from singleshot.data.check import examine
+    from singleshot.data.open import open_dataset
+
+    try:
+        dataset = open_dataset(options.data, split=split, format=options.format, need_truth=False, strict=False)
+    except UserError as error:
+        if alone:
+            raise
+        finding = {"kind": "split that cannot be read", "where": options.data, "message": str(error)}
+        return {"title": split, "errors": [finding], "warnings": []}, f"{split}: {error}"
+    with shown(dataset.split) as progress:
+        _, report = examine(dataset, progress=progress)
+    known = {"split": dataset.split, "format": dataset.format, "class_names": dataset.class_names}
+    return {**known, **report.to_json()}, report.text(MOST)

@@ -1,0 +1,70 @@
+"""`singleshot detect`: find objects in pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+
+from singleshot.cli.output import Result
+from singleshot.cli.parser import VerbParser, fraction, whole
+
+if TYPE_CHECKING:
+    from singleshot.structures import Prediction
+
+EPILOG = """\
+SOURCE is an image file, a folder (searched to the bottom) or a quoted glob such as 'photos/**/*.jpg'. With --out the
+pictures with their boxes, names and scores are written there, and the detections as a COCO results file."""
+
+
+def parse(words: Sequence[str]) -> Namespace:
+    """The options of this verb."""
+    parser = VerbParser("detect", "Finds objects in pictures.", EPILOG)
+    parser.usage = "singleshot detect MODEL SOURCE... [flags]"
+    parser.add_argument("model", metavar="MODEL", help="a detector's file, such as RUN/best.safetensors")
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", help="image files, folders, globs")
+    add = parser.add_argument
+    add("--out", metavar="DIR", help="draw into this folder, and write detections.json there")
+    add("--threshold", type=fraction, default=0.3, metavar="T", help="the lowest score that counts (default: 0.3)")
+    add("--classes", nargs="+", metavar="NAME", help="only these classes")
+    add("--top-k", type=whole(1), metavar="N", help="at most so many in an image, the best first")
+    add("--batch-size", type=whole(1), default=8, metavar="N", help="images at a time (default: 8)")
+    add("--workers", type=whole(0), default=0, metavar="N", help="threads that read ahead (default: 0)")
+    add("--skip-bad", action="store_true", help="leave out images that cannot be read, instead of stopping")
+    add("--device", metavar="cpu|cuda", help="where to compute (default: cuda where there is one)")
+    add("--builder", metavar="NAME", help="for a detector of your own: my_lab.models:my_detector")
+    return parser.parse(words)
+
+
+def run(options: Namespace) -> Result:
+    """Detect, draw and list."""
+    from singleshot.cli.model import load_model
+    from singleshot.cli.progress import shown
+    from singleshot.inference.predictor import detect
+    from singleshot.inference.results import to_json
+
+    detector = load_model(options.model, builder=options.builder, device=options.device)
+    with shown("images") as progress:
+        found = detect(
+            detector,
+            options.sources,
+            out=options.out,
+            threshold=options.threshold,
+            batch_size=options.batch_size,
+            classes=options.classes,
+            top_k=options.top_k,
+            workers=options.workers,
+            skip_bad=options.skip_bad,
+            progress=progress,
+        )
+    lines = [_line(prediction) for prediction in found]
+    if options.out is not None:
+        lines.append(f"the pictures and detections.json are in {options.out}")
+    return Result(to_json(found), "\n".join(lines))
+
+
+def _line(prediction: Prediction) -> str:
+    counts = Counter(prediction.names)
+    return f"{prediction.path}: {', '.join(f'{count} {name}' for name, count in counts.items()) or 'nothing'}"

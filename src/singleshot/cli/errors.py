@@ -1,0 +1,77 @@
+"""Which errors are the user's, and how they are told."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import re
+from collections.abc import Iterable
+
+from singleshot.errors import UserError
+
+# What the machine refuses, and what can be done. Other errors of the system (a broken worker's pipe, say) are bugs.
+_REFUSED = {
+    errno.ENOENT: "no such file or folder: check the path",
+    errno.EACCES: "no permission: check the owner and the mode, or choose another place",
+    errno.EPERM: "not permitted: check the owner and the mode, or choose another place",
+    errno.EROFS: "the file system is read-only: choose another place",
+    errno.ENOSPC: "the disk is full: make room, or choose another place",
+    errno.EDQUOT: "the disk quota is used up: make room, or choose another place",
+    errno.EFBIG: "the file is larger than is allowed here: choose another place",
+    errno.EIO: "the disk cannot be read or written",
+    errno.EISDIR: "a folder, where a file is expected",
+    errno.ENOTDIR: "a file, where a folder is expected",
+    errno.EEXIST: "exists already: choose another name",
+    errno.ENOTEMPTY: "exists already and is not empty: choose another name",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "a link that leads back to itself",
+    errno.EMFILE: "too many open files: raise `ulimit -n`, or use fewer workers",
+    errno.ENFILE: "too many open files on this machine: use fewer workers",
+    errno.ENODEV: "no such device",
+    errno.ENXIO: "no such device",
+    errno.ENOTSUP: "not supported by this file system: choose another place",
+}
+_BY_TYPE = {
+    "FileNotFoundError": errno.ENOENT,
+    "PermissionError": errno.EACCES,
+    "IsADirectoryError": errno.EISDIR,
+    "NotADirectoryError": errno.ENOTDIR,
+    "FileExistsError": errno.EEXIST,
+}
+
+
+def explain(error: BaseException) -> str | None:
+    """The message for a user's error; None for a bug of ours.
+
+    Bad input (`UserError`), what the operating system refuses (a full disk, a missing file, no permission) and memory
+    that does not suffice are the user's to mend.
+    """
+    said = str(error)
+    if worker := re.match(r"Caught (\w+) in \w+ worker process", said):
+        # The loader hands on a worker's error with its whole traceback as the message: the last line is the error.
+        kind, told = worker[1], said.strip().rpartition(f"{worker[1]}: ")[2]
+        if kind == "UserError":
+            return told
+        return f"{told} ({_REFUSED[_BY_TYPE[kind]]})" if kind in _BY_TYPE else None
+    if isinstance(error, UserError):
+        return said
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        names = " -> ".join(_name(name) for name in (error.filename, error.filename2) if name is not None)
+        return f"{names}: {_REFUSED[error.errno]}" if names else _REFUSED[error.errno]
+    if (number := re.search(r"\(os error (\d+)\)", said)) and int(number[1]) in _REFUSED:  # from libraries in Rust
+        return f"{said}: {_REFUSED[int(number[1])]}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        told = said.splitlines()[0] if said else "no more memory"
+        return f"{told} Memory does not suffice: use a smaller --batch-size or smaller images"
+    return None
+
+
+def _name(path: str | bytes | int) -> str:
+    return str(path) if isinstance(path, int) else os.fsdecode(path)
+
+
+def near(word: str, words: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` where something like the word exists, else nothing."""
+    found = difflib.get_close_matches(word, list(words), n=1)
+    return f" (did you mean {found[0]!r}?)" if found else ""

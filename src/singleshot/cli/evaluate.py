@@ -1,0 +1,83 @@
+"""`singleshot evaluate`: the field's metrics, of a model or of detections in files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import Namespace
+
+from singleshot.cli.output import Result
+from singleshot.cli.parser import VerbParser, whole
+from singleshot.errors import UserError
+
+EPILOG = """\
+Detections from files (a COCO results JSON, or a folder of VOC comp4_det_test_CLASS.txt files) need no model and no
+images: singleshot evaluate --detections FILE_OR_DIR DATA
+Prints the 12 COCO numbers and the VOC07 (11 points) and VOC10+ (area) mAP, also per class."""
+
+# Where no split is named, the first of these that the data has; or the only one.
+PREFERRED = ("val", "test")
+
+
+def parse(words: Sequence[str]) -> Namespace:
+    """The options of this verb. With `--detections` there is no MODEL, and `model` is None."""
+    parser = VerbParser("evaluate", "Measures a detector on data with known boxes.", EPILOG)
+    parser.usage = (
+        "singleshot evaluate MODEL DATA [flags]\n       singleshot evaluate --detections FILE_OR_DIR DATA [flags]"
+    )
+    from_files = any(word.partition("=")[0] == "--detections" for word in words)
+    if not from_files:
+        parser.add_argument("model", metavar="MODEL", help="a detector's file, such as RUN/best.safetensors")
+    parser.add_argument("data", metavar="DATA", help="a Pascal VOC folder, a COCO folder or a COCO JSON file")
+    add = parser.add_argument
+    add("--split", metavar="NAME", help="the split to measure on (default: val, else test, else the only one)")
+    add("--format", choices=["voc", "coco"], help="needed where a folder holds both")
+    add("--detections", metavar="FILE_OR_DIR", help="measure what stands in files, without a model")
+    add("--save-detections", metavar="DIR", help="write the detections in both forms, for the VOC and COCO servers")
+    add("--batch-size", type=whole(1), default=8, metavar="N", help="images at a time (default: 8)")
+    add("--device", metavar="cpu|cuda", help="where to compute (default: cuda where there is one)")
+    add("--workers", type=whole(0), default=0, metavar="N", help="processes that read images (default: 0)")
+    add("--builder", metavar="NAME", help="for a detector of your own: my_lab.models:my_detector")
+    options = parser.parse(words)
+    if from_files:
+        options["model"] = None
+        if options.builder:
+            raise UserError(
+                "--builder belongs to a model, and --detections measures without one: leave one of them out"
+            )
+    return options
+
+
+def run(options: Namespace) -> Result:
+    """Measure."""
+    from singleshot.data.open import open_dataset
+    from singleshot.evaluation.detections import read_detections, save_detections
+    from singleshot.evaluation.metrics import evaluate
+
+    asked: dict[str, Any] = {"split": options.split, "format": options.format, "prefer": PREFERRED}
+    if options.model is None:
+        dataset = open_dataset(options.data, **asked)
+        _announce(dataset)
+        detections = read_detections(options.detections, dataset)
+    else:
+        from singleshot.cli.model import load_model
+        from singleshot.cli.progress import shown
+        from singleshot.evaluation.run import run as run_detector
+
+        detector = load_model(options.model, builder=options.builder, device=options.device)
+        dataset = open_dataset(options.data, class_names=detector.class_names, **asked)
+        _announce(dataset)
+        sizes = {"batch_size": options.batch_size, "workers": options.workers}
+        with shown("images") as progress:
+            detections = run_detector(detector, dataset, **sizes, progress=progress)
+    if options.save_detections is not None:
+        save_detections(options.save_detections, dataset, detections)
+        print(f"the detections are in {options.save_detections}", file=sys.stderr)
+    metrics = evaluate(dataset, detections)
+    return Result(metrics.to_json(), metrics.table())
+
+
+def _announce(dataset: Any) -> None:
+    print(f"{dataset.root}: {len(dataset)} images of split {dataset.split!r} ({dataset.format})", file=sys.stderr)

@@ -1,0 +1,70 @@
+"""What a verb says: text for people, or one JSON document for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of a verb, in both forms."""
+
+    document: Any  # plain data for --json
+    text: str
+    fault: str | None = None  # what the user has to mend, where the outcome is that something is wrong: exit code 2
+
+
+def write(result: Result, *, as_json: bool) -> str:
+    """The form that was asked for. JSON knows no NaN and no infinity: they become null."""
+    if not as_json:
+        return result.text
+    return json.dumps(_plain(result.document), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # arrays, tensors, and single numbers of theirs
+        return _plain(value.tolist())
+    if isinstance(value, Iterable):
+        return [_plain(item) for item in value]
+    raise TypeError(f"{type(value).__name__} is no plain data: {value!r}")
+
+
+def table(rows: Iterable[Iterable[Any]], *, header: Iterable[str]) -> str:
+    """Columns of equal width, two spaces apart: text to the left, numbers to the right."""
+    cells = [[str(name) for name in header], *([_cell(value) for value in row] for row in rows)]
+    numeric = [all(_is_number(row[c]) for row in cells[1:]) for c in range(len(cells[0]))]
+    widths = [max(len(row[c]) for row in cells) for c in range(len(cells[0]))]
+    lines = [
+        "  ".join(
+            cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(row, widths, numeric, strict=True)
+        )
+        for row in cells
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "-" or cell.replace(",", "").replace(".", "", 1).lstrip("-").isdigit()

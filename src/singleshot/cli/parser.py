@@ -1,0 +1,119 @@
+"""The parser of one verb: jsonargparse, with errors that are one message and name the flag that was meant."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Collection, Sequence
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from singleshot.cli.errors import near
+from singleshot.errors import UserError
+
+
+class VerbParser(ArgumentParser):
+    """A verb's arguments; every verb has `--json` too."""
+
+    def __init__(self, verb: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=f"singleshot {verb}",
+            description=description,
+            epilog=epilog,
+            exit_on_error=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,  # no types, no `null` in help
+            allow_abbrev=False,
+        )
+        self.add_argument("--json", action="store_true", help="print one JSON document on stdout; logs go to stderr")
+
+    def parse(self, words: Sequence[str]) -> Namespace:
+        """The options; a mistake is a `UserError`."""
+        try:
+            return self.parse_args(list(words))
+        except ArgumentError as error:
+            raise UserError(f"{self._tell(str(error))}\n`{self.prog} --help` lists what can be given") from None
+
+    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
+        """The help text, ending in one newline."""
+        return f"{super().format_help(formatter).rstrip()}\n"
+
+    def flags(self) -> list[str]:
+        """Every flag that is known here."""
+        return [flag for action in self._actions for flag in action.option_strings]
+
+    def _tell(self, message: str) -> str:
+        if unknown := re.match(r"unrecognized arguments: (\S+)", message, re.IGNORECASE):
+            word = unknown[1].partition("=")[0]
+            return f"{word!r} is not expected here{near(word, self.flags())}"
+        return message.removeprefix("argument ")
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """The type of a flag that takes a whole number, `least` or more."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number, {least} or more, got {text!r}")
+        return value
+
+    return convert
+
+
+def number(text: str) -> float:
+    """The type of a flag that takes a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
+
+
+def fraction(text: str) -> float:
+    """The type of a flag that takes a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
+def take_overrides(
+    words: Sequence[str], flags: Collection[str], fields: Callable[[], Collection[str]]
+) -> tuple[list[str], dict[str, str]]:
+    """Take what sets a recipe's fields (`--optimizer.lr 0.01`, `--optimizer.lr=0.01`) out of a command line.
+
+    Args:
+        flags: the verb's own flags; a word without a dot that is none of them is looked up in
+        fields: the recipe's field names, asked for only then, because finding them takes an import.
+
+    Returns:
+        The other words, and the pairs, whose values are still text.
+    """
+    others: list[str] = []
+    pairs: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        match = re.fullmatch(r"--([A-Za-z][\w-]*(?:\.[\w-]+)*)(?:=(.*))?", word, re.DOTALL)
+        key = match[1].replace("-", "_") if match else ""
+        if match is None or f"--{match[1]}" in flags or ("." not in key and key not in fields()):
+            others.append(word)
+            continue
+        value = match[2]
+        if value is None:
+            if not rest or rest[0].startswith("--"):
+                raise UserError(f"--{match[1]} needs a value, as in `--{match[1]} VALUE`")
+            value = rest.pop(0)
+        if key in pairs:
+            raise UserError(f"--{match[1]} is given twice: {pairs[key]!r} and {value!r}")
+        pairs[key] = value
+    return others, pairs

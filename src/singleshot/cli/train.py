@@ -1,0 +1,114 @@
+"""`singleshot train`: train a detector on your images."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import Namespace
+
+from singleshot.cli.output import Result
+from singleshot.cli.parser import VerbParser, number, take_overrides, whole
+from singleshot.errors import UserError
+
+if TYPE_CHECKING:
+    from singleshot.training.recipe import Recipe
+
+EPILOG = """\
+Any field of the recipe can be set by its dotted name:
+  --optimizer.lr 0.01 --arguments.image_size 320 --schedule.kind cosine
+RUN/recipe.yaml holds every field, with its value, after the start. Ctrl-C saves; --resume RUN goes on from there."""
+
+DEFAULT_RECIPE = "finetune"
+
+# Flags that are another name for a field of the recipe.
+FIELDS = {
+    "data": "data.path",
+    "format": "data.format",
+    "split": "data.split",
+    "val_split": "data.val_split",
+    "skip_bad": "data.skip_bad",
+    "epochs": "schedule.epochs",
+    "batch_size": "batch_size",
+    "seed": "seed",
+    "device": "compute.device",
+    "builder": "builder",
+    "backbone_weights": "arguments.backbone_weights",
+    "from": "start_from",
+}
+
+
+def parse(words: Sequence[str]) -> Namespace:
+    """The options of this verb; `overrides` holds what sets fields of the recipe by their names."""
+    parser = VerbParser("train", "Trains a detector on your images; the format is found by itself.", EPILOG)
+    parser.usage = "singleshot train DATA [flags] [--key.sub value ...]\n       singleshot train --resume RUN"
+    parser.add_argument(
+        "data", metavar="DATA", nargs="?", help="a Pascal VOC folder, a COCO folder or a COCO JSON file"
+    )
+    add = parser.add_argument
+    add("--recipe", metavar="NAME|FILE", help=f"a published setting or a YAML file (default: {DEFAULT_RECIPE})")
+    add("--out", metavar="RUN", help="a new folder for the run (default: the next free runs/RECIPE-N)")
+    add("--split", metavar="NAME", help="the split to train on (default: train)")
+    add("--val-split", metavar="NAME", help="the split to validate on (default: val, where there is one)")
+    add("--epochs", type=number, metavar="N", help="passes over the images (default: the recipe's)")
+    add("--batch-size", type=whole(1), metavar="N", help="images per step (default: the recipe's)")
+    add("--seed", type=whole(0), metavar="N", help="of everything random (default: the recipe's)")
+    add("--device", choices=["cpu", "cuda"], help="where to compute (default: cuda where there is one)")
+    add(
+        "--backbone-weights",
+        metavar="FILE",
+        help="a file of pretrained weights for the backbone; nothing is downloaded",
+    )
+    add("--from", metavar="MODEL", help="go on from a trained detector's file, also with other classes")
+    add("--resume", metavar="RUN", help="go on with a run that was stopped, exactly")
+    add("--skip-bad", action="store_true", help="leave out images that the check finds bad, instead of stopping")
+    add("--format", choices=["voc", "coco"], help="needed where a folder holds both")
+    add("--builder", metavar="NAME", help="a builder of this package, or your own as my_lab.models:my_detector")
+    words, overrides = take_overrides(words, parser.flags(), _recipe_fields)
+    options = parser.parse(words)
+    options["overrides"] = overrides
+    return options
+
+
+def run(options: Namespace) -> Result:
+    """Train, and say where everything is."""
+    from singleshot.cli.model import allow_local_imports
+    from singleshot.training import train
+
+    allow_local_imports()  # the recipe may name a builder of the user's own
+    result = train(choose_recipe(options), out=options.out, resume=options.resume)
+    document = {"run": result.run, "best": result.best, "last": result.last, "metrics": result.metrics}
+    return Result(document, f"best: {result.best}\nlast: {result.last}")
+
+
+def choose_recipe(options: Namespace) -> Recipe:
+    """The recipe named, or that of the run to go on with, and what the command line changes in it."""
+    from singleshot import recipes
+    from singleshot.training.folder import RunFolder
+    from singleshot.training.recipe import from_yaml, override
+
+    if options.resume is not None:
+        recipe = from_yaml(RunFolder.existing(options.resume).recipe)
+        if options.recipe is not None and (other := recipes.load(options.recipe).name) != recipe.name:
+            raise UserError(
+                f"--resume {options.resume} goes on with the recipe {recipe.name!r}; {other!r} needs a new run"
+            )
+    else:
+        recipe = recipes.load(options.recipe or DEFAULT_RECIPE)
+    changes: dict[str, Any] = dict(options.overrides)
+    for flag, key in FIELDS.items():
+        if (value := options[flag]) in (None, False):
+            continue
+        if key in changes:
+            raise UserError(f"--{flag.replace('_', '-')} and --{key} are the same: leave one of them out")
+        changes[key] = value
+    recipe = override(recipe, changes)
+    if recipe.data.path is None:
+        raise UserError("train needs DATA, the folder or file to train on; or --resume RUN to go on with a run")
+    return recipe
+
+
+def _recipe_fields() -> Collection[str]:
+    from singleshot.training.recipe import Recipe
+
+    return Recipe.__dataclass_fields__

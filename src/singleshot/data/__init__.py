@@ -1,0 +1,1 @@
+"""Reading images and datasets, checking them, and feeding them to training."""

@@ -1,0 +1,253 @@
+"""Validating a dataset before anything is trained on it: what stops, and what is mended in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from singleshot.data.dataset import Dataset, Finding, Floats, ImageRecord
+from singleshot.data.decoded import Size, decode_all, memory_file
+from singleshot.errors import UserError
+
+_IMAGE_OUT = "the image is left out"
+ERRORS: Mapping[str, str] = {
+    "missing image": _IMAGE_OUT,
+    "unreadable image": _IMAGE_OUT,
+    "broken annotation": "what it describes is left out",
+    "duplicate image id": "the first image is kept",
+    "invalid box": _IMAGE_OUT,
+    "unknown class": "its boxes are left out",
+}
+"""What stops training, each with what `skip_bad` does."""
+
+WARNINGS: Mapping[str, str] = {
+    "zero-size box": "left out of training",
+    "box partly outside": "clipped for training",
+    "box outside": "left out of training",
+    "duplicate box": "the first is kept",
+    "swapped size": "the size of the image file counts",
+    "wrong size": "the size of the image file counts",
+    "missing size": "the size of the image file counts",
+    "no annotation": _IMAGE_OUT,
+    "no boxes": "the image is kept",
+    "annotation without image": "left out",
+}
+"""What does not stop training, each with how it is mended in memory."""
+
+_SLACK = 0.02  # pixels; COCO writes two decimals, and x + w has the rounding of both
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the check of one split found."""
+
+    title: str
+    images: int  # that were looked at
+    boxes: int
+    usable: int  # images that are left
+    errors: list[Finding]
+    warnings: list[Finding]
+
+    def counts(self) -> dict[str, int]:
+        """How often each kind occurs, errors first."""
+        return dict(Counter(finding.kind for finding in [*self.errors, *self.warnings]))
+
+    def text(self, limit: int = 3) -> str:
+        """The report for people, with the first `limit` findings of each kind."""
+        lines = [
+            f"{self.title}: {self.images} images, {self.boxes} boxes; "
+            f"{_number(self.errors, 'error')}, {_number(self.warnings, 'warning')}"
+        ]
+        for word, findings, known in (("error", self.errors, ERRORS), ("warning", self.warnings, WARNINGS)):
+            for kind, treatment in known.items():
+                group = [finding for finding in findings if finding.kind == kind]
+                if not group:
+                    continue
+                then = treatment if word == "warning" else f"with --skip-bad {treatment}"
+                lines.append(f"  {word}: {kind} ({len(group)}): {then}")
+                lines += [f"    {finding}" for finding in group[:limit]]
+                if len(group) > limit:
+                    lines.append(f"    ... and {len(group) - limit} more")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, object]:
+        """The report as plain data: counts, and every finding with its kind, place and message."""
+        return {
+            "title": self.title,
+            "images": self.images,
+            "boxes": self.boxes,
+            "usable": self.usable,
+            "counts": self.counts(),
+            "errors": [vars(finding) for finding in self.errors],
+            "warnings": [vars(finding) for finding in self.warnings],
+        }
+
+
+def check(
+    dataset: Dataset,
+    *,
+    skip_bad: bool = False,
+    cache: bool = True,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Dataset, Report]:
+    """Validate a dataset, opened with `strict=False`, and return it mended for training, with the report.
+
+    Every image is decoded. Errors (the keys of `ERRORS`) raise UserError with the whole report, unless `skip_bad`
+    leaves them out. Warnings (`WARNINGS`) are mended in the returned records, whose `size` is that of the image file;
+    the files stay as they are, and evaluation uses the dataset as it was read. `cache` remembers sound images in the
+    user's folder for caches. UserError also when no image is left.
+    """
+    mended, report = examine(dataset, cache=cache, workers=workers, progress=progress)
+    if report.errors and not skip_bad:
+        advice = "Mend the files, or go on without what is bad with --skip-bad (skip_bad=True in Python)."
+        raise UserError(f"{report.text(limit=10)}\n{advice}")
+    if not mended.records:
+        raise UserError(f"{report.text(limit=10)}\nNo usable image is left.")
+    return mended, report
+
+
+def examine(
+    dataset: Dataset,
+    *,
+    cache: bool = True,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Dataset, Report]:
+    """What `check` does, without raising: the dataset without what is bad, and the report."""
+    memory = memory_file(dataset.root) if cache else None
+    paths = [record.path for record in dataset.records]
+    sizes = decode_all(paths, memory=memory, workers=workers, progress=progress)
+    errors, warnings, kept = list(dataset.problems), list(dataset.notes), []
+    for record in dataset.records:
+        inspection = _Inspection(record, dataset.class_names)
+        mended = inspection.mend(sizes[record.path])
+        errors += inspection.errors
+        warnings += inspection.warnings
+        if mended is not None:
+            kept.append(mended)
+    report = Report(
+        title=f"{dataset.root} ({dataset.format}, split {dataset.split})",
+        images=len(dataset.records),
+        boxes=sum(len(record.labels) for record in dataset.records),
+        usable=len(kept),
+        errors=errors,
+        warnings=warnings,
+    )
+    return replace(dataset, records=tuple(kept), problems=(), notes=()), report
+
+
+class _Inspection:
+    """One image: what is wrong with it, and what training gets."""
+
+    def __init__(self, record: ImageRecord, class_names: tuple[str, ...]) -> None:
+        self.record = record
+        self.class_names = class_names
+        self.errors: list[Finding] = []
+        self.warnings: list[Finding] = []
+
+    def mend(self, decoded: Size | str) -> ImageRecord | None:
+        """The record that training takes; None when the image is left out."""
+        record = self.record
+        self._find_invalid_boxes()
+        if isinstance(decoded, str):
+            kind = "unreadable image" if _exists(record.path) else "missing image"
+            self.errors.append(Finding(kind, str(record.annotation or record.path), decoded))
+            return None
+        if not record.annotated:
+            self._warn("no annotation", "there is no annotation for this image")
+            return None
+        if self.errors:
+            return None
+        self._compare_size(decoded)
+        boxes, keep = self._mend_boxes(decoded)
+        if not len(record.labels):
+            self._warn("no boxes", "an image without any object")
+        return replace(
+            record,
+            size=decoded,
+            boxes=boxes[keep],
+            labels=record.labels[keep],
+            difficult=record.difficult[keep],
+            crowd=record.crowd[keep],
+            truncated=record.truncated[keep],
+            areas=record.areas[keep],
+            xywh=None,
+        )
+
+    def _warn(self, kind: str, message: str) -> None:
+        self.warnings.append(Finding(kind, self._where(), message))
+
+    def _where(self) -> str:
+        """The XML file, or the image's name within the JSON file."""
+        file = self.record.annotation
+        if file is None:
+            return str(self.record.path)
+        return str(file) if file.suffix.lower() == ".xml" else f"{file}: {self.record.name}"
+
+    def _object(self, row: int) -> str:
+        box = ", ".join(f"{side:g}" for side in self.record.boxes[row])
+        return f"object {row + 1} ({self.class_names[self.record.labels[row]]}) [{box}]"
+
+    def _find_invalid_boxes(self) -> None:
+        boxes = self.record.boxes
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(boxes).all(axis=1))
+        inverted = finite & ((boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1]))
+        for row in np.flatnonzero(~finite | inverted).tolist():
+            why = "x2 < x1 or y2 < y1" if finite[row] else "a side is NaN or infinite"
+            self.errors.append(Finding("invalid box", self._where(), f"{self._object(row)}: {why}"))
+
+    def _compare_size(self, actual: Size) -> None:
+        height, width = actual
+        said_height, said_width = self.record.size
+        said = f"the annotation says {said_width}x{said_height}, the file is {width}x{height}"
+        if said_height <= 0 or said_width <= 0:
+            self._warn("missing size", said)
+        elif (said_width, said_height) == (height, width) and height != width:
+            self._warn("swapped size", f"{said}: width and height are swapped")
+        elif (said_height, said_width) != actual:
+            self._warn("wrong size", said)
+
+    def _mend_boxes(self, size: Size) -> tuple[Floats, list[int]]:
+        """All boxes clipped to the image, and the rows that training keeps."""
+        height, width = size
+        boxes = self.record.boxes
+        clipped = np.clip(boxes, 0.0, [width, height, width, height])
+        seen: set[tuple[float, ...]] = set()
+        keep = []
+        for row, (box, inside) in enumerate(zip(boxes, clipped, strict=True)):
+            key = (*box.tolist(), int(self.record.labels[row]), bool(self.record.crowd[row]))
+            if _is_flat(box):
+                self._warn("zero-size box", f"{self._object(row)} has no width or no height")
+            elif _is_flat(inside):
+                self._warn("box outside", f"{self._object(row)} lies outside the image of {width}x{height}")
+            elif key in seen:
+                self._warn("duplicate box", f"{self._object(row)} occurs twice")
+            else:
+                seen.add(key)
+                keep.append(row)
+                if np.abs(box - inside).max() > _SLACK:
+                    self._warn("box partly outside", f"{self._object(row)} reaches beyond the image: {width}x{height}")
+        return clipped, keep
+
+
+def _is_flat(box: Floats) -> bool:
+    """Without width or height in float32, which is what training computes in."""
+    x1, y1, x2, y2 = box.astype(np.float32)
+    return bool(x2 <= x1 or y2 <= y1)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _number(findings: list[Finding], word: str) -> str:
+    return f"{len(findings)} {word}{'' if len(findings) == 1 else 's'}"

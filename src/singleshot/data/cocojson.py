@@ -1,0 +1,91 @@
+"""COCO's JSON files: which they are, and their content as far as its form goes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from singleshot.data.folders import files, folders
+from singleshot.errors import UserError
+
+_KEYS = ("info", "licenses", "license", "images", "annotations", "categories", "type")
+_INSTANCES = "instances_"
+_PREFIX = re.compile(r"^(instances|image_info|person_keypoints)_(?=.)")
+_OTHER_TASKS = ("captions_", "stuff_", "panoptic_")
+_ROBOFLOW = "_annotations.coco.json"
+
+
+def find_files(root: Path) -> dict[str, Path]:
+    """The COCO files of a folder by the name of their split.
+
+    They lie in the folder or one below it. `instances_train2017.json` is the split train2017, and of several files
+    of one name the `instances_` is taken; `train/_annotations.coco.json` is the split train.
+    """
+    candidates = [folder / name for folder in (root, *folders(root).values()) for name in files(folder)]
+    grouped: dict[str, list[Path]] = {}
+    for path in candidates:
+        if path.suffix.lower() == ".json" and not path.name.startswith(_OTHER_TASKS) and _is_coco(path):
+            grouped.setdefault(split_name(path), []).append(path)
+    found: dict[str, Path] = {}
+    for split, paths in grouped.items():
+        instances = [path for path in paths if path.name.startswith(_INSTANCES)]
+        if len(paths) == 1 or len(instances) == 1:
+            found[split] = (instances or paths)[0]
+        else:  # of one name in several folders: the whole path tells them apart
+            found |= {path.relative_to(root).with_suffix("").as_posix(): path for path in paths}
+    return found
+
+
+def split_name(path: Path) -> str:
+    """The name of the split that a file holds."""
+    if path.name == _ROBOFLOW:
+        return path.absolute().parent.name
+    return _PREFIX.sub("", path.stem)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a file and check its form: an object with lists of images and, if any, annotations and categories.
+
+    Raises UserError: no such file, broken JSON (with line and column), JSON that is something else.
+    """
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: broken JSON: byte {error.start} is not UTF-8 text") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: broken JSON: {error}") from error
+    expected = 'expected a COCO dataset, an object with the lists "images", "annotations" and "categories"'
+    if isinstance(content, list):
+        results = bool(content) and isinstance(content[0], dict) and "score" in content[0]
+        what = "a results file (a list of detections), give it as --detections" if results else "a list"
+        raise UserError(f"{path}: {what}; {expected}.")
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: {type(content).__name__} {str(content)[:20]!r}; {expected}.")
+    if "images" not in content:
+        raise UserError(f'{path}: no "images" (its keys: {", ".join(map(str, content)) or "none"}); {expected}.')
+    for key in ("images", "annotations", "categories"):
+        if key in content and not isinstance(content[key], list):
+            raise UserError(f'{path}: "{key}" is no list but {type(content[key]).__name__}; {expected}.')
+    return content
+
+
+def _is_coco(path: Path) -> bool:
+    """Whether a file looks like a COCO dataset, by its start alone: some files are very large."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").lstrip()
+    except OSError:
+        return False
+    if path.name == _ROBOFLOW or path.name.startswith(_INSTANCES):
+        return not start.startswith("[")  # a broken file counts, so that this is said; a results list does not
+    first = re.match(r'\{\s*"([^"]*)"', start)
+    if first is None:  # empty or broken, or a list: in a folder for annotations it was meant to be one
+        return path.parent.name.lower() == "annotations" and not start.startswith("[")
+    video = '"videos"' in start and '"images"' not in start
+    return (first[1] in _KEYS or '"images"' in start) and not video

@@ -1,0 +1,120 @@
+"""Decoding every image of a dataset once, and remembering which were sound."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import PIL
+from PIL import Image
+
+from singleshot.data.images import read_image
+from singleshot.errors import UserError
+
+Size = tuple[int, int]  # (height, width)
+Entry = tuple[int, int, int, int]  # time of change in ns, bytes, height, width
+
+_VERSION = 1  # of the file; a change of the reader that could refuse other images makes it the next
+
+
+def decode_all(
+    paths: Sequence[Path],
+    *,
+    memory: Path | None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[Path, Size | str]:
+    """Decode images fully. Returns for each path its (height, width), or what is wrong with it.
+
+    Images that were sound before and have the same time and size on disk are not opened again: `memory` is the JSON
+    file that keeps them (None: none). It is only an aid: where it cannot be read or written, nothing is said.
+    `progress(done, all)` is called after each image.
+    """
+    known = {} if memory is None else _load(memory)
+    sound: dict[str, Entry] = {}
+    wanted = list(dict.fromkeys(paths))
+
+    def examine(path: Path) -> Size | str:
+        try:
+            state = os.stat(path)
+            key = str(path.absolute())
+            entry = known.get(key)
+            if entry is None or entry[:2] != (state.st_mtime_ns, state.st_size) or _too_large(entry):
+                height, width, _ = read_image(path).shape
+                entry = (state.st_mtime_ns, state.st_size, height, width)
+            sound[key] = entry
+            return entry[2], entry[3]
+        except OSError as error:
+            return f"{path}: {(error.strerror or str(error)).lower()}"
+        except UserError as error:
+            return str(error)
+
+    found: dict[Path, Size | str] = {}
+    pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
+    try:
+        for path, result in zip(wanted, pool.map(examine, wanted), strict=True):
+            found[path] = result
+            if progress is not None:
+                progress(len(found), len(wanted))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if memory is not None and any(known.get(key) != entry for key, entry in sound.items()):
+        _save(memory, known | sound)
+    return found
+
+
+def memory_file(root: Path) -> Path | None:
+    """Where the images of a dataset are remembered: in the user's folder for caches. None where there is no home."""
+    try:
+        if base := os.environ.get("XDG_CACHE_HOME"):
+            folder = Path(base)
+        elif sys.platform == "darwin":
+            folder = Path("~/Library/Caches").expanduser()
+        elif sys.platform == "win32":
+            folder = Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local")).expanduser()
+        else:
+            folder = Path("~/.cache").expanduser()
+    except RuntimeError:
+        return None
+    name = hashlib.sha256(str(root.absolute()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return folder / "singleshot" / "images" / f"{name}.json"
+
+
+def _too_large(entry: Entry) -> bool:
+    return Image.MAX_IMAGE_PIXELS is not None and entry[2] * entry[3] > Image.MAX_IMAGE_PIXELS
+
+
+def _load(path: Path) -> dict[str, Entry]:
+    try:
+        content = json.loads(path.read_bytes())
+        if content["version"] != _VERSION or content["pillow"] != PIL.__version__:
+            return {}
+        return {str(key): _entry(*values) for key, values in content["images"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
+
+
+def _entry(changed: int, length: int, height: int, width: int) -> Entry:
+    return int(changed), int(length), int(height), int(width)
+
+
+def _save(path: Path, images: dict[str, Entry]) -> None:
+    content = {"version": _VERSION, "pillow": PIL.__version__, "images": images}
+    with contextlib.suppress(OSError, UnicodeEncodeError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        try:
+            with open(handle, "w", encoding="utf-8") as file:
+                json.dump(content, file)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise

@@ -1,0 +1,257 @@
+"""Batches of training images, and whole images for testing.
+
+The order of the training data is one endless stream that has no state: the concatenation of one seeded permutation of
+the images per epoch. Step t of a global batch of G images takes positions [t * G, (t + 1) * G) of it, rank r of R its
+contiguous G / R of them. The random numbers of a sample come from (seed, position) only. So the batches are the same
+with any number of workers, on one process or several, and from whichever step they start.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from singleshot.data.dataset import Dataset, ImageRecord
+from singleshot.data.images import read_image
+from singleshot.data.transforms import Sample, Transform
+from singleshot.errors import UserError
+
+_ORDER, _SAMPLE = 0, 1  # two streams of random numbers under one seed
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """One step's images (of this rank) and their objects."""
+
+    images: list[Tensor]  # uint8 [3, H, W] RGB, contiguous
+    targets: list[dict[str, Tensor]]  # "boxes" [N, 4] float32 pixels of the image, "labels" int64, "iscrowd" bool
+    names: list[str]
+    step: int
+
+
+def train_loader(
+    dataset: Dataset,
+    transform: Transform,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    steps: int | None = None,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    drop_difficult: bool = False,
+    crowd: Literal["drop", "ignore"] = "ignore",
+) -> Iterable[TrainBatch]:
+    """The batches of steps `start_step`, `start_step` + 1, ... below `steps` (without end when None).
+
+    `batch_size` counts the images of one rank. Workers are started once and end with the iteration. An image that
+    cannot be read raises `UserError` naming it. `drop_difficult` leaves VOC's difficult objects out (SSD trains on
+    them); `crowd` drops COCO's crowd regions or passes them on as regions to ignore ("iscrowd").
+    """
+    if batch_size < 1:
+        raise UserError(f"a batch of {batch_size} images: the batch size must be at least 1.")
+    if seed < 0:
+        raise UserError(f"seed {seed}: a seed is 0 or a positive whole number.")
+    if not len(dataset):
+        raise UserError(f"{dataset.root}: the split {dataset.split!r} has no images to train on.")
+    if crowd not in ("drop", "ignore"):
+        raise UserError(f"crowd={crowd!r}: expected 'drop' or 'ignore'.")
+    order = StreamOrder(len(dataset), batch_size, seed, start_step, steps, rank, world_size)
+    images = _TrainingImages(dataset.records, transform, seed, batch_size * world_size, drop_difficult, crowd)
+    return _batches(_loader(images, order, workers))
+
+
+def image_loader(
+    images: Sequence[str | Path | ImageRecord], *, batch_size: int, workers: int = 0
+) -> Iterable[list[Tensor]]:
+    """Whole images in the given order: lists of `batch_size` uint8 [3, H, W] RGB tensors, each of its own size.
+
+    The last list may be shorter. An image that cannot be read raises `UserError` naming it.
+    """
+    if batch_size < 1:
+        raise UserError(f"a batch of {batch_size} images: the batch size must be at least 1.")
+    paths = tuple(Path(image.path if isinstance(image, ImageRecord) else image) for image in images)
+    batches = [list(range(i, min(i + batch_size, len(paths)))) for i in range(0, len(paths), batch_size)]
+    return _whole_images(_loader(_Images(paths), batches, min(workers, len(batches))))
+
+
+@dataclass(frozen=True)
+class StreamOrder:
+    """Which images each step takes: lists of (index of the image, position in the stream)."""
+
+    length: int  # images in the dataset
+    batch_size: int  # of one rank
+    seed: int
+    start_step: int = 0
+    steps: int | None = None
+    rank: int = 0
+    world_size: int = 1
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        step, epoch = self.start_step, -1
+        permutation: NDArray[np.int64] = np.empty(0, np.int64)
+        while self.steps is None or step < self.steps:
+            batch = []
+            for position in self.positions(step):
+                if position // self.length != epoch:
+                    epoch = position // self.length
+                    permutation = np.random.default_rng([self.seed, _ORDER, epoch]).permutation(self.length)
+                batch.append((int(permutation[position % self.length]), position))
+            yield batch
+            step += 1
+
+    def positions(self, step: int) -> range:
+        """The places in the stream that this rank takes at a step."""
+        first = (step * self.world_size + self.rank) * self.batch_size
+        return range(first, first + self.batch_size)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A batch as it travels between processes: few large tensors, since each one costs a file descriptor."""
+
+    images: Tensor | list[Tensor]  # [B, 3, H, W] where all have one size
+    boxes: Tensor  # [sum of counts, 4]
+    labels: Tensor
+    crowd: Tensor
+    counts: list[int]
+    names: list[str]
+    step: int
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A user's error on its way out of a worker: torch would bury the message in a traceback."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class _TrainingImages:
+    records: tuple[ImageRecord, ...]
+    transform: Transform
+    seed: int
+    global_batch: int
+    drop_difficult: bool
+    crowd: str
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitems__(self, batch: list[tuple[int, int]]) -> _Packed | _Failure:
+        try:
+            samples = [self.sample(index, position) for index, position in batch]
+        except UserError as error:
+            return _Failure(str(error))
+        return _Packed(
+            images=_stack([sample.image for sample in samples]),
+            boxes=torch.from_numpy(np.concatenate([sample.boxes for sample in samples])),
+            labels=torch.from_numpy(np.concatenate([sample.labels for sample in samples])),
+            crowd=torch.from_numpy(np.concatenate([sample.crowd for sample in samples])),
+            counts=[len(sample.labels) for sample in samples],
+            names=[self.records[index].name for index, _ in batch],
+            step=batch[0][1] // self.global_batch,
+        )
+
+    def sample(self, index: int, position: int) -> Sample:
+        record = self.records[index]
+        keep = np.ones(len(record.labels), np.bool_)
+        if self.drop_difficult:
+            keep &= ~record.difficult
+        if self.crowd == "drop":
+            keep &= ~record.crowd
+        boxes = record.boxes[keep].astype(np.float32).reshape(-1, 4)
+        sample = Sample(_read(record.path), boxes, record.labels[keep], record.crowd[keep])
+        return self.transform(sample, np.random.default_rng([self.seed, _SAMPLE, position]))
+
+
+@dataclass(frozen=True)
+class _Images:
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitems__(self, batch: list[int]) -> list[Tensor] | _Failure:
+        try:
+            return [_channels_first(_read(self.paths[index])) for index in batch]
+        except UserError as error:
+            return _Failure(str(error))
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    try:
+        return read_image(path)
+    except OSError as error:  # gone since it was checked, or no permission
+        raise UserError(f"{path}: cannot be read ({error}). Check that the file is there and may be read.") from error
+
+
+def _stack(images: list[NDArray[np.uint8]]) -> Tensor | list[Tensor]:
+    """Images [H, W, 3] as one tensor [B, 3, H, W] where they have one size, else a tensor each."""
+    if len({image.shape for image in images}) > 1:
+        return [_channels_first(image) for image in images]
+    height, width, _ = images[0].shape
+    stacked = np.empty((len(images), 3, height, width), np.uint8)
+    for target, image in zip(stacked, images, strict=True):
+        for channel, plane in zip(target, cv2.split(image), strict=True):
+            channel[:] = plane
+    return torch.from_numpy(stacked)
+
+
+def _channels_first(image: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.stack(cv2.split(image)))
+
+
+def _loader(dataset: Any, batches: Iterable[Any], workers: int) -> DataLoader[Any]:
+    if workers < 0:
+        raise UserError(f"{workers} workers: the number of workers is 0 or more.")
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_start_worker,
+        # torch draws a base seed for the workers, by default from the global generator, which is not ours to advance:
+        # a resumed run would differ from an uninterrupted one. Nothing here uses that seed.
+        generator=torch.Generator(),
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _start_worker(_: int) -> None:
+    # The stream has no end of an epoch, so workers live as long as the iteration. One worker is one thread. Ctrl-C reaches the whole process group: it is for the main process to handle.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _batches(loader: DataLoader[Any]) -> Iterator[TrainBatch]:
+    for packed in loader:
+        if isinstance(packed, _Failure):
+            raise UserError(packed.message)
+        parts = (tensor.split(packed.counts) for tensor in (packed.boxes, packed.labels, packed.crowd))
+        targets = [
+            {"boxes": boxes, "labels": labels, "iscrowd": crowd} for boxes, labels, crowd in zip(*parts, strict=True)
+        ]
+        yield TrainBatch(list(packed.images), targets, packed.names, packed.step)
+
+
+def _whole_images(loader: DataLoader[Any]) -> Iterator[list[Tensor]]:
+    for batch in loader:
+        if isinstance(batch, _Failure):
+            raise UserError(batch.message)
+        yield batch

@@ -1,0 +1,94 @@
+"""The seven-sampler crop of SSD (caffe, branch ssd, util/sampler.cpp; settings of examples/ssd/ssd_pascal.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from singleshot.data.transforms.sample import Sample
+
+Rect = tuple[int, int, int, int]
+"""x1, y1, x2, y2 in whole pixels."""
+
+
+@dataclass(frozen=True)
+class SamplerCrop:
+    """Crop a patch that one of seven samplers found (SSD, section 2.2 "Data augmentation").
+
+    Sampler 1 gives the whole image. Samplers 2 to 6 ask that ANY object overlaps the patch by an IoU of at least 0.1,
+    0.3, 0.5, 0.7, 0.9; sampler 7 takes any patch. Each tries up to 50 patches and keeps its first success; one of the
+    patches found is then drawn uniformly. Crowd regions are no objects for this.
+
+    A patch has scale U(0.3, 1) and aspect U(0.5, 2), then clamped into [scale^2, 1 / scale^2] so that it fits; its
+    sides are scale * sqrt(aspect) and scale / sqrt(aspect) of the image's. Sides and corners are cut to whole pixels
+    before the test, so that what was tested is what is cut out. A box stays when its centre lies in the patch, bounds
+    included, and is clipped to it.
+    """
+
+    overlaps: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    trials: int = 50
+    scale: tuple[float, float] = (0.3, 1.0)
+    aspect: tuple[float, float] = (0.5, 2.0)
+
+    def draw(
+        self, rng: np.random.Generator, size: tuple[int, int], boxes: NDArray[np.float32], crowd: NDArray[np.bool_]
+    ) -> Rect:
+        """Choose the patch for an image of `size` (height, width) with objects `boxes` [N, 4]."""
+        patches = self.patches(rng, size)  # [S, T, 4], the last sampler without a condition
+        found: list[NDArray[np.int64]] = [np.array([0, 0, size[1], size[0]])]
+        objects = boxes[~crowd].astype(np.float64)
+        if len(objects):
+            best = best_overlap(patches[:-1], objects)  # [S - 1, T]
+            success = best >= np.array(self.overlaps)[:, None]
+            first = success.argmax(axis=1)
+            found += [patches[s, first[s]] for s in np.flatnonzero(success.any(axis=1))]
+        found.append(patches[-1, 0])
+        x1, y1, x2, y2 = found[int(rng.integers(len(found)))].tolist()
+        return x1, y1, x2, y2
+
+    def patches(self, rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.int64]:
+        """Draw every trial of samplers 2 to 7 at once: xyxy in whole pixels, [samplers, trials, 4]."""
+        height, width = size
+        u = rng.random((4, len(self.overlaps) + 1, self.trials))
+        scale = self.scale[0] + (self.scale[1] - self.scale[0]) * u[0]
+        aspect = self.aspect[0] + (self.aspect[1] - self.aspect[0]) * u[1]
+        root = np.sqrt(np.clip(aspect, scale**2, 1 / scale**2))
+        # The clamp makes a side exactly 1 up to rounding; the minimum keeps it inside.
+        w = np.clip((scale * root * width).astype(np.int64), 1, width)
+        h = np.clip((scale / root * height).astype(np.int64), 1, height)
+        x = (u[2] * (width - w + 1)).astype(np.int64)
+        y = (u[3] * (height - h + 1)).astype(np.int64)
+        return np.stack([x, y, x + w, y + h], axis=-1)
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Cut the patch out and keep the boxes whose centre it holds."""
+        rect = self.draw(rng, sample.size, sample.boxes, sample.crowd)
+        x1, y1, x2, y2 = rect
+        return crop_boxes(Sample(sample.image[y1:y2, x1:x2], sample.boxes, sample.labels, sample.crowd), rect)
+
+
+def best_overlap(patches: NDArray[np.int64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest IoU of each patch [..., 4] with any of the boxes [N, 4], N > 0: [...]."""
+    p = patches[..., None, :]
+    w = np.minimum(p[..., 2], boxes[:, 2]) - np.maximum(p[..., 0], boxes[:, 0])
+    h = np.minimum(p[..., 3], boxes[:, 3]) - np.maximum(p[..., 1], boxes[:, 1])
+    shared = w.clip(min=0) * h.clip(min=0)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    patch_area = (p[..., 2] - p[..., 0]) * (p[..., 3] - p[..., 1])
+    best: NDArray[np.float64] = (shared / (patch_area + area - shared)).max(axis=-1)
+    return best
+
+
+def crop_boxes(sample: Sample, rect: Rect) -> Sample:
+    """Keep the boxes whose centre lies in the patch (bounds included), clip them and make them relative to it.
+
+    The image is passed on as it is.
+    """
+    x1, y1, x2, y2 = rect
+    boxes = sample.boxes
+    x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+    keep = (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)
+    low, high = np.array([x1, y1, x1, y1], np.float32), np.array([x2, y2, x2, y2], np.float32)
+    return Sample(sample.image, boxes[keep].clip(low, high) - low, sample.labels[keep], sample.crowd[keep])

@@ -1,0 +1,226 @@
+"""Expansion, resizing, mirrors and turns: what moves pixels and boxes together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from singleshot.data.transforms.crop import Rect, crop_boxes
+from singleshot.data.transforms.sample import Image, Sample
+
+INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
+"""The five that the authors of SSD draw from in training (caffe, branch ssd, data_transformer.cpp)."""
+
+Mean = tuple[float, float, float]  # RGB, 0..255
+
+_MARGIN = 4  # pixels around a window that the widest filter (Lanczos, 8 taps) reaches
+_WARP_LIMIT = 32_000  # cv2.warpAffine addresses its source with 16 bits
+
+
+@dataclass(frozen=True)
+class Expand:
+    """Zoom out: put the image at a random place of a larger canvas filled with the mean (SSD, section 3.6).
+
+    With `probability`, the canvas is U(1, maximum) times as high and as wide; all boxes stay.
+    """
+
+    mean: Mean  # RGB, 0..255
+    maximum: float = 4.0
+    probability: float = 0.5
+
+    def draw(self, rng: np.random.Generator, size: tuple[int, int]) -> Rect:
+        """The canvas in pixels of the image: (-left, -top, width - left, height - top); the image itself when off."""
+        u = rng.random(4)
+        height, width = size
+        if u[0] >= self.probability:
+            return 0, 0, width, height
+        ratio = 1 + (self.maximum - 1) * u[1]
+        canvas_height, canvas_width = int(height * ratio), int(width * ratio)
+        top, left = int(u[2] * (canvas_height - height + 1)), int(u[3] * (canvas_width - width + 1))
+        return -left, -top, canvas_width - left, canvas_height - top
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Expand the image, or pass it on."""
+        height, width = sample.size
+        x1, y1, x2, y2 = self.draw(rng, sample.size)
+        if (x2 - x1, y2 - y1) == (width, height):
+            return sample
+        canvas = np.empty((y2 - y1, x2 - x1, 3), np.uint8)
+        canvas[:] = np.rint(self.mean)
+        canvas[-y1 : height - y1, -x1 : width - x1] = sample.image
+        return replace(sample, image=canvas, boxes=sample.boxes - np.array([x1, y1, x1, y1], np.float32))
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Stretch to `size` (height, width), with an interpolation drawn uniformly when several are given."""
+
+    size: tuple[int, int]
+    interpolations: tuple[int, ...] = (cv2.INTER_LINEAR,)
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """Choose the interpolation."""
+        return self.interpolations[int(rng.integers(len(self.interpolations)))]
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Resize the image and scale the boxes with it."""
+        height, width = self.size
+        interpolation = self.draw(rng)
+        image = np.asarray(cv2.resize(sample.image, (width, height), interpolation=interpolation), np.uint8)
+        return replace(sample, image=image, boxes=scale_boxes(sample.boxes, sample.size, self.size))
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Flip left and right."""
+
+    probability: float = 0.5
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Flip with the given probability."""
+        if rng.random() >= self.probability:
+            return sample
+        x1, y1, x2, y2 = sample.boxes.T
+        width = np.float32(sample.size[1])
+        return replace(
+            sample, image=_flip(sample.image, 1), boxes=np.stack([width - x2, y1, width - x1, y2], 1, dtype=np.float32)
+        )
+
+
+@dataclass(frozen=True)
+class VerticalFlip:
+    """Flip top and bottom: for textures, cells, views from above. Not part of SSD's augmentation."""
+
+    probability: float = 0.5
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Flip with the given probability."""
+        if rng.random() >= self.probability:
+            return sample
+        x1, y1, x2, y2 = sample.boxes.T
+        height = np.float32(sample.size[0])
+        return replace(
+            sample,
+            image=_flip(sample.image, 0),
+            boxes=np.stack([x1, height - y2, x2, height - y1], 1, dtype=np.float32),
+        )
+
+
+@dataclass(frozen=True)
+class QuarterTurn:
+    """Transpose with a probability: with both flips, all eight symmetries of a square. Not part of SSD's augmentation.
+
+    Height and width change places.
+    """
+
+    probability: float = 0.5
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Swap rows and columns with the given probability."""
+        if rng.random() >= self.probability:
+            return sample
+        image = np.asarray(cv2.transpose(sample.image), np.uint8)
+        return replace(sample, image=image, boxes=np.ascontiguousarray(sample.boxes[:, [1, 0, 3, 2]]))
+
+
+@dataclass(frozen=True)
+class ScaleJitter:
+    """Zoom in or out a little and stretch to `size`: gentler than expansion and crop. Not part of SSD's augmentation.
+
+    The image is scaled by a factor drawn log-uniformly from `scale`, each side again by one from 1 / `stretch` to
+    `stretch`, and put at a random place: cut where it is larger than the output, on the mean where it is smaller.
+    A box stays when its centre does, and is clipped.
+    """
+
+    size: tuple[int, int]
+    mean: Mean  # RGB, 0..255
+    scale: tuple[float, float] = (0.7, 1.5)
+    stretch: float = 1.15
+    interpolations: tuple[int, ...] = INTERPOLATIONS
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Take a random window of about the image's size."""
+        height, width = sample.size
+        u = rng.random(5)
+        zoom = np.exp(np.log(self.scale[0]) + np.log(self.scale[1] / self.scale[0]) * u[0])
+        stretch = self.stretch ** (2 * u[1:3] - 1)
+        w, h = (max(1, round(side)) for side in (width / zoom * stretch[0], height / zoom * stretch[1]))
+        x, y = int(np.floor(u[3] * (width - w + 1))), int(np.floor(u[4] * (height - h + 1)))
+        rect = (x, y, x + w, y + h)
+        interpolation = self.interpolations[int(rng.integers(len(self.interpolations)))]
+        cropped = crop_boxes(sample, rect)
+        image = take_window(sample.image, rect, self.size, interpolation, self.mean)
+        return replace(cropped, image=image, boxes=scale_boxes(cropped.boxes, (h, w), self.size))
+
+
+def scale_boxes(boxes: NDArray[np.float32], before: tuple[int, int], after: tuple[int, int]) -> NDArray[np.float32]:
+    """Boxes [N, 4] of an image of size `before` (height, width), stretched to size `after`."""
+    y, x = after[0] / before[0], after[1] / before[1]
+    return boxes * np.array([x, y, x, y], np.float32)
+
+
+def take_window(image: Image, rect: Rect, size: tuple[int, int], interpolation: int, mean: Mean) -> Image:
+    """Stretch a window of an image, which may reach over its edges, to `size` (height, width); outside is the mean.
+
+    The same as laying the image on a canvas of the mean, cutting and resizing, but no canvas is made: its size would
+    be up to 16 times the image's. A window inside the image gives exactly the same pixels. Across an edge they are
+    interpolated in one step: the same up to rounding, but for INTER_AREA, whose image is placed on whole pixels of the
+    output (off by at most half a pixel).
+    """
+    x1, y1, x2, y2 = rect
+    height, width = size
+    inner = max(x1, 0), max(y1, 0), min(x2, image.shape[1]), min(y2, image.shape[0])
+    if inner == rect:
+        return np.asarray(cv2.resize(image[y1:y2, x1:x2], (width, height), interpolation=interpolation), np.uint8)
+    fill = np.rint(mean)
+    if inner[0] >= inner[2] or inner[1] >= inner[3]:
+        return np.broadcast_to(fill.astype(np.uint8), (height, width, 3)).copy()
+    fx, fy = width / (x2 - x1), height / (y2 - y1)
+    output = np.broadcast_to(fill.astype(np.uint8), (height, width, 3)).copy()
+    if interpolation == cv2.INTER_AREA or max(image.shape) > _WARP_LIMIT:
+        left, right = _whole((inner[0] - x1) * fx, (inner[2] - x1) * fx, width)
+        top, bottom = _whole((inner[1] - y1) * fy, (inner[3] - y1) * fy, height)
+        part = image[inner[1] : inner[3], inner[0] : inner[2]]
+        output[top:bottom, left:right] = cv2.resize(part, (right - left, bottom - top), interpolation=interpolation)
+        return output
+    # Only the part of the output that the image (and its filter's reach) covers is computed.
+    left, right = max(int((inner[0] - _MARGIN - x1) * fx), 0), min(int((inner[2] + _MARGIN - x1) * fx) + 1, width)
+    top, bottom = max(int((inner[1] - _MARGIN - y1) * fy), 0), min(int((inner[3] + _MARGIN - y1) * fy) + 1, height)
+    # Pixel centres lie at halves; cv2.resize with INTER_NEAREST alone takes the pixel at the corner instead.
+    half = 0.0 if interpolation == cv2.INTER_NEAREST else 0.5
+    matrix = np.array([[fx, 0, (0.5 - x1) * fx - half - left], [0, fy, (0.5 - y1) * fy - half - top]])
+    output[top:bottom, left:right] = cv2.warpAffine(
+        image,
+        matrix,
+        (right - left, bottom - top),
+        flags=interpolation,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=fill.tolist(),
+    )
+    return output
+
+
+def reach(rect: Rect, size: tuple[int, int]) -> Rect:
+    """The part of an image of `size` (height, width) that `take_window` may read for this window.
+
+    Empty (x1 = x2 or y1 = y2) when the window lies beside the image.
+    """
+    x1, y1, x2, y2 = rect
+    height, width = size
+    if x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height:
+        return rect
+    left, top = min(max(x1 - _MARGIN, 0), width), min(max(y1 - _MARGIN, 0), height)
+    return left, top, max(min(x2 + _MARGIN, width), left), max(min(y2 + _MARGIN, height), top)
+
+
+def _whole(low: float, high: float, limit: int) -> tuple[int, int]:
+    """The nearest whole pixels to an interval, at least one of them, inside 0..limit."""
+    first = min(round(low), limit - 1)
+    return first, max(min(round(high), limit), first + 1)
+
+
+def _flip(image: Image, axis: int) -> Image:
+    return np.asarray(cv2.flip(image, axis), np.uint8)

@@ -1,0 +1,340 @@
+"""Detections of a dataset, and the files that hold them: COCO results and VOC's `comp4_det_test_CLASS.txt`."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from singleshot.data.dataset import Dataset, Floats
+from singleshot.errors import UserError
+
+RESULTS_NAME = "detections.json"
+VOC_PREFIX = "comp4_det_test_"
+
+
+@dataclass(frozen=True)
+class ImageDetections:
+    """What was found in one image, in pixels of that image."""
+
+    boxes: Floats  # [N, 4] xyxy
+    scores: Floats  # [N]
+    labels: NDArray[np.int64]  # [N] index into `Dataset.class_names`
+    xywh: Floats | None = None  # [N, 4] a results file's own numbers: x + w - x need not be w in floating point
+    order: NDArray[np.int64] | None = None  # [N] line in a VOC file: equal scores keep the order of the file
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def sides(self) -> Floats:
+        """The boxes as x, y, w, h: [N, 4], the file's own numbers where there was a file."""
+        return as_sides(self.boxes) if self.xywh is None else np.asarray(self.xywh, np.float64).reshape(-1, 4)
+
+
+def as_sides(boxes: Floats) -> Floats:
+    """Corners x1, y1, x2, y2 to x, y, w, h: [N, 4] both."""
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
+
+
+def as_corners(xywh: Floats) -> Floats:
+    """Sides x, y, w, h to corners x1, y1, x2, y2: [N, 4] both."""
+    xywh = np.asarray(xywh, np.float64).reshape(-1, 4)
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
+
+
+def read_detections(path: str | Path, dataset: Dataset) -> list[ImageDetections]:
+    """Read the detections of a dataset, one entry per record: boxes exactly as the files have them.
+
+    `path` is a COCO results JSON, or a folder of VOC files `comp4_det_test_CLASS.txt` (any `*_CLASS.txt`). A folder
+    without such files may hold one results JSON instead. No image is opened.
+
+    Raises `UserError` naming the file and the entry or line: unknown image, unknown class, wrong type, a number that
+    is not finite, boxes divided by the image size.
+    """
+    path = Path(path)
+    try:
+        if not path.is_dir():
+            return _read_results(path, dataset)
+        files = _class_files(path, dataset)
+        if files:
+            return _read_voc(files, dataset)
+        results = sorted(path.glob("*.json"))
+        if len(results) == 1:
+            return _read_results(results[0], dataset)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not a text file ({error}); a COCO results JSON or VOC text files are needed"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
+    raise UserError(
+        f"{path}: no detections here: expected VOC files {VOC_PREFIX}CLASS.txt for the classes of the data "
+        f"({', '.join(dataset.class_names[:5])}), or one COCO results JSON (found {len(results)} of these)"
+    )
+
+
+def save_detections(folder: str | Path, dataset: Dataset, detections: Sequence[ImageDetections]) -> list[Path]:
+    """Write the detections in both forms and return the files: `detections.json` and one VOC file per class.
+
+    The JSON has the image ids and category ids of the data's own files. Numbers have all their digits, so that
+    reading them back gives the same metrics. Every file appears whole or not at all.
+
+    Raises `UserError` when the folder cannot be written.
+    """
+    if len(detections) != len(dataset):
+        raise UserError(f"{len(dataset)} images but detections for {len(detections)}: one entry per record is needed")
+    folder = Path(folder)
+    target = folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / RESULTS_NAME
+        _write(target, _results_lines(dataset, detections))
+        written = [target]
+        for name, lines in zip(dataset.class_names, _voc_lines(dataset, detections), strict=True):
+            target = folder / f"{VOC_PREFIX}{_file_form(name)}.txt"
+            _write(target, lines)
+            written.append(target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}); choose another folder") from None
+    return written
+
+
+# ---- COCO results
+
+
+def _read_results(path: Path, dataset: Dataset) -> list[ImageDetections]:
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise UserError(f"{path}{line}: broken JSON ({error}); a list of COCO results is needed") from None
+    if not isinstance(entries, list):
+        raise UserError(f"{path}: a JSON list of COCO results is needed, got {_kind(entries)}")
+    image_of = _unique([record.id for record in dataset.records], "images with the id")
+    label_of = _unique(dataset.category_ids, "categories with the id")
+    images, labels, scores, boxes = [], [], [], []
+    for index, entry in enumerate(entries):
+
+        def fail(problem: str, index: int = index) -> UserError:
+            return UserError(f"{path}: entry {index} (counted from 0): {problem}")
+
+        if not isinstance(entry, dict):
+            raise fail(f"an object is needed, got {_kind(entry)}")
+        for key in ("image_id", "category_id", "bbox", "score"):
+            if key not in entry:
+                raise fail(f"{key!r} is missing; a result has image_id, category_id, bbox [x, y, w, h] and score")
+        images.append(_index(entry["image_id"], image_of, "image_id", "images of the data", fail))
+        labels.append(_index(entry["category_id"], label_of, "category_id", "categories of the data", fail))
+        box, score = entry["bbox"], entry["score"]
+        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
+            raise fail(f"bbox must be four finite numbers [x, y, w, h], got {box!r}")
+        if not _is_finite(score):
+            raise fail(f"score must be a finite number, got {score!r}")
+        boxes.append(box)
+        scores.append(score)
+    xywh = np.array(boxes, np.float64).reshape(-1, 4)
+    _refuse_normalised(path, xywh)
+    return _per_image(dataset, images, labels, scores, as_corners(xywh), xywh=xywh)
+
+
+def _index(value: Any, known: dict[int | str, int], key: str, what: str, fail: Callable[[str], UserError]) -> int:
+    """The record or label that an id of the file stands for."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise fail(f"{key} must be a number or a text, got {value!r}")
+    index = known.get(value)  # type: ignore[arg-type]  # 42.0 finds 42
+    if index is None:
+        some = ", ".join(map(repr, list(known)[:3]))
+        raise fail(f"{key} {value!r} is not among the {len(known)} {what} (such as {some})")
+    return index
+
+
+def _unique(ids: Sequence[int | str], what: str) -> dict[int | str, int]:
+    """id -> its place; detections could not be told apart if two had the same."""
+    places: dict[int | str, int] = {}
+    for place, key in enumerate(ids):
+        if places.setdefault(key, place) != place:
+            raise UserError(f"the data has two {what} {key!r}: a file of detections cannot tell them apart")
+    return places
+
+
+def _results_lines(dataset: Dataset, detections: Sequence[ImageDetections]) -> Iterator[str]:
+    encode = json.JSONEncoder(allow_nan=False).encode
+    yield "["
+    separator = "\n"
+    for record, found in zip(dataset.records, detections, strict=True):
+        rows = zip(found.labels.tolist(), found.sides().tolist(), found.scores.tolist(), strict=True)
+        for label, box, score in rows:
+            entry = {"image_id": record.id, "category_id": dataset.category_ids[label], "bbox": box, "score": score}
+            yield separator + encode(entry)
+            separator = ",\n"
+    yield "\n]\n"
+
+
+# ---- VOC text files
+
+
+def _class_files(folder: Path, dataset: Dataset) -> list[tuple[int, Path]]:
+    """The label and file of every class that the folder has detections of."""
+    names = {_file_form(name): label for label, name in enumerate(dataset.class_names)}
+    longest_first = sorted(names, key=len, reverse=True)  # "race_car" before "car"
+    found: dict[int, Path] = {}
+    for path in sorted(folder.glob("*.txt")):
+        name = next((name for name in longest_first if path.stem == name or path.stem.endswith("_" + name)), None)
+        if name is None:
+            if re.match(r"comp\d+_(det|cls)_", path.stem):
+                raise UserError(f"{path}: no class of the data has this name; they are {', '.join(names)}")
+            continue
+        if names[name] in found:
+            raise UserError(
+                f"{folder}: two files for class {name!r}: {found[names[name]].name} and {path.name}; keep one"
+            )
+        found[names[name]] = path
+    return sorted(found.items())
+
+
+def _read_voc(files: Sequence[tuple[int, Path]], dataset: Dataset) -> list[ImageDetections]:
+    image_of = _images_by_name(dataset)
+    images: list[int] = []
+    labels: list[int] = []
+    order: list[int] = []
+    numbers: list[list[float]] = []
+    for label, path in files:
+        with path.open(encoding="utf-8-sig") as lines:
+            for line_number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                # From the right: the name of an image may have spaces.
+                name, *words = line.strip().rsplit(maxsplit=5)
+                try:
+                    row = [float(word) for word in words]
+                except ValueError:
+                    row = []
+                if len(row) != 5 or not all(map(math.isfinite, row)):
+                    raise UserError(
+                        f"{path}:{line_number}: expected `image score x1 y1 x2 y2`, the last five finite numbers, "
+                        f"got {line.strip()[:200]!r}"
+                    )
+                if name not in image_of:
+                    raise UserError(
+                        f"{path}:{line_number}: image {name!r} is not among the {len(dataset)} images of the data"
+                        + (f" (such as {dataset.records[0].name!r})" if len(dataset) else "")
+                    )
+                images.append(image_of[name])
+                numbers.append(row)
+                labels.append(label)
+                order.append(line_number)
+    table = np.array(numbers, np.float64).reshape(-1, 5)
+    _refuse_normalised(files[0][1].parent, table[:, 1:])
+    return _per_image(dataset, images, labels, table[:, 0], table[:, 1:], order=np.array(order, np.int64))
+
+
+def _voc_lines(dataset: Dataset, detections: Sequence[ImageDetections]) -> list[list[str]]:
+    """The lines of each class, in the order of the images, or of the file that the detections came from."""
+    lines: list[list[tuple[int, str]]] = [[] for _ in dataset.class_names]
+    for name, found in zip(_voc_names(dataset), detections, strict=True):
+        order = [0] * len(found) if found.order is None else found.order.tolist()
+        for place, label, score, box in zip(
+            order, found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True
+        ):
+            lines[label].append((place, f"{name} {score!r} {' '.join(map(repr, box))}\n"))
+    return [[line for _, line in sorted(of_class, key=itemgetter(0))] for of_class in lines]
+
+
+def _voc_names(dataset: Dataset) -> list[str]:
+    """What VOC files call the images: the stem, or the id where images share one (a/1.jpg and b/1.jpg, two years)."""
+    voc = dataset.format == "voc"
+    stems = [record.name if voc else Path(record.name).stem for record in dataset.records]
+    return stems if len(set(stems)) == len(stems) else [str(record.id) for record in dataset.records]
+
+
+def _images_by_name(dataset: Dataset) -> dict[Any, int]:
+    known: dict[Any, int] = _unique(_voc_names(dataset), "images called")
+    for i, record in enumerate(dataset.records):  # file names with suffix, and ids, where they are free
+        known.setdefault(record.name, i)
+    for i, record in enumerate(dataset.records):
+        known.setdefault(str(record.id), i)
+    return known
+
+
+def _file_form(name: str) -> str:
+    """A class name as a part of a file name."""
+    return name.replace("/", "%2F").replace("\\", "%5C")
+
+
+# ---- both
+
+
+def _per_image(
+    dataset: Dataset,
+    images: Sequence[int],
+    labels: Sequence[int],
+    scores: Sequence[float] | Floats,
+    boxes: Floats,
+    *,
+    xywh: Floats | None = None,
+    order: NDArray[np.int64] | None = None,
+) -> list[ImageDetections]:
+    """Columns of a file to one entry per image, rows in the order of the file."""
+    label_column, score_column = np.array(labels, np.int64), np.array(scores, np.float64)
+    image_column = np.array(images, np.int64)
+    by_image = np.argsort(image_column, kind="stable")
+    ends = np.searchsorted(image_column[by_image], np.arange(len(dataset) + 1))
+    result = []
+    for start, end in itertools.pairwise(ends.tolist()):
+        rows = by_image[start:end]
+        result.append(
+            ImageDetections(
+                boxes[rows],
+                score_column[rows],
+                label_column[rows],
+                xywh=None if xywh is None else xywh[rows],
+                order=None if order is None else order[rows],
+            )
+        )
+    return result
+
+
+def _refuse_normalised(path: Path, boxes: Floats) -> None:
+    """Boxes divided by the image size, read as pixels, would lie in the first corner, and every number would be 0."""
+    if len(boxes) and (np.abs(boxes) <= 1.5).all() and (boxes != np.round(boxes)).any():
+        raise UserError(
+            f"{path}: no box reaches beyond the first pixels (the first is {boxes[0].tolist()}): boxes divided by the "
+            f"image size? They must be in pixels: multiply x by the image's width and y by its height"
+        )
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond the range of floats
+        return False
+
+
+def _kind(value: Any) -> str:
+    return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(type(value), repr(value))
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    """Write a file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(lines)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,166 @@
+"""Pascal VOC average precision, by the rules of the VOC development kit (VOCevaldet.m, VOCap.m)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from singleshot.data.dataset import Dataset, Floats
+from singleshot.evaluation.columns import Found, Integers, Truth, found_columns, truth_columns
+from singleshot.evaluation.detections import ImageDetections
+
+# 0:0.1:1 as every published evaluator steps through it: the products 3 * 0.1, 6 * 0.1 and 7 * 0.1 lie a last bit above
+# 0.3, 0.6 and 0.7, so a recall of exactly 3/10, 6/10 or 7/10 does not reach its point.
+_RECALLS_07 = tuple(k * 0.1 for k in range(11))
+_PAIRS_AT_ONCE = 1 << 21  # bounds the memory in crowded images
+
+
+@dataclass(frozen=True)
+class VocClass:
+    """One class: its two average precisions (None where there is nothing to find) and its curve.
+
+    The curve has one row per detection that is right or wrong, best score first; detections of difficult objects
+    are neither.
+    """
+
+    voc07: float | None  # 11-point average precision
+    voc10: float | None  # area under the curve
+    boxes: int  # objects to find: those that are not difficult
+    recall: Floats  # [D]
+    precision: Floats  # [D]
+    scores: Floats  # [D]
+
+
+@dataclass(frozen=True)
+class VocMetrics:
+    """Both VOC metrics: classes in the order of the dataset, and means over the classes with an object to find."""
+
+    classes: tuple[VocClass, ...]
+
+    @property
+    def voc07(self) -> float | None:
+        """VOC2007's mean average precision, 11-point; None when there is nothing to find at all."""
+        return _mean([found.voc07 for found in self.classes])
+
+    @property
+    def voc10(self) -> float | None:
+        """Mean average precision as of VOC2010, area under the curve; None when there is nothing to find at all."""
+        return _mean([found.voc10 for found in self.classes])
+
+
+def voc_metrics(dataset: Dataset, detections: Sequence[ImageDetections], *, min_overlap: float = 0.5) -> VocMetrics:
+    """Measure detections as the VOC devkit does.
+
+    Per class, best score first, equal scores in their order: a detection belongs to the object of its image that it
+    overlaps most, counting pixels inclusively (width x2 - x1 + 1). It is right when they overlap by `min_overlap` or
+    more and no better detection has taken that object, neither right nor wrong when the object is difficult (or a COCO
+    crowd), wrong otherwise.
+    """
+    truth, found = truth_columns(dataset), found_columns(dataset, detections)
+    best_first = np.lexsort((found.order, -found.scores, found.labels))
+    by_image = np.lexsort((truth.images, truth.labels))  # stable: the order of the files within an image
+    labels = np.arange(len(dataset.class_names) + 1)
+    of_found = np.searchsorted(found.labels[best_first], labels)
+    of_truth = np.searchsorted(truth.labels[by_image], labels)
+    return VocMetrics(
+        tuple(
+            _one_class(
+                truth,
+                by_image[of_truth[label] : of_truth[label + 1]],
+                found,
+                best_first[of_found[label] : of_found[label + 1]],
+                min_overlap,
+            )
+            for label in labels[:-1]
+        )
+    )
+
+
+def eleven_point_ap(recall: Floats, precision: Floats) -> float:
+    """VOC2007: the mean, over recalls 0, 0.1, ... 1, of the best precision at that recall or more."""
+    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)  # [D + 1], nothing beyond the last
+    first = np.searchsorted(recall, _RECALLS_07, side="left")  # recall never falls
+    return float(best[first].sum() / 11)
+
+
+def area_ap(recall: Floats, precision: Floats) -> float:
+    """VOC2010 and later: the area under the curve whose precision was made to fall with recall."""
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return min(1.0, float((np.diff(recall, prepend=0.0) * best).sum()))  # the sum may round up
+
+
+def _one_class(truth: Truth, truth_rows: Integers, found: Found, found_rows: Integers, min_overlap: float) -> VocClass:
+    ignored = truth.ignored[truth_rows]
+    boxes = int((~ignored).sum())
+    overlap, owner = _best_overlaps(
+        found.boxes[found_rows], found.images[found_rows], truth.boxes[truth_rows], truth.images[truth_rows]
+    )
+    hit = overlap >= min_overlap
+    owner = np.where(hit, owner, -1)
+    dont_care = np.zeros(len(owner), bool)
+    dont_care[hit] = ignored[owner[hit]]
+    right = np.zeros(len(owner), bool)
+    # An object belongs to the first, best, detection that chose it; detections choose whatever was taken before.
+    owners, firsts = np.unique(owner, return_index=True)
+    right[firsts[owners >= 0]] = True
+    right &= ~dont_care
+    counted = ~dont_care
+    true, seen = np.cumsum(right[counted]), np.arange(1, counted.sum() + 1)
+    precision = true / seen
+    recall = true / boxes if boxes else np.zeros(len(true))
+    return VocClass(
+        voc07=eleven_point_ap(recall, precision) if boxes else None,
+        voc10=area_ap(recall, precision) if boxes else None,
+        boxes=boxes,
+        recall=recall,
+        precision=precision,
+        scores=found.scores[found_rows][counted],
+    )
+
+
+def _best_overlaps(
+    boxes: Floats, images: Integers, truth: Floats, truth_images: Integers
+) -> tuple[Floats, NDArray[np.int64]]:
+    """For each detection [D] the greatest overlap with an object [G] of its image, and which (the first of equals).
+
+    `truth_images` must not fall. Overlap 0 and object -1 where the image has no object or none is touched.
+    """
+    start = np.searchsorted(truth_images, images, side="left")
+    count = np.searchsorted(truth_images, images, side="right") - start
+    best, owner = np.zeros(len(boxes)), np.full(len(boxes), -1, np.int64)
+    with_objects = np.flatnonzero(count)
+    ends = np.cumsum(count[with_objects])
+    done = 0
+    while done < len(with_objects):
+        before = ends[done - 1] if done else 0
+        upto = max(done + 1, int(np.searchsorted(ends, before + _PAIRS_AT_ONCE, side="right")))
+        rows = with_objects[done:upto]
+        # Pairs lie detection by detection, the objects of each in the order of the file.
+        firsts = ends[done:upto] - count[rows] - before
+        detection = np.repeat(rows, count[rows])
+        candidate = np.arange(len(detection)) - np.repeat(firsts - start[rows], count[rows])
+        overlap = _inclusive_iou(boxes[detection], truth[candidate])
+        best[rows] = np.maximum.reduceat(overlap, firsts)
+        is_best = overlap == np.repeat(best[rows], count[rows])
+        owner[rows] = np.minimum.reduceat(np.where(is_best, candidate, len(truth)), firsts)
+        done = upto
+    owner[best <= 0] = -1
+    return best, owner
+
+
+def _inclusive_iou(a: Floats, b: Floats) -> Floats:
+    """Overlap of pairs of boxes [P, 4] whose corner pixels belong to them; 0 where they do not touch."""
+    shared = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]) + 1
+    touch = (shared > 0).all(1)
+    intersection = np.where(touch, shared[:, 0] * shared[:, 1], 0.0)
+    area_a, area_b = ((box[:, 2] - box[:, 0] + 1) * (box[:, 3] - box[:, 1] + 1) for box in (a, b))
+    union = np.where(touch, area_a + area_b - intersection, 1.0)
+    return intersection / union
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -1,0 +1,138 @@
+"""Pictures of what was found: boxes with names and scores, readable on any ground, and contact sheets of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from singleshot.errors import UserError
+from singleshot.inference.labels import Box, Label, fit, place
+from singleshot.inference.palette import class_colour, opposite
+from singleshot.structures import Prediction
+
+Picture = NDArray[np.uint8]
+
+_GROUND = (32, 32, 36)  # of contact sheets
+_CAPTION = (235, 235, 235)
+
+
+def draw(image: Picture, prediction: Prediction, *, threshold: float = 0.0, labels: bool = True) -> Picture:
+    """Draw the detections with at least that score on a copy of the image; uint8 [H, W, 3], RGB.
+
+    Each class has its own colour, the same in every picture. Boxes and labels have an outline in black or white,
+    whichever is farther from their colour, and the text on a label is black or white too, so that one of two always
+    stands out from the ground. Lines and letters grow with the picture. Labels (`labels=False` leaves them out) stay
+    inside the picture and off each other where there is room; in very small pictures they are shortened, first by the
+    score. Where things overlap, the better score lies on top.
+    """
+    height, width = _checked(image)
+    scale = math.sqrt(height * width)
+    line, edge = max(1, round(scale / 320)), max(1, round(scale / 900))
+    size = max(10, round(scale / 42))
+    shown = _visible(prediction, threshold, (height, width))
+    names = prediction.names if len(prediction) else []
+    scores, classes = prediction.scores.tolist(), prediction.labels.tolist()
+
+    canvas = Image.fromarray(np.ascontiguousarray(image))
+    pen = ImageDraw.Draw(canvas)
+    for i, box in reversed(shown):
+        colour = class_colour(classes[i])
+        pen.rectangle(_grown(box, edge), outline=opposite(colour), width=line + 2 * edge)
+        pen.rectangle(box, outline=colour, width=line)
+    if labels:
+        room = (width, height)
+        texts = [fit(names[i], f"{scores[i]:.2f}", classes[i], size=size, room=room) for i, _ in shown]
+        corners = place([box for _, box in shown], texts, room=room)
+        for (i, _), label, corner in reversed(list(zip(shown, texts, corners, strict=True))):
+            if label is not None:
+                _write(pen, label, corner, classes[i], edge)
+    return np.array(canvas)
+
+
+def contact_sheet(
+    images: Sequence[Picture], *, columns: int = 4, cell: int = 256, captions: Sequence[str] | None = None
+) -> Picture:
+    """Lay images of any sizes into a grid of square cells, row by row, each with its caption below; uint8 [H, W, 3].
+
+    Images keep their shape and are made smaller or larger to fill their cell of `cell` pixels. Captions too long for a
+    cell are cut.
+    """
+    if not images:
+        raise UserError("a contact sheet needs at least one image")
+    if columns < 1 or cell < 16:
+        raise UserError(f"a contact sheet needs columns >= 1 and cell >= 16, got columns {columns} and cell {cell}")
+    if captions is not None and len(captions) != len(images):
+        raise UserError(f"a contact sheet needs one caption per image, got {len(captions)} for {len(images)}")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    gap = max(2, cell // 32)
+    size = max(10, cell // 18)
+    below = 2 * size if captions is not None else 0
+    sheet = Image.new("RGB", (columns * (cell + gap) + gap, rows * (cell + below + gap) + gap), _GROUND)
+    pen = ImageDraw.Draw(sheet)
+    for k, image in enumerate(images):
+        left = gap + k % columns * (cell + gap)
+        top = gap + k // columns * (cell + below + gap)
+        small = _resized(image, cell)
+        height, width = small.shape[:2]
+        sheet.paste(Image.fromarray(small), (left + (cell - width) // 2, top + (cell - height) // 2))
+        if captions is not None and captions[k]:
+            label = fit(captions[k], "", k, size=size, room=(cell, below))
+            if label is not None:
+                across = left + (cell - label.width) // 2 + label.margin
+                pen.text((across, top + cell + below / 2), label.text, fill=_CAPTION, font=label.font, anchor="lm")
+    return np.array(sheet)
+
+
+def _checked(image: Picture) -> tuple[int, int]:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise UserError(
+            f"a picture must be an array [H, W, 3] of uint8 in RGB, got {list(image.shape)} of {image.dtype}"
+        )
+    return image.shape[0], image.shape[1]
+
+
+def _visible(prediction: Prediction, threshold: float, size: tuple[int, int]) -> list[tuple[int, Box]]:
+    """The index and the pixels of every box that has a part inside of the picture, best first."""
+    height, width = size
+    shown: list[tuple[int, Box]] = []
+    order = prediction.scores.argsort(descending=True, stable=True).tolist()
+    boxes, counts = prediction.boxes.tolist(), (prediction.scores >= threshold).tolist()  # in the scores' precision
+    for i in order:
+        x1, y1, x2, y2 = boxes[i]
+        if not counts[i] or not all(map(math.isfinite, boxes[i])):
+            continue
+        if x2 < x1 or y2 < y1 or x2 < 0 or y2 < 0 or x1 > width or y1 > height:
+            continue
+        left, top = min(max(math.floor(x1), 0), width - 1), min(max(math.floor(y1), 0), height - 1)
+        right, bottom = min(max(math.ceil(x2) - 1, left), width - 1), min(max(math.ceil(y2) - 1, top), height - 1)
+        shown.append((i, (left, top, right, bottom)))
+    return shown
+
+
+def _write(pen: ImageDraw.ImageDraw, label: Label, corner: tuple[int, int], number: int, edge: int) -> None:
+    colour = class_colour(number)
+    x, y = corner
+    area = (x, y, x + label.width - 1, y + label.height - 1)
+    pen.rectangle(area, fill=colour, outline=opposite(colour), width=min(edge, label.margin))
+    baseline = y + label.font.getmetrics()[0]
+    pen.text((x + label.margin, baseline), label.text, fill=opposite(colour), font=label.font, anchor="ls")
+
+
+def _grown(box: Box, edge: int) -> Box:
+    return box[0] - edge, box[1] - edge, box[2] + edge, box[3] + edge
+
+
+def _resized(image: Picture, cell: int) -> Picture:
+    height, width = _checked(image)
+    factor = cell / max(height, width)
+    if factor == 1:
+        return image
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+    return resized.astype(np.uint8, copy=False)

@@ -1,0 +1,54 @@
+"""Text that can be measured and drawn, in any script for which the machine has letters."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+import matplotlib
+from matplotlib.ft2font import FT2Font
+from PIL import ImageFont
+
+_SHIPPED = tuple(
+    os.path.join(matplotlib.get_data_path(), "fonts", "ttf", name) for name in ("DejaVuSans-Bold.ttf", "DejaVuSans.ttf")
+)
+
+
+def font_for(text: str, size: int) -> ImageFont.FreeTypeFont | None:
+    """A font of that size, in pixels, with every letter of the text, or None.
+
+    DejaVu Sans, which comes with matplotlib, has Latin, Greek, Cyrillic, Arabic and more; for other scripts (Chinese,
+    Japanese, Korean) the fonts of the system are searched.
+    """
+    path = _path_for(frozenset(letter for letter in text if not letter.isspace()))
+    return None if path is None else _load(path, size)
+
+
+@lru_cache(maxsize=256)
+def _path_for(letters: frozenset[str]) -> str | None:
+    for path in _SHIPPED:
+        if _has(path, letters):
+            return path
+    # Imported here, for matplotlib lists all fonts of the system and keeps the list on disk when this is imported.
+    from matplotlib.font_manager import findSystemFonts
+
+    return next((path for path in sorted(findSystemFonts()) if _has(path, letters)), None)
+
+
+@lru_cache(maxsize=1024)
+def _letters(path: str) -> frozenset[int]:
+    try:
+        ImageFont.truetype(path, 12)  # Pillow is the one that draws
+        return frozenset(FT2Font(path).get_charmap())
+    except (OSError, RuntimeError):  # a file that is no font that this library reads
+        return frozenset()
+
+
+def _has(path: str, letters: frozenset[str]) -> bool:
+    known = _letters(path)
+    return all(ord(letter) in known for letter in letters)
+
+
+@lru_cache(maxsize=64)
+def _load(path: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)

@@ -1,0 +1,65 @@
+"""Recipes by name: the published settings, and `finetune` for data of one's own.
+
+A recipe is plain data: listing or reading them imports no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from singleshot.errors import UserError
+from singleshot.recipes import coco, finetune, ilsvrc, voc
+from singleshot.training.plain import load_yaml
+from singleshot.training.recipe import Recipe, from_tree
+
+_RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for family in (finetune, voc, coco, ilsvrc) for recipe in family.RECIPES
+}
+
+
+def names() -> tuple[str, ...]:
+    """Every recipe, those of a family together."""
+    return tuple(_RECIPES)
+
+
+def get(name: str) -> Recipe:
+    """A recipe by name.
+
+    Raises:
+        UserError: no such recipe; the nearest names are given.
+    """
+    if name in _RECIPES:
+        return _RECIPES[name]
+    near = difflib.get_close_matches(name, _RECIPES, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the recipes are: {', '.join(_RECIPES)}"
+    raise UserError(f"unknown recipe {name!r}; {hint} A file must end in .yaml or .yml")
+
+
+def load(name_or_file: str | Path) -> Recipe:
+    """A recipe by name, or from a YAML file.
+
+    A file may build on a named recipe, or on another file beside it, with `recipe: NAME`; what it does not say comes
+    from there. Its own `name`, if it gives none, is the file's.
+    """
+    if str(name_or_file) in _RECIPES:
+        return get(str(name_or_file))
+    path = Path(name_or_file)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return get(str(name_or_file))
+    return _load_file(path, ())
+
+
+def _load_file(path: Path, seen: tuple[Path, ...]) -> Recipe:
+    if path.resolve() in seen:
+        raise UserError(f"{path}: this recipe builds on itself")
+    tree = load_yaml(path)
+    base = Recipe()
+    if "recipe" in tree:
+        named = str(tree.pop("recipe"))
+        if named in _RECIPES or not named.lower().endswith((".yaml", ".yml")):
+            base = get(named)
+        else:
+            base = _load_file(path.parent / named, (*seen, path.resolve()))
+    tree.setdefault("name", path.stem)
+    return from_tree(tree, where=str(path), base=base)

@@ -1,0 +1,52 @@
+"""What all settings of the SSD paper have in common (section 3, and the authors' scripts)."""
+
+from __future__ import annotations
+
+from singleshot.training.recipe import Augmentation, Compute, Data, Optimizer, Published, Recipe, Schedule, Validation
+
+SSD_PAPER = "SSD, arXiv 1512.02325"
+
+
+def ssd_recipe(
+    name: str,
+    *,
+    size: int,
+    boxes: str,
+    data: Data,
+    schedule: Schedule,
+    expand: bool,
+    expected: Published,
+    metric: str,
+) -> Recipe:
+    """SSD with VGG-16 as its authors trained it: SGD, batches of 32 at 1e-3, no warm-up, no clipping, no average.
+
+    The trunk begins from ImageNet weights, which the user has to give (`--backbone-weights`). Where the data for
+    validation is the paper's test set, it is for watching: the figure is that of the last weights.
+    """
+    return Recipe(
+        name=name,
+        expected=(expected,),
+        builder="ssd",
+        arguments={"backbone": "vgg16", "image_size": size, "box_sizes": boxes},
+        batch_size=32,
+        data=data,
+        augmentation=Augmentation(expand=expand),
+        optimizer=Optimizer(
+            name="sgd",
+            lr=1e-3,
+            base_batch_size=32,
+            momentum=0.9,
+            weight_decay=5e-4,
+            bias_lr_factor=2.0,  # authors' python/caffe/model_libs.py
+            bias_decay=False,
+        ),
+        schedule=schedule,
+        validation=Validation(every=10.0, metric=metric),
+        compute=Compute(channels_last=False),
+    )
+
+
+def steps(*pieces: int) -> Schedule:
+    """So many thousand steps at each rate, each a tenth of the one before: `steps(80, 20, 20)`."""
+    ends = [1000 * sum(pieces[: i + 1]) for i in range(len(pieces))]
+    return Schedule(steps=ends[-1], kind="step", milestones=tuple(ends[:-1]), gamma=0.1)

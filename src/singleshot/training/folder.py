@@ -1,0 +1,130 @@
+"""The run folder: created once, never overwritten, its files replaced whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from singleshot.errors import UserError
+from singleshot.files import write_atomically
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps its recipe, log, weights and state."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.safetensors"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.safetensors"
+
+    @classmethod
+    def create(cls, out: str | Path | None, name: str) -> RunFolder:
+        """A new folder: `out`, or the next free `runs/<name>-<n>`. Two processes never get the same one."""
+        try:
+            if out is not None:
+                return cls(_create(Path(out)))
+            Path("runs").mkdir(exist_ok=True)
+            number = 1
+            while True:
+                try:
+                    path = Path("runs") / f"{name}-{number}"
+                    path.mkdir()
+                    return cls(path)
+                except FileExistsError:
+                    number += 1
+        except OSError as error:
+            raise UserError(
+                f"the run folder {error.filename} cannot be made: {error.strerror}; choose another with --out"
+            ) from None
+
+    @classmethod
+    def existing(cls, path: str | Path) -> RunFolder:
+        """A folder that a run has left, to go on with."""
+        folder = cls(Path(path))
+        if not folder.path.is_dir():
+            raise UserError(f"{path}: no such run folder to resume")
+        if not folder.recipe.is_file():
+            raise UserError(f"{path}: this is no run folder: it has no {folder.recipe.name}")
+        if not folder.state.is_file():
+            raise UserError(
+                f"{path}: there is nothing to resume: the run ended before its state was saved for the first time. "
+                f"Start it again with `singleshot train --recipe {folder.recipe}`"
+            )
+        return folder
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Put a file in place whole: whoever reads sees the old one or the new one."""
+        with saving(path):
+            write_atomically(path, content)
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """One more line of the log."""
+        line = (json.dumps(entry) + "\n").encode()
+        with saving(self.log), self.log.open("ab") as file:
+            file.write(line)
+
+    def cut_log(self, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Drop the lines written after the saved state, and a last line that was not finished."""
+        kept = []
+        for line in self.log.read_bytes().splitlines(keepends=True) if self.log.exists() else []:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if line.endswith(b"\n") and isinstance(entry, dict) and keep(entry):
+                kept.append(line)
+        self.write(self.log, b"".join(kept))
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Say in one message what could not be saved; files are replaced whole, so the old one is as it was.
+
+    Raises:
+        UserError: the disk is full or does not let us write.
+    """
+    try:
+        yield
+    except OSError as error:
+        old = f"; the {path.name} saved before is intact" if path.exists() else ""
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}){old}. Make room or mend the folder, "
+            f"then go on with `singleshot train --resume {path.parent}`"
+        ) from None
+
+
+def _create(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if not path.is_dir():
+            raise UserError(f"{path}: this is a file; expected a new run folder") from None
+        if any(path.iterdir()):
+            raise UserError(
+                f"{path}: the run folder exists already, and runs are never overwritten; "
+                f"choose another --out, or go on with it: --resume {path}"
+            ) from None
+    return path

@@ -1,0 +1,115 @@
+"""The losses of a step, read when the next step is on its way: no wait for the device, and no NaN goes unseen."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from singleshot.data.loader import TrainBatch
+from singleshot.errors import UserError
+from singleshot.training.folder import RunFolder
+from singleshot.training.parallel import Ranks
+
+
+class DivergedError(UserError):
+    """A loss became NaN or infinite. `names` are the images of that step, `path` the file with its batch."""
+
+    def __init__(self, message: str, *, names: list[str], terms: list[str], path: Path | None) -> None:
+        super().__init__(message)
+        self.names, self.terms, self.path = names, terms, path
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step gave, for the log: means over all processes."""
+
+    step: int  # steps done, this one counted
+    losses: dict[str, float]
+    stop: bool  # whether any process was asked to stop
+    save: bool  # whether the first process finds it time to save
+
+
+class PendingReport:
+    """The losses of a step on their way from the device to the host."""
+
+    def __init__(
+        self, step: int, losses: dict[str, Tensor], batches: list[TrainBatch], ranks: Ranks, *, stop: bool, save: bool
+    ) -> None:
+        self.step, self.names, self.batches, self.ranks = step, list(losses), batches, ranks
+        own = torch.stack([value.detach().float() for value in losses.values()])
+        asked = torch.tensor([float(stop), float(save)], device=own.device)
+        shared = ranks.mean(torch.cat([own, asked]))
+        self._values = torch.cat([own, shared]).to("cpu", non_blocking=True)
+        self._ready: torch.cuda.Event | None = None
+        if own.device.type == "cuda":
+            self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._ready.record()
+
+    def read(self, folder: RunFolder) -> StepReport:
+        """Wait for this step alone, and check it.
+
+        Raises:
+            DivergedError: a loss of any process is not finite; all processes raise it at the same step.
+        """
+        if self._ready is not None:
+            self._ready.synchronize()
+        values = self._values.tolist()
+        count = len(self.names)
+        own = dict(zip(self.names, values[:count], strict=True))
+        shared = dict(zip(self.names, values[count : 2 * count], strict=True))
+        if not all(math.isfinite(value) for value in shared.values()):
+            self._diverged(own, folder)
+        return StepReport(self.step, shared, stop=values[-2] > 0, save=values[-1] > 0)
+
+    def _diverged(self, own: dict[str, float], folder: RunFolder) -> None:
+        bad = [name for name, value in own.items() if not math.isfinite(value)]
+        path = folder.path / f"diverged-{self.step}-{self.ranks.rank}.safetensors"
+        names = [name for batch in self.batches for name in batch.names]
+        if bad:
+            self._save(path, own)
+        found = [item for item in self.ranks.gather((bad, names, str(path))) if item[0]]
+        terms = sorted({term for item in found for term in item[0]})
+        images = [name for item in found for name in item[1]]
+        first = Path(found[0][2]) if found else None
+        message = (
+            f"step {self.step}: the loss became NaN or infinite (term {', '.join(terms)}) on the images "
+            f"{', '.join(images)}. "
+            f"The batch is in {first}. Lower optimizer.lr, add schedule.warmup_steps or optimizer.clip_norm"
+        )
+        if folder.state.exists():
+            message += f"; `singleshot train --resume {folder.path}` repeats the steps since the last saved state"
+        raise DivergedError(message, names=images, terms=terms, path=first)
+
+    def _save(self, path: Path, losses: dict[str, float]) -> None:
+        """Images, boxes and labels as tensors; names and losses as JSON in the file's metadata."""
+        tensors: dict[str, Tensor] = {}
+        names: list[str] = []
+        for batch in self.batches:
+            for image, target, name in zip(batch.images, batch.targets, batch.names, strict=True):
+                index = len(names)
+                tensors[f"{index}.image"] = image.cpu().contiguous().clone()
+                tensors.update({f"{index}.{key}": value.cpu().contiguous().clone() for key, value in target.items()})
+                names.append(name)
+        text = {"names": json.dumps(names), "step": str(self.step), "losses": json.dumps(losses)}
+        RunFolder(path.parent).write(path, save(tensors, text))
+
+
+def load_batch(path: str | Path) -> tuple[list[Tensor], list[dict[str, Tensor]], list[str]]:
+    """The images, targets and names of a step that was saved because its loss was not finite."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        names = json.loads(file.metadata()["names"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    images = [tensors.pop(f"{i}.image") for i in range(len(names))]
+    targets = [
+        {name.partition(".")[2]: value for name, value in tensors.items() if name.partition(".")[0] == str(i)}
+        for i in range(len(names))
+    ]
+    return images, targets, names

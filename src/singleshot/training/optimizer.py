@@ -1,0 +1,78 @@
+"""Parameter groups and optimisers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from singleshot.backbones.backbone import Backbone
+from singleshot.errors import UserError
+from singleshot.training.recipe import Optimizer
+
+Norms = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+def find_trunk(detector: nn.Module) -> tuple[str, nn.Module]:
+    """The part that pretrained weights are for, and its name: the detector's `Backbone`, without levels added to it."""
+    for name, module in detector.named_modules():
+        if isinstance(module, Backbone):
+            return name, module
+    return "backbone", getattr(detector, "backbone", nn.Identity())
+
+
+def keep_norm_statistics(detector: nn.Module) -> None:
+    """Let batch norm of the backbone use its running statistics, as they came: better at first than a batch's."""
+    for module in find_trunk(detector)[1].modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def parameter_groups(detector: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:
+    """The trainable parameters by how they learn: weights, biases and norms, of the backbone and of the rest.
+
+    SSD's authors let biases learn at twice the rate and without decay; the scale of L2 normalisation is a weight.
+    Each group has `params`, `names`, `lr_factor` (of the rate) and `weight_decay`.
+    """
+    norms = {
+        f"{module_name}.{name}" if module_name else name
+        for module_name, module in detector.named_modules()
+        if isinstance(module, Norms)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    trunk = find_trunk(detector)[0] + "."
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in detector.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate, decay = 1.0, settings.weight_decay
+        if name in norms:
+            decay = decay if settings.norm_decay else 0.0
+        elif name.rpartition(".")[2] == "bias":
+            rate, decay = settings.bias_lr_factor, decay if settings.bias_decay else 0.0
+        if name.startswith(trunk):
+            rate *= settings.backbone_lr_factor
+        group = groups.setdefault(
+            (rate, decay), {"params": [], "names": [], "lr_factor": rate, "weight_decay": decay, "lr": 0.0}
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+    if not groups:
+        raise UserError("nothing to train: the detector has no parameter that requires a gradient")
+    return list(groups.values())
+
+
+def create_optimizer(detector: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+    """The optimiser over `parameter_groups`; its rate is set before each step by `set_rate`."""
+    groups = parameter_groups(detector, settings)
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+    adam = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
+    return adam(groups, lr=settings.lr, betas=(settings.momentum, settings.beta2))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group its multiple of the rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_factor"]

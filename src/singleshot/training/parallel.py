@@ -1,0 +1,95 @@
+"""The processes that train together: one, or as many as `torchrun` has started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from singleshot.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all; with one process every exchange is free."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, in their order."""
+        if self.world == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        return list(gather_object([value]))
+
+    def broadcast(self, value: T) -> T:
+        """The first process's value."""
+        if self.world == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        box: list[Any] = [value]
+        broadcast_object_list(box)
+        return box[0]  # type: ignore[no-any-return]
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over all processes, without waiting for it on the host."""
+        if self.world > 1:
+            dist.all_reduce(value)
+            value = value / self.world
+        return value
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device {name!r} is not known; expected cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {name!r}: this machine (or this build of torch) has no CUDA; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices, counted from 0")
+    return device
+
+
+@contextmanager
+def start_ranks(device: str) -> Iterator[Ranks]:
+    """Join the processes that `torchrun` has started (gloo on the CPU, NCCL on CUDA), and leave them at the end."""
+    found = find_device(device)
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1 and not dist.is_initialized():
+        yield Ranks(0, 1, found)
+        return
+    from accelerate import PartialState
+
+    ours = not dist.is_initialized()
+    state = PartialState(cpu=found.type == "cpu")
+    try:
+        yield Ranks(state.process_index, state.num_processes, torch.device(state.device))
+    finally:
+        if ours:
+            state.destroy_process_group()
+            PartialState._reset_state()

@@ -1,0 +1,182 @@
+"""Frozen dataclasses to plain data and back, with errors that a reader of YAML can use."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+
+from singleshot.errors import UserError
+
+T = TypeVar("T")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-3 as a number (YAML 1.1 asks for 1.0e-3) and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key_node.value!r} stands there twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+_number = re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _number, list("-+0123456789"))
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Parse YAML text."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise UserError(f"{where}{line}: this is no YAML: {problem}") from None
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: this is no text file; expected a recipe in YAML") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    tree = read_yaml(text, str(path))
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected a mapping of recipe fields, such as `batch_size: 16`, got {_short(tree)}")
+    return tree
+
+
+def to_yaml_text(tree: dict[str, Any]) -> str:
+    """YAML text of plain data, in the given order."""
+    return yaml.safe_dump(_lists(tree), sort_keys=False, default_flow_style=False, allow_unicode=True, width=100)
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses become dicts; the rest stays."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return tuple(to_plain(item) for item in value) if isinstance(value, tuple) else _lists(value)
+
+
+def merge(kind: type, tree: dict[str, Any], key: str, value: Any, *, where: str = "") -> None:
+    """Set a dotted key of a plain tree that describes a dataclass `kind`; a mapping is merged key by key."""
+    first, _, rest = key.partition(".")
+    known = _types(kind)
+    if first not in known:
+        raise UserError(_unknown(key, first, kind, where))
+    inner = known[first]
+    if dataclasses.is_dataclass(inner):
+        if rest:
+            merge(inner, tree[first], rest, value, where=where)  # type: ignore[arg-type]
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                merge(inner, tree[first], str(name), item, where=where)  # type: ignore[arg-type]
+        else:
+            raise UserError(
+                f"{_place(where)}{key}: expected a mapping of {', '.join(_types(inner))}, got {_short(value)}"
+            )
+    elif get_origin(inner) is dict:
+        value = read_yaml(value, f"{_place(where)}{key}") if isinstance(value, str) else value
+        if rest:
+            tree[first] = {**tree[first], rest: value}
+        elif isinstance(value, dict):
+            tree[first] = {**tree[first], **value}
+        else:
+            raise UserError(f"{_place(where)}{key}: expected a mapping, got {_short(value)}")
+    elif rest:
+        raise UserError(f"{_place(where)}{key}: {first} has no parts; say {first} itself")
+    else:
+        tree[first] = value
+
+
+def from_plain(kind: type[T], tree: dict[str, Any], *, where: str = "", path: str = "") -> T:
+    """Build a dataclass from a plain tree, checking every key and type."""
+    known = _types(kind)
+    values = {}
+    for name, value in tree.items():
+        if name not in known:
+            raise UserError(_unknown(f"{path}{name}", name, kind, where))
+        values[name] = _convert(known[name], value, f"{path}{name}", where)
+    return kind(**values)
+
+
+def _convert(kind: Any, value: Any, key: str, where: str) -> Any:
+    """`value` as `kind`; text from a command line is read as YAML where the field is not text."""
+    origin, options = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None or (isinstance(value, str) and value.lower() in ("null", "none", "~") and str not in options):
+            return None
+        return _convert(next(option for option in options if option is not type(None)), value, key, where)
+    if origin is Literal:
+        if value in options:
+            return value
+        raise UserError(f"{_place(where)}{key}: expected one of {', '.join(map(str, options))}, got {_short(value)}")
+    if dataclasses.is_dataclass(kind):
+        if isinstance(value, dict):
+            return from_plain(kind, value, where=where, path=f"{key}.")  # type: ignore[arg-type]
+        raise UserError(f"{_place(where)}{key}: expected a mapping of {', '.join(_types(kind))}, got {_short(value)}")
+    if kind is str:
+        if isinstance(value, (str, Path)):
+            return str(value)
+        raise UserError(f"{_place(where)}{key}: expected text, got {_short(value)}")
+    if isinstance(value, str):
+        value = read_yaml(value, f"{_place(where)}{key}")
+    if origin is tuple:
+        items = value if isinstance(value, (list, tuple)) else value.split(",") if isinstance(value, str) else [value]
+        return tuple(_convert(options[0], item, f"{key}[{i}]", where) for i, item in enumerate(items) if item != "")
+    if origin is dict and isinstance(value, dict):
+        return _lists(value)
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is int and not isinstance(value, bool) and isinstance(value, (int, float)) and value == int(value):
+        return int(value)
+    if kind is float and not isinstance(value, bool) and isinstance(value, (int, float)):
+        return float(value)
+    expected = {bool: "true or false", int: "a whole number", float: "a number", dict: "a mapping"}[origin or kind]
+    raise UserError(f"{_place(where)}{key}: expected {expected}, got {_short(value)}")
+
+
+def _types(kind: Any) -> dict[str, Any]:
+    return _hints(kind)
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _unknown(key: str, name: str, kind: type, where: str) -> str:
+    known = list(_types(kind))
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(known)}"
+    return f"{_place(where)}unknown key {key!r}; {hint}"
+
+
+def _place(where: str) -> str:
+    return f"{where}: " if where else ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, (tuple, list)) else value

@@ -1,0 +1,186 @@
+"""The recipe: every choice of a training run, as plain data.
+
+A recipe names the builder of the detector and its arguments, the data, the augmentation and the optimisation. It is
+saved in the run folder as `recipe.yaml`, and training from that file repeats the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from singleshot.training.plain import from_plain, load_yaml, merge, to_plain, to_yaml_text
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure that somebody published for these settings. Never a promise: what was measured stands in the results."""
+
+    metric: str  # what was measured, and on which images
+    value: float  # in per cent
+    source: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images, and what is done about the awkward ones."""
+
+    path: str | None = None  # folder or annotation file
+    format: Literal["voc", "coco"] | None = None  # None: found by itself
+    split: str | None = None  # None: `train`, `trainval`, or the only one
+    val_path: str | None = None  # None: the same as `path`
+    val_split: str | None = None  # None: `val` where the data has one; "none": no validation
+    classes: tuple[str, ...] = ()  # names in the order of the labels; empty: as the data has them
+    drop_difficult: bool = False  # True: objects marked difficult (VOC) are not trained on
+    crowd: Literal["drop", "ignore"] = "drop"  # crowd regions (COCO): left out, or no negatives inside
+    skip_bad: bool = False  # True: what the check calls an error is left out instead of stopping
+    workers: int | None = None  # processes that prepare images; None: by the number of cores
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The random changes to a training image, in the order in which they are made (SSD, section 2.2 and 3.6)."""
+
+    photometric: bool = True  # brightness, contrast, saturation, hue
+    expand: bool = True  # the image on a canvas up to 4 x 4 times as large ("zoom out")
+    crop: bool = True  # the seven samplers ("zoom in")
+    flip: bool = True  # mirror every second image
+    expand_maximum: float = 4.0  # largest side of the canvas, in sides of the image
+    crop_scale: float = 0.3  # smallest scale of a crop
+    jitter: tuple[float, ...] = ()  # (smallest, largest) zoom, in place of expand and crop: gentler
+    vertical_flip: bool = False  # where a picture has no up and down: cells, surfaces, views from above
+    quarter_turns: bool = False
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How a gradient becomes a step."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 1e-3  # at `base_batch_size` images per step
+    base_batch_size: int = 32  # lr is multiplied by (images per step) / base_batch_size; 0: never scaled
+    momentum: float = 0.9  # sgd; the first beta of adam and adamw
+    beta2: float = 0.999  # adam, adamw
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    bias_lr_factor: float = 2.0  # biases of convolutions learn at this multiple of the rate
+    bias_decay: bool = False  # True: biases decay too
+    norm_decay: bool = True  # False: scale and shift of batch norm do not decay
+    backbone_lr_factor: float = 1.0  # the backbone learns at this multiple of the rate
+    clip_norm: float | None = None  # the gradient's norm is cut to this
+    accumulate: int = 1  # batches per step; each is divided by its own number of positives, then they are averaged
+    freeze_norm_steps: int = 0  # batch norm of the backbone keeps its statistics for so many steps; -1: always
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The length of a run and the rate over it."""
+
+    steps: int | None = None  # optimiser steps of the run, and what `milestones` refers to
+    epochs: float | None = None  # passes over the data; wins over `steps`, and stretches the milestones with it
+    kind: Literal["step", "cosine", "constant"] = "step"
+    milestones: tuple[int, ...] = ()  # steps at which the rate is multiplied by `gamma`
+    gamma: float = 0.1
+    final_factor: float = 0.0  # cosine ends at this multiple of the rate
+    warmup_steps: int = 0  # the rate rises linearly over so many steps ...
+    warmup_start: float = 0.1  # ... from this multiple
+
+
+@dataclass(frozen=True)
+class Ema:
+    """The exponential moving average of the weights, which is evaluated and saved in place of them."""
+
+    decay: float | None = None  # None: no average
+    ramp: float = 10.0  # the average starts as min(decay, (1 + step) / (ramp + step))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """When the detector is measured during training, and what follows from it."""
+
+    every: float = 1.0  # epochs
+    metric: str = "coco.AP"  # what "best" means: coco.AP, coco.AP50, voc07.mAP, voc10.mAP
+    patience: int | None = None  # stop after so many validations without a better one
+    batch_size: int = 8  # images
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The machine."""
+
+    device: str = "auto"  # "cpu", "cuda", "cuda:1"; auto: CUDA where there is one
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the network; losses and boxes are float32 always
+    compile: bool = False  # torch.compile for the network
+    channels_last: bool = False
+
+
+@dataclass(frozen=True)
+class Log:
+    """What is written down, and how often."""
+
+    every: int = 20  # steps
+    save_every: int | None = None  # steps; the state is saved after each epoch at least
+    save_minutes: float = 5.0
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run. Every field is plain data, so that a file can hold it."""
+
+    name: str = "custom"
+    expected: tuple[Published, ...] = ()
+    builder: str = "ssd"  # a builder of this package, or a dotted path "my_lab.models:my_detector"
+    arguments: dict[str, Any] = field(
+        default_factory=dict
+    )  # for the builder; number and names of classes come from the data
+    start_from: str | None = None  # a trained detector's file to go on from
+    batch_size: int = 32  # images per process and batch; a step takes batch_size x processes x optimizer.accumulate
+    seed: int = 0
+    data: Data = Data()
+    augmentation: Augmentation = Augmentation()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule(steps=120_000)
+    ema: Ema = Ema()
+    validation: Validation = Validation()
+    compute: Compute = Compute()
+    log: Log = Log()
+
+
+def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with some fields replaced, named by dotted keys.
+
+    Args:
+        changes: such as {"optimizer.lr": "0.01", "arguments.backbone": "mobilenetv2"}; text is read as YAML where the
+            field is not text.
+
+    Raises:
+        UserError: an unknown key (the nearest known ones are named), or a value of the wrong type.
+    """
+    tree = to_plain(recipe)
+    for key, value in changes.items():
+        merge(Recipe, tree, key, value)
+    return from_plain(Recipe, tree)
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The recipe as YAML text; `from_yaml` of it gives an equal recipe."""
+    return to_yaml_text(to_plain(recipe))
+
+
+def from_yaml(path: str | Path, *, base: Recipe | None = None) -> Recipe:
+    """Read a recipe from a YAML file; what the file does not say comes from `base`.
+
+    Raises:
+        UserError: no such file, broken YAML (with its line), an unknown key or a value of the wrong type.
+    """
+    return from_tree(load_yaml(Path(path)), where=str(path), base=base)
+
+
+def from_tree(tree: dict[str, Any], *, where: str = "recipe", base: Recipe | None = None) -> Recipe:
+    """A recipe from nested dicts, on top of `base`; `arguments` are replaced key by key."""
+    merged = to_plain(base or Recipe())
+    for key, value in tree.items():
+        merge(Recipe, merged, key, value, where=where)
+    return from_plain(Recipe, merged, where=where)

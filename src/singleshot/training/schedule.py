@@ -1,0 +1,53 @@
+"""The learning rate over a run, as a function of the step: nothing to save, nothing to restore."""
+
+from __future__ import annotations
+
+import math
+
+from singleshot.errors import UserError
+from singleshot.training.recipe import Optimizer, Schedule
+
+
+def scaled_rate(optimizer: Optimizer, images_per_step: int) -> float:
+    """The base rate, in proportion to the images that make one step (Goyal et al., 2017: linear scaling)."""
+    return optimizer.lr * (images_per_step / optimizer.base_batch_size if optimizer.base_batch_size else 1.0)
+
+
+def total_steps(schedule: Schedule, steps_per_epoch: int) -> int:
+    """Optimiser steps of the whole run."""
+    if schedule.epochs is not None:
+        total = round(schedule.epochs * steps_per_epoch)
+    elif schedule.steps is not None:
+        total = schedule.steps
+    else:
+        raise UserError("schedule: say how long to train, with schedule.epochs or schedule.steps")
+    if total < 1:
+        raise UserError(f"schedule: expected at least one step, got {total}; raise schedule.epochs or schedule.steps")
+    return total
+
+
+def milestones(schedule: Schedule, total: int) -> tuple[int, ...]:
+    """Where the rate drops; stretched with the run when `epochs` replaces the recipe's own number of steps."""
+    if schedule.epochs is None or not schedule.steps:
+        return schedule.milestones
+    return tuple(round(step * total / schedule.steps) for step in schedule.milestones)
+
+
+def rate_factor(schedule: Schedule, step: int, total: int) -> float:
+    """The multiple of the base rate at a step (the first is 0) of a run of `total` steps.
+
+    Warm-up: linear from `warmup_start` to 1 over `warmup_steps`. Then "step": `gamma` to the number of milestones
+    reached; "cosine": from 1 to `final_factor` along half a cosine, from the end of the warm-up to the end of the run;
+    "constant": 1.
+    """
+    if schedule.kind == "step":
+        factor = schedule.gamma ** sum(step >= milestone for milestone in milestones(schedule, total))
+    elif schedule.kind == "cosine":
+        begin = min(schedule.warmup_steps, total)
+        progress = min(max(step - begin, 0) / max(total - begin, 1), 1.0)
+        factor = schedule.final_factor + (1 - schedule.final_factor) * (1 + math.cos(math.pi * progress)) / 2
+    else:
+        factor = 1.0
+    if step < schedule.warmup_steps:
+        factor *= schedule.warmup_start + (1 - schedule.warmup_start) * step / schedule.warmup_steps
+    return factor

@@ -1,0 +1,271 @@
+"""From a recipe to the objects of a run: data, augmentation, detector."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from singleshot.data.check import check
+from singleshot.data.dataset import Dataset
+from singleshot.data.open import open_dataset
+from singleshot.data.splits import find_split
+from singleshot.data.transforms import (
+    INTERPOLATIONS,
+    Compose,
+    Expand,
+    Mirror,
+    PhotometricDistortion,
+    QuarterTurn,
+    Resize,
+    SamplerCrop,
+    ScaleJitter,
+    SSDAugmentation,
+    Transform,
+    VerticalFlip,
+)
+from singleshot.detectors.detector import Detector
+from singleshot.detectors.parts import from_plain, to_plain
+from singleshot.detectors.registry import find_builder, remembers_arguments
+from singleshot.errors import UserError
+from singleshot.training.recipe import Augmentation, Recipe
+from singleshot.weights import checkpoint
+
+TRAIN_SPLITS = ("train", "trainval")
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+@dataclass(frozen=True)
+class RunData:
+    """What is trained on, and what is measured on: `val` has the files' own boxes."""
+
+    train: Dataset
+    val: Dataset | None
+    warnings: list[str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells whether two runs see the same training images and boxes."""
+        digest = hashlib.sha256(repr((self.train.class_names, len(self.train))).encode())
+        for record in self.train.records:
+            digest.update(record.name.encode() + record.boxes.tobytes() + record.labels.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def open_data(recipe: Recipe, known: tuple[str, ...] = ()) -> RunData:
+    """Open and check the images of a recipe.
+
+    `known` are the classes of a detector to go on from: if the data has the same ones, its order counts.
+    """
+    settings = recipe.data
+    if settings.path is None:
+        raise UserError("no data: give the folder or the annotation file to train on (recipe: data.path)")
+
+    def open_in(class_names: tuple[str, ...] | None) -> Dataset:
+        return open_dataset(
+            settings.path or "",
+            split=settings.split,
+            format=settings.format,
+            class_names=class_names,
+            prefer=TRAIN_SPLITS,
+            strict=False,
+        )
+
+    found = open_in(settings.classes or None)
+    if known != found.class_names and set(known) == set(found.class_names) and not settings.classes:
+        found = open_in(known)
+    train, report = check(found, skip_bad=settings.skip_bad)
+    warnings = [f"training data: {report.text(10)}"] if report.errors or report.warnings else []
+    if not len(train):
+        raise UserError(f"{settings.path}: no image of the split {found.split!r} is left to train on")
+    if not any((~record.crowd).any() for record in train.records):
+        raise UserError(f"{settings.path}: no image of the split {found.split!r} has an object to train on")
+    val, more = _open_val(recipe, train)
+    return RunData(train, val, warnings + more)
+
+
+def _open_val(recipe: Recipe, train: Dataset) -> tuple[Dataset | None, list[str]]:
+    settings = recipe.data
+    if settings.val_split == "none":
+        return None, []
+    split = settings.val_split
+    if split is None and settings.val_path is None:
+        split = find_split("val", train.splits)
+        if split is None or split == train.split:
+            return None, [
+                f"no validation: no split is named val among {', '.join(train.splits)}; choose one with --val-split"
+            ]
+    found = open_dataset(
+        settings.val_path or settings.path or "",
+        split=split,
+        format=settings.format,
+        class_names=train.class_names,
+        prefer=("val",),
+        strict=False,
+    )
+    mended, report = check(found, skip_bad=settings.skip_bad)
+    # Measured are the boxes of the files: the check only says which images can be used at all.
+    usable = {record.id for record in mended.records}
+    records = tuple(record for record in found.records if record.id in usable)
+    if not records:
+        raise UserError(
+            f"{settings.val_path or settings.path}: no image of the split {found.split!r} is left to validate on"
+        )
+    warnings = [f"validation data: {report.text(10)}"] if report.errors or report.warnings else []
+    return replace(found, records=records), warnings
+
+
+def worker_count(workers: int | None, processes: int = 1) -> int:
+    """Processes that prepare images for each one that trains: as asked, or one less than its share of the cores."""
+    if workers is not None:
+        return workers
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        cores = os.cpu_count() or 1
+    return max(1, min(8, cores // processes - 1))
+
+
+def build_transform(settings: Augmentation, size: tuple[int, int], mean: tuple[float, float, float]) -> Transform:
+    """The augmentation of a recipe, ending in images of `size` (height, width). `mean` is RGB, 0 to 255."""
+    first: list[Transform] = []
+    if settings.vertical_flip:
+        first.append(VerticalFlip())
+    if settings.quarter_turns:
+        first.append(QuarterTurn())
+    photometric = PhotometricDistortion() if settings.photometric else None
+    mirror = Mirror() if settings.flip else None
+    if settings.jitter:
+        if len(settings.jitter) != 2 or not 0 < settings.jitter[0] <= settings.jitter[1]:
+            raise UserError(
+                f"augmentation.jitter: expected two growing zooms such as [0.7, 1.5], got {settings.jitter}"
+            )
+        if settings.expand or settings.crop:
+            raise UserError(
+                "augmentation.jitter replaces expand and crop: switch both off (augmentation.expand, .crop: false)"
+            )
+        low, high = settings.jitter
+        steps = (photometric, ScaleJitter(size, mean, (low, high)), mirror)
+        return Compose((*first, *(step for step in steps if step is not None)))
+    augmenting = settings.photometric or settings.expand or settings.crop or settings.flip
+    ssd = SSDAugmentation(
+        resize=Resize(size, INTERPOLATIONS) if augmenting else Resize(size),
+        photometric=photometric,
+        expand=Expand(mean, settings.expand_maximum) if settings.expand else None,
+        crop=SamplerCrop(scale=(settings.crop_scale, 1.0)) if settings.crop else None,
+        mirror=mirror,
+    )
+    return Compose((*first, ssd))
+
+
+# ------------------------------------------------------------------------------------------------------------ detector
+def choose_precision(asked: str, device: torch.device) -> str:
+    """bf16 where the machine computes in it (AMX, AVX512-bf16, CUDA), fp32 elsewhere; or what is asked for."""
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu":
+        tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return "bf16" if any(getattr(torch.cpu, test, bool)() for test in tests) else "fp32"
+    return "fp32"
+
+
+def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
+    """The detector to go on from, if any; it decides the architecture, and the recipe is made to say so."""
+    if recipe.start_from is None:
+        return recipe, None
+    own = find_builder(recipe.builder) if ":" in recipe.builder else None
+    source = checkpoint.load(recipe.start_from, builder=own)
+    # The file's own weights count; which backbone weights it once began with does not.
+    leave = ("num_classes", "class_names", "category_ids", "backbone_weights")
+    arguments = {key: to_plain(value) for key, value in source.arguments.items() if key not in leave}
+    builder = recipe.builder if own is not None else source.builder or recipe.builder
+    return replace(recipe, builder=builder, arguments=arguments), source
+
+
+def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None) -> tuple[Detector, list[str]]:
+    """The detector of a recipe for the classes of the data, with the weights of `source` where they fit.
+
+    Parameters whose shape depends on the number of classes are drawn anew when the classes differ; box regression and
+    all the rest goes over. Returns the detector and what is to be said about it.
+    """
+    build = find_builder(recipe.builder)
+    if ":" in recipe.builder and not hasattr(build, "__wrapped__"):
+        build = remembers_arguments(build)
+    arguments: dict[str, Any] = from_plain(recipe.arguments)
+    if source is not None:
+        arguments.pop("backbone_weights", None)  # all weights come from the source
+    classes = {"class_names": data.class_names, "category_ids": data.category_ids}
+    try:
+        detector = build(num_classes=len(data.class_names), **classes, **arguments)
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        raise UserError(f"builder {recipe.builder!r} does not take these arguments: {error}") from None
+    if source is None:
+        weights = arguments.get("backbone_weights")
+        return detector, [
+            f"backbone weights: {weights}"
+            if weights
+            else "all weights are drawn anew (no --backbone-weights, no --from)"
+        ]
+    if source.class_names == detector.class_names:
+        detector.load_state_dict(source.state_dict())
+        return detector, [f"going on from {recipe.start_from}: the same classes, all weights taken over"]
+    fresh = _class_dependent(build, arguments, detector)
+    ours, theirs = detector.state_dict(), source.state_dict()
+    taken = {
+        name: value
+        for name, value in theirs.items()
+        if name in ours and name not in fresh and value.shape == ours[name].shape
+    }
+    detector.load_state_dict(taken, strict=False)
+    return detector, [
+        f"going on from {recipe.start_from}: its classes ({_list(source.class_names)}) are not those of the data "
+        f"({_list(detector.class_names)}), so {len(ours) - len(taken)} of {len(ours)} tensors start anew: the "
+        "classification heads"
+    ]
+
+
+def _class_dependent(build: Callable[..., Detector], arguments: dict[str, Any], detector: nn.Module) -> set[str]:
+    """Names of the tensors whose shape follows the number of classes, found by building for one class more."""
+    random = torch.get_rng_state()
+    other = build(num_classes=len(detector.class_names) + 1, **arguments).state_dict()  # type: ignore[arg-type]
+    torch.set_rng_state(random)
+    return {
+        name for name, value in detector.state_dict().items() if name not in other or other[name].shape != value.shape
+    }
+
+
+def absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe with every file named from the root, so that it means the same from another folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).expanduser().absolute())
+
+    arguments = dict(recipe.arguments)
+    if isinstance(arguments.get("backbone_weights"), str):
+        arguments["backbone_weights"] = absolute(arguments["backbone_weights"])
+    data = replace(recipe.data, path=absolute(recipe.data.path), val_path=absolute(recipe.data.val_path))
+    return replace(recipe, arguments=arguments, start_from=absolute(recipe.start_from), data=data)
+
+
+def without_paths(tree: Any) -> Any:
+    """The recipe as it goes into a weights file: files by name only, since that file is passed on to others."""
+    if isinstance(tree, dict):
+        return {key: without_paths(value) for key, value in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        return [without_paths(value) for value in tree]
+    return Path(tree).name if isinstance(tree, str) and os.path.isabs(tree) else tree
+
+
+def _list(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:5])
+    return f"{shown}, ... {len(names)} in all" if len(names) > 5 else shown

@@ -1,0 +1,86 @@
+"""`singleshot data check`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from singleshot.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def data(tiny_voc: Path, tmp_path: Path) -> Path:
+    """A copy to be broken."""
+    return shutil.copytree(tiny_voc, tmp_path / "data")
+
+
+def test_nothing_wrong(tiny_voc: Path, capsys: Capture) -> None:
+    assert main(["data", "check", str(tiny_voc)]) == 0
+    out, err = capsys.readouterr()
+    assert "4 images, 8 boxes; 0 errors, 0 warnings" in out
+    assert "2 images, 4 boxes; 0 errors, 0 warnings" in out
+    assert err == ""
+
+
+def test_one_split(tiny_voc: Path, capsys: Capture) -> None:
+    assert main(["data", "check", str(tiny_voc), "--split", "val", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (split,) = document["splits"]
+    assert split["split"] == "val"
+    assert split["format"] == "voc"
+    assert split["class_names"] == ["cell", "other"]
+    assert (split["images"], split["boxes"], split["usable"]) == (2, 4, 2)
+    assert split["errors"] == split["warnings"] == []
+
+
+def test_errors_stop(data: Path, capsys: Capture) -> None:
+    (data / "JPEGImages" / "b.jpg").write_bytes(b"")
+    (data / "JPEGImages" / "e.jpg").unlink()
+    assert main(["data", "check", str(data), "--json"]) == 2
+    out, err = capsys.readouterr()
+    errors = {split["split"]: [error["kind"] for error in split["errors"]] for split in json.loads(out)["splits"]}
+    assert errors == {"train": ["unreadable image"], "val": ["missing image"]}
+    assert err.startswith(f"singleshot: {data}: 2 errors; mend them, or leave them out with --skip-bad")
+    assert main(["data", "check", str(data), "--skip-bad"]) == 0
+    assert "b.jpg" in capsys.readouterr().out
+
+
+def test_broken_xml_is_named(data: Path, capsys: Capture) -> None:
+    broken = data / "Annotations" / "c.xml"
+    broken.write_text("<annotation>\n<object>\n")
+    assert main(["data", "check", str(data)]) == 2
+    assert str(broken) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [["nowhere"], ["nowhere", "--split", "val"], ["nowhere", "--format", "coco", "--json"]]
+)
+def test_no_data(words: list[str], capsys: Capture) -> None:
+    assert main(["data", "check", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("singleshot: nowhere: no such file or folder")
+
+
+def test_empty_folder(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["data", "check", str(tmp_path)]) == 2
+    assert "no dataset found" in capsys.readouterr().err
+
+
+def test_unknown_split(tiny_voc: Path, capsys: Capture) -> None:
+    assert main(["data", "check", str(tiny_voc), "--split", "night"]) == 2
+    err = capsys.readouterr().err
+    assert "'night'" in err
+    assert "train, val" in err
+
+
+def test_a_split_that_cannot_be_read_does_not_hide_the_others(shared: Path, capsys: Capture) -> None:
+    assert main(["data", "check", str(shared / "chess"), "--format", "coco", "--json"]) == 2
+    splits = {split.get("split", split["title"]): split for split in json.loads(capsys.readouterr().out)["splits"]}
+    assert "normalised" in splits["train2"]["errors"][0]["message"]
+    assert splits["val"]["images"] == 58

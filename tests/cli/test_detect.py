@@ -1,0 +1,95 @@
+"""`singleshot detect`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from singleshot.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_json(tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:
+    names = [str(tiny_voc / "JPEGImages" / f"{name}.jpg") for name in "eb"]
+    assert main(["detect", str(tiny_model), *names, "--threshold", "0", "--top-k", "3", "--json"]) == 0
+    out, _ = capsys.readouterr()
+    document = json.loads(out)
+    assert [entry["image"] for entry in document] == names
+    for entry in document:
+        assert (entry["width"], entry["height"]) == (96, 72)
+        assert len(entry["detections"]) <= 3
+        for found in entry["detections"]:
+            assert list(found) == ["box", "score", "label", "name", "category_id"]
+            assert found["name"] == ("cell", "other")[found["label"]]
+
+
+def test_pictures(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    assert main(["detect", str(tiny_model), str(tiny_voc / "JPEGImages"), "--out", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == {*(f"{n}.jpg" for n in "abcdef"), "detections.json"}
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 7
+    assert str(out) in said[-1]
+
+
+def test_one_class(tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:
+    image = str(tiny_voc / "JPEGImages" / "a.jpg")
+    assert main(["detect", str(tiny_model), image, "--threshold", "0", "--json", "--classes", "other"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert {found["name"] for found in entry["detections"]} <= {"other"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere.jpg"], "nowhere.jpg"),
+        (["none/*.png"], "none/*.png"),
+        (["IMAGE", "--classes", "dog"], "dog"),
+        (["IMAGE", "--out", "IMAGE/sub"], "a.jpg"),
+    ],
+)
+def test_bad_input(words: list[str], said: str, tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:
+    image = str(tiny_voc / "JPEGImages" / "a.jpg")
+    assert main(["detect", str(tiny_model), *(word.replace("IMAGE", image) for word in words), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_broken_image(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copy(tiny_voc / "JPEGImages" / "a.jpg", tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").write_text("no image")
+    assert main(["detect", str(tiny_model), str(tmp_path), "--json"]) == 2
+    assert "b.jpg" in capsys.readouterr().err
+    assert main(["detect", str(tiny_model), str(tmp_path), "--json", "--skip-bad"]) == 0
+    assert [entry["image"] for entry in json.loads(capsys.readouterr().out)] == [str(tmp_path / "a.jpg")]
+
+
+def test_own_builder(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """A builder is found in the folder where the command is given."""
+    import sys
+
+    (tmp_path / "my_lab").mkdir()
+    (tmp_path / "my_lab" / "models.py").write_text(
+        "import singleshot\nfrom singleshot.detectors import remembers_arguments\n\n"
+        "@remembers_arguments\ndef my_detector(*, num_classes, class_names=None, category_ids=None):\n"
+        "    return singleshot.ssd(num_classes=num_classes, class_names=class_names, category_ids=category_ids,\n"
+        "                          backbone='mobilenetv2', image_size=64)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    from singleshot import save
+    from singleshot.cli.model import allow_local_imports
+    from singleshot.detectors import find_builder
+
+    allow_local_imports()
+    save(find_builder("my_lab.models:my_detector")(num_classes=2), "mine.safetensors")
+    image = str(tiny_voc / "JPEGImages" / "a.jpg")
+    assert main(["detect", "mine.safetensors", image]) == 2
+    assert "my_detector" in capsys.readouterr().err
+    assert main(["detect", "mine.safetensors", image, "--builder", "my_lab.models:my_detector"]) == 0

@@ -1,0 +1,96 @@
+"""`singleshot evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from singleshot.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_model(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
+    words = ["evaluate", str(tiny_model), str(tiny_voc), "--device", "cpu"]
+    assert main([*words, "--json", "--save-detections", str(tmp_path / "found")]) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert list(document) == ["coco", "voc07", "voc10", "per_class"]
+    assert document["per_class"]["cell"]["boxes"] == 2
+    assert "split 'val'" in err
+    # What was written measures the same.
+    files = sorted(path.name for path in (tmp_path / "found").rglob("*") if path.is_file())
+    assert files == ["comp4_det_test_cell.txt", "comp4_det_test_other.txt", "detections.json"]
+    (results,) = (tmp_path / "found").rglob("detections.json")
+    assert main(["evaluate", "--detections", str(results), str(tiny_voc), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["coco"] == pytest.approx(document["coco"], abs=1e-6)
+
+
+def test_perfect_detections(tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
+    for name, box in {"cell": "8 8 40 40", "other": "52 30 84 62"}.items():
+        lines = "".join(f"{image} 0.9 {box}\n" for image in "ef")
+        (tmp_path / f"comp4_det_test_{name}.txt").write_text(lines)
+    assert main(["evaluate", f"--detections={tmp_path}", str(tiny_voc)]) == 0
+    out, err = capsys.readouterr()
+    assert "100.0" in out
+    assert "split 'val'" in err
+    assert main(["evaluate", str(tiny_voc), "--detections", str(tmp_path), "--json", "--split", "val"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["voc07"] == document["voc10"] == {"mAP": 1.0}
+    assert document["coco"]["APl"] == -1
+
+
+def test_no_image_is_needed_for_files(tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
+    import shutil
+
+    data = shutil.copytree(tiny_voc, tmp_path / "data", ignore=shutil.ignore_patterns("*.jpg"))
+    found = tmp_path / "found"
+    found.mkdir()
+    (found / "comp4_det_test_cell.txt").write_text("e 0.9 8 8 40 40\n")
+    assert main(["evaluate", "--detections", str(found), str(data), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["per_class"]["cell"]["voc10"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["missing.safetensors", "DATA"], "missing.safetensors: no such file"),
+        (["MODEL", "nowhere"], "nowhere: no such file or folder"),
+        (["MODEL", "DATA", "--split", "night"], "no split 'night'"),
+        (["MODEL", "DATA", "--device", "abacus"], "--device: expected cpu or cuda, got 'abacus'"),
+        (["MODEL", "DATA", "--device", "cuda:99"], "--device cuda:99: this machine"),
+        (["MODEL", "DATA", "--builder", "no_such_module:x"], "builder 'no_such_module:x' cannot be imported"),
+        (["--detections", "nowhere", "DATA"], "nowhere"),
+        (["--detections", "x", "DATA", "--builder", "a:b"], "--builder belongs to a model"),
+    ],
+)
+def test_bad_input(words: list[str], said: str, tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:
+    real = {"MODEL": str(tiny_model), "DATA": str(tiny_voc)}
+    assert main(["evaluate", *(real.get(word, word) for word in words), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_other_classes(tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
+    import singleshot
+
+    model = tmp_path / "other.safetensors"
+    detector = singleshot.ssd(num_classes=1, class_names=("dog",), backbone="mobilenetv2", image_size=64)
+    singleshot.save(detector, model)
+    assert main(["evaluate", str(model), str(tiny_voc)]) == 2
+    err = capsys.readouterr().err
+    assert "dog" in err
+    assert "cell" in err
+
+
+def test_pickle_is_refused(tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
+    import torch
+
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "model.pth")
+    assert main(["evaluate", str(tmp_path / "model.pth"), str(tiny_voc)]) == 2
+    assert "pickle" in capsys.readouterr().err

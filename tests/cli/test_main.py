@@ -1,0 +1,163 @@
+"""Exit codes and streams, which are the same for every verb."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from singleshot.cli import VERBS, main, models
+from singleshot.cli.output import Result
+from singleshot.errors import UserError
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Result]], None]:
+    """Puts a function in the place of what `singleshot models` does."""
+
+    def put(act: Callable[[], Result]) -> None:
+        monkeypatch.setattr(models, "run", lambda options: act())
+
+    return put
+
+
+def raising(error: BaseException) -> Callable[[], Result]:
+    def act() -> Result:
+        raise error
+
+    return act
+
+
+def test_success(verb: Any, capsys: Capture) -> None:
+    verb(lambda: Result([1], "one"))
+    assert main(["models"]) == 0
+    assert capsys.readouterr() == ("one\n", "")
+
+
+def test_json_is_all_there_is_on_stdout(verb: Any, capsys: Capture) -> None:
+    def act() -> Result:
+        print("a library prints")
+        return Result({"AP": float("nan"), "name": "Käfer"}, "text")
+
+    verb(act)
+    assert main(["models", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"AP": None, "name": "Käfer"}
+    assert err == "a library prints\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UserError("boxes must be xyxy"), "boxes must be xyxy"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "there.jpg"), "there.jpg: no such file or folder"),
+        (OSError(errno.ENOSPC, "No space left on device", "run/last"), "run/last: the disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: no permission"),
+    ],
+)
+def test_user_error(error: Exception, said: str, verb: Any, capsys: Capture) -> None:
+    verb(raising(error))
+    assert main(["models", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"singleshot: {said}")
+    assert "Traceback" not in err
+
+
+def test_bug(verb: Any, capsys: Capture) -> None:
+    verb(raising(KeyError("x")))
+    assert main(["models"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" in err
+
+
+def test_plain_value_error_is_a_bug(verb: Any) -> None:
+    verb(raising(ValueError("not the user's")))
+    assert main(["models"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(KeyboardInterrupt(), "interrupted"), (KeyboardInterrupt("resume so"), "resume so")]
+)
+def test_interrupted(error: BaseException, said: str, verb: Any, capsys: Capture) -> None:
+    verb(raising(error))
+    assert main(["models"]) == 130
+    assert capsys.readouterr() == ("", f"\n{said}\n")
+
+
+def test_no_verb(capsys: Capture) -> None:
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert all(verb in err for verb in VERBS)
+
+
+@pytest.mark.parametrize("words", [["tran", "x"], ["--json"], ["Train"]])
+def test_unknown_verb(words: list[str], capsys: Capture) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words[0] in err
+    assert all(verb in err for verb in VERBS)
+
+
+@pytest.mark.parametrize("words", [["data"], ["data", "chek"], ["data", "--json"]])
+def test_unknown_second_word(words: list[str], capsys: Capture) -> None:
+    assert main(words) == 2
+    assert "check" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["models", "--jsno"], "'--jsno' is not expected here (did you mean '--json'?)"),
+        (["models", "extra"], "'extra' is not expected here"),
+        (["demo", "--seed", "x"], "--seed: expected a whole number, 0 or more, got 'x'"),
+        (["demo", "--seed", "-1"], "--seed: expected a whole number, 0 or more, got '-1'"),
+        (["demo", "--out"], "--out: expected one argument"),
+        (["detect"], "the following arguments are required: model, sources"),
+        (["detect", "m", "i", "--threshold", "1.5"], "--threshold: expected a number from 0 to 1, got '1.5'"),
+        (["train", "d", "--epochs", "0"], "--epochs: expected a number above 0, got '0'"),
+        (["train", "d", "--device", "tpu"], "--device: invalid choice: 'tpu'"),
+        (["train", "d", "--optimizer.lr"], "--optimizer.lr needs a value"),
+        (["evaluate", "m"], "the following arguments are required: data"),
+        (["evaluate", "--detections", "f"], "the following arguments are required: data"),
+        (["data", "check", "d", "--format", "yolo"], "--format: invalid choice: 'yolo'"),
+    ],
+)
+def test_bad_arguments(words: list[str], said: str, capsys: Capture) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"singleshot: {said}")
+    assert "--help` lists what can be given" in err or "needs a value" in err
+
+
+def test_reader_that_leaves() -> None:
+    """`singleshot --help | true`: no traceback, nothing on stderr."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "singleshot", "--help"], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_standard_output_on_a_full_disk() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "singleshot", "--help"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr == "singleshot: the disk is full: make room, or choose another place\n"

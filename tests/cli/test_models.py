@@ -1,0 +1,29 @@
+"""`singleshot models`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from singleshot.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_models(capsys: Capture) -> None:
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["name", "input", "parameters", "boxes", "GFLOPs", "published"]
+    (line,) = [line for line in lines if line.startswith("ssd300_vgg16 ")]
+    assert "300x300" in line
+    assert "8,732" in line
+
+
+def test_json(capsys: Capture) -> None:
+    assert main(["models", "--json"]) == 0
+    found = {model["name"]: model for model in json.loads(capsys.readouterr().out)}
+    assert found["ssd300_vgg16"]["boxes"] == 8732
+    assert found["ssd512_vgg16"]["boxes"] == 24564
+    for model in found.values():
+        assert list(model) == ["name", "builder", "arguments", "input", "parameters", "boxes", "gflops", "published"]

@@ -1,0 +1,130 @@
+"""`singleshot train`: what the command line makes of the recipe, and what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from singleshot.cli import main, train
+from singleshot.cli.train import choose_recipe, parse
+from singleshot.training.recipe import Recipe, from_yaml, to_yaml
+
+Capture = pytest.CaptureFixture[str]
+TINY = [
+    "--arguments.backbone",
+    "mobilenetv2",
+    "--arguments.image_size",
+    "64",
+    "--data.workers",
+    "0",
+    "--batch-size",
+    "2",
+]
+
+
+def recipe(*words: str) -> Recipe:
+    return choose_recipe(parse(words))
+
+
+def test_flags_are_fields() -> None:
+    words = "my_data --format voc --split a --val-split b --skip-bad --epochs 2.5 --batch-size 3 --seed 4 --device cpu"
+    found = recipe(*words.split(), "--builder", "x:y", "--from", "m.safetensors", "--backbone-weights", "w.safetensors")
+    assert (found.data.path, found.data.format, found.data.split, found.data.val_split) == ("my_data", "voc", "a", "b")
+    assert found.data.skip_bad
+    assert (found.schedule.epochs, found.batch_size, found.seed, found.compute.device) == (2.5, 3, 4, "cpu")
+    assert (found.builder, found.start_from) == ("x:y", "m.safetensors")
+    assert found.arguments["backbone_weights"] == "w.safetensors"
+
+
+def test_nothing_given_changes_nothing() -> None:
+    from singleshot import recipes
+    from singleshot.training.recipe import override
+
+    assert recipe("my_data") == override(recipes.get("finetune"), {"data.path": "my_data"})
+    assert recipe("my_data", "--recipe", "ssd300_voc07").name == "ssd300_voc07"
+
+
+def test_overrides() -> None:
+    found = recipe("d", "--optimizer.lr", "0.5", "--arguments.image_size=96", "--schedule.kind", "constant")
+    assert (found.optimizer.lr, found.arguments["image_size"], found.schedule.kind) == (0.5, 96, "constant")
+
+
+def test_recipe_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nbatch_size: 5\noptimizer:\n  lr: 1e-4\n")
+    found = recipe("d", "--recipe", str(path), "--seed", "3")
+    assert (found.name, found.batch_size, found.optimizer.lr, found.seed) == ("mine", 5, 1e-4, 3)
+    path.write_text(to_yaml(found))
+    assert recipe("--recipe", str(path)) == found == from_yaml(path), "a saved recipe says it all"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "train needs DATA"),
+        (["d", "--optimizer.lrr", "1"], "did you mean lr"),
+        (["d", "--optimiser.lr", "1"], "optimizer"),
+        (["d", "--optimizer.lr", "fast"], "optimizer.lr: expected a number, got 'fast'"),
+        (["d", "--seed", "1", "--batch-size", "2", "--seed.x", "1"], "seed"),
+        (["d", "--batch-size", "2", "--batch_size", "2"], "--batch-size and --batch_size are the same"),
+        (["d", "--epochs", "2", "--schedule.epochs", "2"], "--epochs and --schedule.epochs are the same"),
+        (["d", "--batch-sise", "2"], "did you mean '--batch-size'?"),
+        (["d", "--recipe", "ssd300_voc7"], "did you mean ssd300_voc07"),
+        (["d", "--recipe", "none.yaml"], "none.yaml"),
+        (["--resume", "none"], "none"),
+        (["none"], "none: no such file or folder"),
+        (["none", "--json"], "none: no such file or folder"),
+    ],
+)
+def test_bad_input(
+    words: list[str], said: str, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob("*")), "nothing is left behind"
+
+
+def test_run_and_resume(tiny_voc: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["train", str(tiny_voc), "--schedule.steps", "2", "--json", *TINY]
+    without_epochs = ["--recipe", str(_by_steps(tmp_path))]
+    assert main([*words, *without_epochs]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert list(document) == ["run", "best", "last", "metrics"]
+    assert Path(document["run"]).resolve() == (tmp_path / "runs" / "steps-1").resolve()
+    assert document["metrics"]["voc10"].keys() == {"mAP"}
+    assert Path(document["best"]).is_file()
+    assert Path(document["last"]).is_file()
+
+    # The same command again is a new run; with --out into the old folder it is refused.
+    assert main([*words, *without_epochs, "--out", document["run"]]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+    # A finished run has nothing to go on with; another recipe is another run.
+    assert main(["train", "--resume", document["run"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == document["run"]
+    assert main([*words, *without_epochs, "--resume", document["run"]]) == 0
+    capsys.readouterr()
+    assert main(["train", "--resume", document["run"], "--recipe", "ssd300_voc"]) == 2
+    assert "needs a new run" in capsys.readouterr().err
+
+
+def _by_steps(folder: Path) -> Path:
+    path = folder / "steps.yaml"
+    path.write_text("name: steps\nschedule:\n  kind: constant\n")
+    return path
+
+
+def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def stopped(options: object) -> None:
+        raise KeyboardInterrupt("saved; go on with: singleshot train --resume runs/x-1")
+
+    monkeypatch.setattr(train, "run", stopped)
+    assert main(["train", "d", "--json"]) == 130
+    assert capsys.readouterr() == ("", "\nsaved; go on with: singleshot train --resume runs/x-1\n")

@@ -1,0 +1,342 @@
+"""COCO JSON: ids, missing fields, images, splits, damaged files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from singleshot.data.coco import find_splits, read_coco
+from singleshot.errors import UserError
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    """Two images, three objects, two classes; ids with gaps."""
+    return {
+        "images": [
+            {"id": 42, "file_name": "a.jpg", "height": 40, "width": 50},
+            {"id": 7, "file_name": "b.jpg", "height": 30, "width": 20},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 42, "category_id": 90, "bbox": [1, 2, 3, 4], "area": 5.5, "iscrowd": 0},
+            {"id": 2, "image_id": 7, "category_id": 3, "bbox": [0.1, 0.2, 10.7, 9], "area": 9, "iscrowd": 1},
+            {"id": 3, "image_id": 42, "category_id": 3, "bbox": [5, 6, 7, 8]},
+        ],
+        "categories": [{"id": 90, "name": "zebra"}, {"id": 3, "name": "ant"}],
+        **changes,
+    }
+
+
+def write(path: Path, value: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"not opened")
+
+
+def test_objects_go_to_their_images_with_ids_kept(tmp_path: Path) -> None:
+    data = read_coco(write(tmp_path / "instances_val2017.json", content()))
+    assert (data.format, data.split, data.splits) == ("coco", "val2017", ("val2017",))
+    assert data.class_names == ("zebra", "ant")
+    assert data.category_ids == (90, 3)
+    first, second = data.records
+    assert (first.id, first.name, first.size) == (42, "a.jpg", (40, 50))
+    assert first.boxes.tolist() == [[1, 2, 4, 6], [5, 6, 12, 14]]
+    assert first.labels.tolist() == [0, 1]
+    assert first.areas.tolist() == [5.5, 56.0]  # as the file has it; w * h where it has none
+    assert first.crowd.tolist() == [False, False]
+    assert second.crowd.tolist() == [True]
+    assert second.xywh is not None
+    assert second.xywh.tolist() == [[0.1, 0.2, 10.7, 9]]
+    assert not (first.difficult.any())
+    assert not (first.truncated.any())
+    assert not data.problems
+    assert not data.notes
+
+
+def test_ids_may_be_strings_and_floats(tmp_path: Path) -> None:
+    value = content(
+        images=[{"id": "x-1", "file_name": "a.jpg"}, {"id": 2.0, "file_name": "b.jpg"}],
+        annotations=[
+            {"image_id": "x-1", "category_id": "cat", "bbox": [1, 2, 3, 4]},
+            {"image_id": 2, "category_id": "dog", "bbox": [1, 2, 3, 4]},
+        ],
+        categories=[{"id": "dog", "name": "Dog"}, {"id": "cat", "name": "Cat"}],
+    )
+    data = read_coco(write(tmp_path / "a.json", value))
+    assert [record.id for record in data.records] == ["x-1", 2]
+    assert data.category_ids == ("dog", "cat")
+    assert [record.labels.tolist() for record in data.records] == [[1], [0]]
+    assert data.records[0].size == (0, 0)
+
+
+def test_categories_that_only_the_annotations_name(tmp_path: Path) -> None:
+    value = content()
+    del value["categories"]
+    data = read_coco(write(tmp_path / "a.json", value))
+    assert (data.class_names, data.category_ids) == (("3", "90"), (3, 90))
+    assert data.records[0].labels.tolist() == [1, 0]
+
+
+def test_two_categories_of_one_name_stay_two(tmp_path: Path) -> None:
+    value = content(categories=[{"id": 90, "name": "ant"}, {"id": 3, "name": "ant"}])
+    assert read_coco(write(tmp_path / "a.json", value)).class_names == ("ant (90)", "ant (3)")
+
+
+def test_given_classes_are_the_labels(tmp_path: Path) -> None:
+    data = read_coco(write(tmp_path / "a.json", content()), class_names=("ant", "bee", "zebra"))
+    assert data.class_names == ("ant", "bee", "zebra")
+    assert data.records[0].labels.tolist() == [2, 0]
+    assert data.category_ids[0] == 3
+    assert data.category_ids[2] == 90
+    assert len(set(data.category_ids)) == 3
+
+
+def test_classes_outside_of_the_list_are_problems(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", content())
+    data = read_coco(path, class_names=("ant", "bee"))
+    (problem,) = data.problems
+    assert problem.kind == "unknown class"
+    for word in ("'zebra'", "1 boxes", "ant, bee", "zebra, ant"):
+        assert word in problem.message
+    assert [record.labels.tolist() for record in data.records] == [[0], [0]]
+    value = content()
+    value["annotations"][0]["category_id"] = 5
+    (problem,) = read_coco(write(path, value)).problems
+    assert problem.kind == "unknown class"
+    assert "category_id 5" in problem.message
+
+
+def test_an_image_without_annotations_is_an_image_without_objects(tmp_path: Path) -> None:
+    data = read_coco(write(tmp_path / "a.json", content(annotations=[])))
+    assert all(record.annotated and record.boxes.shape == (0, 4) for record in data.records)
+
+
+def test_a_list_of_images_has_no_truth(tmp_path: Path) -> None:
+    value = content()
+    del value["annotations"]
+    data = read_coco(write(tmp_path / "image_info_test2017.json", value))
+    assert data.split == "test2017"
+    assert not any(record.annotated for record in data.records)
+    assert data.class_names == ("zebra", "ant")
+
+
+def test_entries_that_cannot_be_read_are_problems_and_the_rest_is_kept(tmp_path: Path) -> None:
+    value = content()
+    value["images"] += [{"id": 42, "file_name": "c.jpg"}, {"id": None, "file_name": "d.jpg"}, {"id": 8}, "e.jpg"]
+    value["annotations"] += [
+        {"image_id": 42, "category_id": 3},
+        {"image_id": 42, "category_id": 3, "bbox": [1, 2, 3]},
+        {"image_id": 42, "category_id": 3, "bbox": [1, 2, 3, "4"]},
+        {"image_id": 42, "bbox": [1, 2, 3, 4]},
+        {"category_id": 3, "bbox": [1, 2, 3, 4]},
+        None,
+    ]
+    data = read_coco(write(tmp_path / "a.json", value))
+    assert [record.name for record in data.records] == ["a.jpg", "b.jpg"]
+    assert [len(record.labels) for record in data.records] == [2, 1]
+    assert [problem.kind for problem in data.problems].count("duplicate image id") == 1
+    assert [problem.kind for problem in data.problems].count("broken annotation") == 9
+    assert all(problem.where.startswith(str(tmp_path / "a.json")) for problem in data.problems)
+    assert any("images[2]" in problem.where and "a.jpg" in problem.message for problem in data.problems)
+    assert any("annotations[4]" in problem.where for problem in data.problems)
+
+
+def test_nan_and_negative_sides_are_left_to_the_check(tmp_path: Path) -> None:
+    value = content(annotations=[{"image_id": 7, "category_id": 3, "bbox": [float("nan"), 5, -3, 10**400]}])
+    path = write(tmp_path / "a.json", value)
+    assert "NaN" in path.read_text()
+    data = read_coco(path)
+    assert not data.problems
+    np.testing.assert_array_equal(data.records[1].xywh, [[np.nan, 5, -3, np.inf]])
+
+
+def test_annotations_of_images_that_are_not_listed(tmp_path: Path) -> None:
+    value = content()
+    value["annotations"][1]["image_id"] = 99
+    data = read_coco(write(tmp_path / "a.json", value))
+    (note,) = data.notes
+    assert note.kind == "annotation without image"
+    assert "1 annotations" in note.message
+    assert not data.problems
+    value["images"] = [{"id": "42", "file_name": "a.jpg"}]
+    with pytest.raises(UserError, match=r"'42'.* 42"):
+        read_coco(write(tmp_path / "a.json", value))
+
+
+def test_boxes_divided_by_the_image_size_are_refused(tmp_path: Path) -> None:
+    value = content(annotations=[{"image_id": 7, "category_id": 3, "bbox": [0.25, 0.5, 0.75, 0.5]}])
+    with pytest.raises(UserError, match="normalised"):
+        read_coco(write(tmp_path / "a.json", value))
+    value["annotations"].append({"image_id": 42, "category_id": 3, "bbox": [1, 1, 9, 9]})
+    assert len(read_coco(write(tmp_path / "a.json", value)).records[0].labels) == 1
+    one_pixel = content(annotations=[{"image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1]}])
+    assert len(read_coco(write(tmp_path / "a.json", one_pixel)).records[1].labels) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [\n  {"id": 1,,}]}', r"a\.json:2: broken JSON at column 12"),
+        ("", r"a\.json:1: broken JSON"),
+        ('{"images": []', r"a\.json:1: broken JSON"),
+        ("[" * 100_000, "broken JSON"),
+        ('[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 1, 1], "score": 0.5}]', "results file.*--detections"),
+        ("[]", "a list; expected a COCO dataset"),
+        ("3", "int '3'"),
+        ('{"annotations": [], "categories": []}', 'no "images".*annotations, categories'),
+        ('{"images": {}}', '"images" is no list but dict'),
+        ('{"images": [], "annotations": [], "categories": []}', "is empty"),
+    ],
+)
+def test_json_that_is_no_dataset(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        read_coco(path)
+    assert "a.json" in str(caught.value)
+
+
+def test_text_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b'{"images": "\xff"}')
+    with pytest.raises(UserError, match="UTF-8"):
+        read_coco(path)
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(content()).encode())
+    assert len(read_coco(path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("annotation", "image"),
+    [
+        ("annotations/instances_val2017.json", "val2017/{}"),
+        ("annotations/instances_val2017.json", "images/val2017/{}"),
+        ("annotations/val.json", "images/{}"),
+        ("annotations/val.json", "val/images/{}"),
+        ("coco_json/val.json", "JPEGImages/{}"),
+        ("val.json", "{}"),
+        ("val.json", "images/{}"),
+        ("valid/_annotations.coco.json", "valid/{}"),
+        ("gts/coco/instances_default.json", "images/{}"),
+    ],
+)
+def test_images_are_found_where_they_usually_are(tmp_path: Path, annotation: str, image: str) -> None:
+    path = write(tmp_path / annotation, content())
+    wanted = [tmp_path / image.format(name) for name in ("a.jpg", "b.jpg")]
+    touch(*wanted)
+    assert [record.path for record in read_coco(path).records] == wanted
+
+
+@pytest.mark.parametrize("name", ["deep/er/a.jpg", "deep\\er\\a.jpg", "/elsewhere/deep/a.jpg", r"C:\deep\a.jpg"])
+def test_file_names_with_folders(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "annotations/val.json", content(images=[{"id": 42, "file_name": name}]))
+    touch(tmp_path / "images/a.jpg", tmp_path / "images/deep/er/b.jpg")
+    assert read_coco(path).records[0].path == tmp_path / "images" / "a.jpg"
+    touch(tmp_path / "images/deep/er/a.jpg")
+    (record,) = read_coco(path).records
+    inner = name.startswith("deep")
+    assert record.path == tmp_path / "images" / ("deep/er/a.jpg" if inner else "a.jpg")
+    assert record.name == name
+
+
+def test_the_folder_of_the_split_counts_first(tmp_path: Path) -> None:
+    path = write(tmp_path / "annotations/instances_val2017.json", content())
+    touch(tmp_path / "train2017/a.jpg", tmp_path / "val2017/a.jpg", tmp_path / "images/a.jpg")
+    assert read_coco(path).records[0].path == tmp_path / "val2017" / "a.jpg"
+
+
+def test_images_that_are_not_there_are_left_to_the_check(tmp_path: Path) -> None:
+    data = read_coco(write(tmp_path / "annotations/val.json", content()))
+    assert not data.problems
+    assert not data.records[0].path.exists()
+    assert data.records[0].path.name == "a.jpg"
+
+
+def test_an_image_named_by_its_address_alone(tmp_path: Path) -> None:
+    image = {"id": 42, "coco_url": "http://images.example.org/val2017/a.jpg"}
+    touch(tmp_path / "val2017" / "a.jpg")
+    record = read_coco(write(tmp_path / "annotations/lvis_val.json", content(images=[image]))).records[0]
+    assert (record.name, record.path) == ("val2017/a.jpg", tmp_path / "val2017" / "a.jpg")
+
+
+def test_splits_of_a_folder(tmp_path: Path) -> None:
+    for name in ("instances_train2017", "instances_val2017", "person_keypoints_val2017", "captions_val2017"):
+        write(tmp_path / "annotations" / f"{name}.json", content())
+    write(tmp_path / "annotations/image_info_test2017.json", content())
+    write(tmp_path / "annotations/instances_results.json", [{"image_id": 1, "score": 1}])
+    write(tmp_path / "package.json", {"name": "something else"})
+    (tmp_path / "labelme").mkdir()
+    write(tmp_path / "labelme/a.json", {"version": "5", "shapes": []})
+    assert sorted(find_splits(tmp_path)) == ["test2017", "train2017", "val2017"]
+    assert read_coco(tmp_path, split="val").split == "val2017"
+    assert read_coco(tmp_path, split="val").records[0].annotation == tmp_path / "annotations/instances_val2017.json"
+    assert read_coco(tmp_path, prefer=("minival", "test")).split == "test2017"
+    with pytest.raises(UserError, match=r"no split 'dev'.*train2017"):
+        read_coco(tmp_path, split="dev")
+
+
+def test_a_broken_file_in_a_folder_is_not_passed_over(tmp_path: Path) -> None:
+    for name in ("annotations/val.json", "instances_val.json", "x/_annotations.coco.json"):
+        path = tmp_path / Path(name).stem / name
+        path.parent.mkdir(parents=True)
+        path.write_text("{broken")
+        with pytest.raises(UserError, match="broken JSON"):
+            read_coco(tmp_path / Path(name).stem)
+
+
+def test_roboflow_folders(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        write(tmp_path / split / "_annotations.coco.json", content())
+    assert find_splits(tmp_path) == ("test", "train", "valid")
+    assert read_coco(tmp_path, split="val").split == "valid"
+
+
+def test_files_of_one_name_in_two_folders(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write(tmp_path / folder / "instances_default.json", content())
+    assert find_splits(tmp_path) == ("a/instances_default", "b/instances_default")
+
+
+def test_coco128(shared: Path) -> None:
+    data = read_coco(shared / "coco128", split="train")
+    assert len(data) == 128
+    assert len(data.class_names) == 80
+    assert sum(len(record.labels) for record in data.records) == 939
+    assert sum(int(record.crowd.sum()) for record in data.records) == 10
+    assert sum(len(record.labels) == 0 for record in data.records) == 2
+    assert all(record.path.is_file() for record in data.records)
+    assert data.category_ids[:1] + data.category_ids[-1:] == (1, 90)
+
+
+def test_chess_in_pixels_and_divided(shared: Path) -> None:
+    data = read_coco(shared / "chess", split="val")
+    assert (len(data), sum(len(record.labels) for record in data.records)) == (58, 386)
+    assert all(isinstance(record.id, str) and record.path.is_file() for record in data.records)
+    for split in ("train2", "val2"):
+        with pytest.raises(UserError, match="normalised"):
+            read_coco(shared / "chess" / "coco_json" / f"instances_{split}.json")
+
+
+def test_one_truth_in_two_files(shared: Path) -> None:
+    folder = shared / "metrics" / "padilla_review" / "data" / "database" / "gts"
+    one = read_coco(folder / "coco_format_v1")
+    other = read_coco(folder / "coco_format_v2" / "instances_v2.json")
+    assert len(one) == len(other) == 100
+    assert all(record.path.is_file() for record in (*one.records, *other.records))
+    found = {record.name: record for record in other.records}
+    assert sum(len(record.labels) for record in one.records) == sum(len(found[r.name].labels) for r in one.records)
+
+
+def test_results_and_videos_are_no_datasets(shared: Path) -> None:
+    with pytest.raises(UserError, match="results file"):
+        read_coco(shared / "metrics" / "coco_fake100" / "instances_val2014_fakebbox100_results.json")
+    with pytest.raises(UserError, match='no "images"'):
+        read_coco(shared / "metrics" / "padilla_review" / "tests" / "tube" / "example_anno.json")

@@ -1,0 +1,285 @@
+"""Files of detections: written in both forms, read back, and refused with the place of the fault."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from singleshot.errors import UserError
+from singleshot.evaluation import detections as module
+from singleshot.evaluation.detections import ImageDetections, read_detections, save_detections
+from singleshot.evaluation.metrics import evaluate
+
+CLASSES = ("car", "race_car", "traffic light", "on/off")
+
+
+@pytest.fixture
+def dataset(make_dataset):
+    rows = [(0, 10, 10, 60, 60), (1, 5, 5, 40, 90), (2, 1, 1, 30, 30), (3, 80, 80, 99, 99)]
+    return make_dataset([rows, rows[:2], []], CLASSES, names=["000001", "my image", "b"])
+
+
+@pytest.fixture
+def found(make_found):
+    """Numbers as a network gives them: float32, of many digits."""
+    rng = np.random.default_rng(0)
+    result = []
+    for count in (9, 0, 25):
+        corner = rng.random((count, 2)) * 50
+        table = np.column_stack([rng.integers(0, 4, count), rng.random(count), corner, corner + 30 * rng.random()])
+        result.append(make_found(table.astype(np.float32)))
+    return result
+
+
+def assert_same(a: list[ImageDetections], b: list[ImageDetections], *, in_order: bool = True) -> None:
+    for x, y in zip(a, b, strict=True):
+        rows_x, rows_y = (
+            sorted(zip(f.labels.tolist(), f.scores.tolist(), f.boxes.tolist(), strict=True))
+            if not in_order
+            else list(zip(f.labels.tolist(), f.scores.tolist(), f.boxes.tolist(), strict=True))
+            for f in (x, y)
+        )
+        assert rows_x == rows_y
+
+
+def test_what_was_saved_is_read_again(tmp_path: Path, dataset, found) -> None:
+    files = save_detections(tmp_path / "a" / "b", dataset, found)
+    assert [file.name for file in files] == [
+        "detections.json",
+        "comp4_det_test_car.txt",
+        "comp4_det_test_race_car.txt",
+        "comp4_det_test_traffic light.txt",
+        "comp4_det_test_on%2Foff.txt",
+    ]
+    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == sorted(file.name for file in files)
+    from_json = read_detections(files[0], dataset)
+    assert_same(from_json, found)
+    from_text = read_detections(tmp_path / "a" / "b", dataset)
+    assert_same(from_text, found, in_order=False)
+    metrics = evaluate(dataset, found).to_json()
+    assert evaluate(dataset, from_json).to_json() == metrics
+    assert evaluate(dataset, from_text).to_json() == metrics
+
+
+def test_a_folder_with_results_alone(tmp_path: Path, dataset, found) -> None:
+    for file in save_detections(tmp_path, dataset, found)[1:]:
+        file.unlink()
+    assert_same(read_detections(tmp_path, dataset), found)
+
+
+def test_no_detections_are_saved_and_read(tmp_path: Path, dataset, make_found) -> None:
+    nothing = [make_found()] * 3
+    files = save_detections(tmp_path, dataset, nothing)
+    assert json.loads(files[0].read_text()) == []
+    assert files[1].read_text() == ""
+    for path in (tmp_path, files[0]):
+        assert [len(found) for found in read_detections(path, dataset)] == [0, 0, 0]
+
+
+def test_the_ids_of_the_files_come_back(tmp_path: Path, dataset, make_found) -> None:
+    other = replace(
+        dataset,
+        category_ids=(7, "x", 90, 3),
+        records=(replace(dataset.records[0], id=42), replace(dataset.records[1], id="seven"), dataset.records[2]),
+    )
+    found = [make_found([(0, 0.5, 1, 2, 4, 8)]), make_found([(1, 0.25, 1, 2, 4, 8)]), make_found()]
+    files = save_detections(tmp_path, other, found)
+    assert json.loads(files[0].read_text()) == [
+        {"image_id": 42, "category_id": 7, "bbox": [1, 2, 3, 6], "score": 0.5},
+        {"image_id": "seven", "category_id": "x", "bbox": [1, 2, 3, 6], "score": 0.25},
+    ]
+    assert files[1].read_text() == "000001 0.5 1.0 2.0 4.0 8.0\n"
+    assert_same(read_detections(files[0], other), found)
+
+
+def test_results_keep_their_own_sides(tmp_path: Path, dataset) -> None:
+    box = [32.4, 0.1, 32.0, 0.3]
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps([{"image_id": "b", "category_id": 1, "bbox": box, "score": 1, "extra": None}]))
+    found = read_detections(path, dataset)
+    assert found[2].sides().tolist() == [box]
+    assert found[2].boxes.tolist() == [[32.4, 0.1, 32.4 + 32.0, 0.1 + 0.3]]
+    again = read_detections(save_detections(tmp_path / "again", dataset, found)[0], dataset)
+    assert again[2].sides().tolist() == [box]
+
+
+def test_voc_lines_are_read_as_they_stand_and_keep_their_order(tmp_path: Path, dataset) -> None:
+    (tmp_path / "comp3_det_val_car.txt").write_text(
+        "b 0.5 1 2 3 4\n\n000001 5e-1 -1.5 2 3.25 4\n  my image .5 1 2 3 4 \n"
+    )
+    (tmp_path / "results_race_car.txt").write_text("b 1 7 8 9 10\n")
+    (tmp_path / "README.txt").write_text("made by hand\n")
+    found = read_detections(tmp_path, dataset)
+    assert found[0].boxes.tolist() == [[-1.5, 2, 3.25, 4]]
+    assert found[2].boxes.tolist() == [[1, 2, 3, 4], [7, 8, 9, 10]]
+    assert found[2].labels.tolist() == [0, 1]
+    assert [f.order.tolist() for f in found] == [[3], [4], [1, 1]]
+    assert (save_detections(tmp_path / "out", dataset, found)[1]).read_text().split()[0] == "b"
+
+
+def test_coco_images_are_called_by_their_stem(tmp_path: Path, dataset, make_found) -> None:
+    names = ("train/000001.jpg", "c.v2.jpg", "b.png")
+    coco = replace(
+        dataset,
+        format="coco",
+        records=tuple(replace(r, name=n, id=i) for i, (r, n) in enumerate(zip(dataset.records, names, strict=True))),
+    )
+    found = [make_found([(0, 0.5, 1, 2, 3, 4)])] * 3
+    text = save_detections(tmp_path, coco, found)[1].read_text()
+    assert [line.split()[0] for line in text.splitlines()] == ["000001", "c.v2", "b"]
+    assert_same(read_detections(tmp_path, coco), found)
+    (tmp_path / "comp4_det_test_car.txt").write_text("train/000001.jpg 0.5 1 2 3 4\n1 0.5 1 2 3 4\nb 0.5 1 2 3 4\n")
+    assert_same(read_detections(tmp_path, coco), found)
+
+
+def test_coco_images_of_one_stem_are_called_by_their_id(tmp_path: Path, dataset, make_found) -> None:
+    names = ("a/1.jpg", "b/1.jpg", "c/1.jpg")
+    records = tuple(replace(r, name=n, id=10 + i) for i, (r, n) in enumerate(zip(dataset.records, names, strict=True)))
+    coco = replace(dataset, format="coco", records=records)
+    found = [make_found([(0, 0.5, 1, 2, 3, 4 + i)]) for i in range(3)]
+    text = save_detections(tmp_path, coco, found)[1].read_text()
+    assert [line.split()[0] for line in text.splitlines()] == ["10", "11", "12"]
+    assert_same(read_detections(tmp_path, coco), found)
+
+
+GOOD = {"image_id": "b", "category_id": 1, "bbox": [10, 10, 5, 5], "score": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({**GOOD, "image_id": "nobody"}, "image_id 'nobody' is not among the 3 images"),
+        ({**GOOD, "image_id": 1}, "image_id 1 is not among"),
+        ({**GOOD, "image_id": True}, "image_id must be a number or a text"),
+        ({**GOOD, "image_id": None}, "image_id must be"),
+        ({**GOOD, "image_id": [1]}, "image_id must be"),
+        ({**GOOD, "category_id": 5}, "category_id 5 is not among the 4 categories"),
+        ({**GOOD, "category_id": True}, "category_id must be"),
+        ({**GOOD, "bbox": [1, 2, 3]}, "bbox must be four finite numbers"),
+        ({**GOOD, "bbox": "1 2 3 4"}, "bbox must be four finite numbers"),
+        ({**GOOD, "bbox": [1, 2, 3, "4"]}, "bbox must be four finite numbers"),
+        ({**GOOD, "bbox": [1, 2, 3, float("nan")]}, "bbox must be four finite numbers"),
+        ({**GOOD, "bbox": [1, 2, 3, 10**400]}, "bbox must be four finite numbers"),
+        ({**GOOD, "score": float("inf")}, "score must be a finite number"),
+        ({**GOOD, "score": "0.5"}, "score must be a finite number"),
+        ({**GOOD, "score": True}, "score must be a finite number"),
+        ({"image_id": "b", "category_id": 1, "score": 1}, "'bbox' is missing"),
+        ([1, 2], "an object is needed, got a list"),
+    ],
+)
+def test_a_bad_entry_is_named(tmp_path: Path, dataset, entry, words: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([GOOD, entry]))
+    with pytest.raises(UserError) as error:
+        read_detections(path, dataset)
+    assert f"{path}: entry 1 (counted from 0): " in str(error.value)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[\n{,\n]", ":2: broken JSON"),
+        (b"", ":1: broken JSON"),
+        (b"[" * 100_000, "broken JSON"),
+        (b"[" + b"1" * 5_000 + b"]", "broken JSON"),
+        (b'{"annotations": []}', "a JSON list of COCO results is needed, got an object"),
+        (b"null", "got null"),
+        (b"\xff\xd8\xff\xe0", "not a text file"),
+    ],
+)
+def test_a_file_that_is_no_list_of_results(tmp_path: Path, dataset, content: bytes, words: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read_detections(path, dataset)
+    assert str(path) in str(error.value)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("b 0.5 1 2 3", "expected `image score x1 y1 x2 y2`"),
+        ("b 0.5 1 2 3 x", "expected `image score x1 y1 x2 y2`"),
+        ("b 0.5 1 2 3 nan", "expected `image score x1 y1 x2 y2`"),
+        ("b inf 1 2 3 4", "expected `image score x1 y1 x2 y2`"),
+        ("0.5 1 2 3 4", "expected `image score x1 y1 x2 y2`"),
+        ("000002 0.5 1 2 3 4", "image '000002' is not among the 3 images of the data (such as '000001')"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, dataset, line: str, words: str) -> None:
+    path = tmp_path / "comp4_det_test_car.txt"
+    path.write_text(f"b 0.5 1 2 30 40\n{line}\n")
+    with pytest.raises(UserError) as error:
+        read_detections(tmp_path, dataset)
+    assert str(error.value).startswith(f"{path}:2: ")
+    assert words in str(error.value)
+
+
+def test_folders_that_do_not_fit(tmp_path: Path, dataset) -> None:
+    with pytest.raises(UserError, match="no detections here"):
+        read_detections(tmp_path, dataset)
+    (tmp_path / "comp4_det_test_bicycle.txt").write_text("")
+    with pytest.raises(
+        UserError, match=r"comp4_det_test_bicycle.txt: no class of the data has this name; they are car"
+    ):
+        read_detections(tmp_path, dataset)
+    (tmp_path / "comp4_det_test_bicycle.txt").unlink()
+    (tmp_path / "comp4_det_test_car.txt").write_text("")
+    (tmp_path / "comp3_det_test_car.txt").write_text("")
+    with pytest.raises(
+        UserError, match=r"two files for class 'car': comp3_det_test_car.txt and comp4_det_test_car.txt"
+    ):
+        read_detections(tmp_path, dataset)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_detections(tmp_path / "absent.json", dataset)
+
+
+def test_boxes_divided_by_the_image_size_are_refused(tmp_path: Path, dataset) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([{**GOOD, "bbox": [0.1, 0.2, 0.5, 0.6]}, {**GOOD, "bbox": [-0.01, 0, 1.02, 1]}]))
+    with pytest.raises(UserError, match="divided by the image size"):
+        read_detections(path, dataset)
+    path.write_text(json.dumps([{**GOOD, "bbox": [0.1, 0.2, 0.5, 0.6]}, GOOD]))  # one tiny box among real ones
+    assert len(read_detections(path, dataset)[2]) == 2
+    (tmp_path / "comp4_det_test_car.txt").write_text("b 0.5 0.1 0.2 0.6 0.8\n")
+    with pytest.raises(UserError, match="divided by the image size"):
+        read_detections(tmp_path, dataset)
+
+
+def test_images_that_cannot_be_told_apart(tmp_path: Path, make_dataset, make_found) -> None:
+    twins = make_dataset([[], []], names=["a", "a"])
+    (tmp_path / "comp4_det_test_cat.txt").write_text("")
+    with pytest.raises(UserError, match="two images called 'a'"):
+        read_detections(tmp_path, twins)
+    (tmp_path / "r.json").write_text("[]")
+    with pytest.raises(UserError, match="two images with the id 'a'"):
+        read_detections(tmp_path / "r.json", twins)
+
+
+def test_a_broken_write_leaves_the_old_file_and_no_other(
+    tmp_path: Path, dataset, found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_detections(tmp_path, dataset, found)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "replace", full)
+    with pytest.raises(UserError, match=r"detections.json: cannot be written \(No space left on device\)"):
+        save_detections(tmp_path, dataset, found)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, dataset, found) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        save_detections(tmp_path / "file", dataset, found)
+    with pytest.raises(UserError, match="3 images but detections for 1"):
+        save_detections(tmp_path, dataset, found[:1])

@@ -1,0 +1,102 @@
+"""Running a detector over a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from singleshot.errors import UserError
+from singleshot.evaluation.metrics import evaluate
+from singleshot.evaluation.run import run
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, make_dataset):
+    """Five images, each with one bright box on black, of different sizes."""
+    made = make_dataset([[(0, 4, 6, 10 + 4 * i, 30)] for i in range(5)])
+    records = []
+    for i, record in enumerate(made.records):
+        pixels = np.zeros((40, 50 + i, 3), np.uint8)
+        x1, y1, x2, y2 = record.boxes[0].astype(int)
+        pixels[y1:y2, x1:x2] = 255
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(pixels).save(path)
+        records.append(replace(record, path=path))
+    return replace(made, root=tmp_path, records=tuple(records))
+
+
+def bright(images: list[Tensor]) -> list[dict[str, Tensor]]:
+    """Finds the bright box exactly."""
+    found = []
+    for image in images:
+        assert image.dtype == torch.uint8
+        assert image.shape[0] == 3
+        assert torch.is_inference_mode_enabled()
+        ys, xs = torch.nonzero(image[0] > 127, as_tuple=True)
+        box = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]).float()
+        found.append({"boxes": box[None], "scores": torch.ones(1), "labels": torch.zeros(1, dtype=torch.int64)})
+    return found
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_finds_in_the_order_of_the_records(dataset, workers: int) -> None:
+    seen: list[tuple[int, int]] = []
+    found = run(bright, dataset, batch_size=2, workers=workers, progress=lambda done, total: seen.append((done, total)))
+    assert [f.boxes.tolist() for f in found] == [r.boxes.tolist() for r in dataset.records]
+    assert all(f.boxes.dtype == f.scores.dtype == np.float64 and f.labels.dtype == np.int64 for f in found)
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+    assert evaluate(dataset, found).to_json()["voc10"]["mAP"] == 1
+
+
+def test_a_detector_that_finds_nothing(dataset) -> None:
+    nothing = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}
+    found = run(lambda images: [nothing] * len(images), dataset)
+    assert [f.boxes.shape for f in found] == [(0, 4)] * 5
+    assert evaluate(dataset, found).to_json()["voc10"]["mAP"] == 0
+
+
+def test_no_images(dataset) -> None:
+    assert run(bright, replace(dataset, records=())) == []
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_module_is_put_back_in_its_mode(dataset, training: bool) -> None:
+    class Module(nn.Module):
+        def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+            assert not self.training
+            return bright(images)
+
+    module = Module().train(training)
+    run(module, dataset)
+    assert module.training == training
+
+    class Broken(nn.Module):
+        def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+            raise RuntimeError("broken")
+
+    broken = Broken().train(training)
+    with pytest.raises(RuntimeError, match="broken"):
+        run(broken, dataset)
+    assert broken.training == training
+
+
+def test_missing_images_are_named_before_anything_runs(dataset) -> None:
+    (dataset.root / "3.png").unlink()
+
+    def never(images: list[Tensor]) -> list[dict[str, Tensor]]:
+        raise AssertionError
+
+    with pytest.raises(UserError, match=r"1 of 5 images of split 'val' are missing, such as .*3\.png"):
+        run(never, dataset)
+
+
+def test_an_image_that_cannot_be_read_is_named(dataset) -> None:
+    (dataset.root / "3.png").write_text("no image")
+    with pytest.raises(UserError, match=r"3\.png"):
+        run(bright, dataset)

@@ -1,0 +1,131 @@
+"""singleshot.layers: L2 scaling, batch norm that can be frozen, initialisers."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from singleshot.layers import BatchNorm2d, ConvNormAct, L2Scale, fan_in_uniform_, he_normal_
+
+
+def test_l2_scale_by_hand() -> None:
+    layer = L2Scale(2, 20.0)
+    features = torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1)
+    torch.testing.assert_close(layer(features).flatten(), torch.tensor([12.0, 16.0]))
+
+
+def test_l2_scale_equals_a_loop_over_cells() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 5, 3, 4, generator=generator)
+    layer = L2Scale(5, 1.0)
+    with torch.no_grad():
+        layer.weight.copy_(torch.arange(1.0, 6.0))
+    expected = torch.empty_like(features)
+    for image in range(2):
+        for row in range(3):
+            for column in range(4):
+                cell = features[image, :, row, column]
+                expected[image, :, row, column] = (
+                    cell / (sum(v * v for v in cell.tolist()) ** 0.5) * layer.weight.detach()
+                )
+    torch.testing.assert_close(layer(features), expected)
+
+
+def test_l2_scale_of_zeros_is_zero_with_finite_gradient() -> None:
+    features = torch.zeros(1, 4, 2, 2, requires_grad=True)
+    out = L2Scale(4, 20.0)(features)
+    out.sum().backward()
+    assert out.eq(0).all()
+    assert features.grad is not None
+    assert features.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_l2_scale_sums_in_float32(dtype: torch.dtype) -> None:
+    features = torch.full((1, 512, 1, 1), 200.0, dtype=dtype)  # the sum of squares, 2e7, is infinite in float16
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = L2Scale(512, 20.0)(features)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.float(), torch.full_like(out.float(), 20 / 512**0.5), rtol=1e-2, atol=0)
+    grown = torch.cat([torch.full((1, 1, 1, 1), 16.0), torch.full((1, 256, 1, 1), 0.5)], 1)  # 16^2 + 256 * 0.25
+    exact = 16 / (256 + 64) ** 0.5
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert L2Scale(257, 1.0)(grown)[0, 0].item() == pytest.approx(exact, rel=1e-6)
+
+
+def test_l2_scale_keeps_channels_last() -> None:
+    features = torch.randn(1, 8, 4, 4).contiguous(memory_format=torch.channels_last)
+    assert L2Scale(8, 1.0)(features).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_unfrozen_batch_norm_is_pytorchs() -> None:
+    features = torch.randn(4, 3, 5, 5)
+    ours, theirs = BatchNorm2d(3), nn.BatchNorm2d(3)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    torch.testing.assert_close(ours(features), theirs(features))
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_frozen_batch_norm_ignores_the_batch(affine: bool) -> None:
+    layer = BatchNorm2d(3)
+    with torch.no_grad():
+        layer.weight.fill_(2.0)
+        layer.bias.fill_(1.0)
+    before = copy.deepcopy(layer.state_dict())
+    layer.freeze(affine=affine)
+    parent = nn.Sequential(layer).train()
+    features = torch.randn(4, 3, 5, 5) * 7 + 3
+    torch.testing.assert_close(parent(features), features * (2 / (1 + layer.eps) ** 0.5) + 1)
+    assert {name for name, _ in layer.named_parameters()} == {"weight", "bias"}
+    assert layer.weight.requires_grad is not affine
+    assert layer.bias.requires_grad is not affine
+    for key, value in layer.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert copy.deepcopy(parent).train()[0].training is False
+
+
+def test_conv_norm_act_keys_and_size() -> None:
+    plain = ConvNormAct(3, 8, 3, stride=2)
+    normed = ConvNormAct(3, 8, 3, dilation=6, norm=True, activation=None)
+    assert list(plain.state_dict()) == ["0.weight", "0.bias"]
+    assert {key.split(".")[0] for key in normed.state_dict()} == {"0", "1"}
+    assert "0.bias" not in normed.state_dict()
+    pixels = torch.randn(2, 3, 9, 9)
+    assert plain(pixels).shape == (2, 8, 5, 5)
+    assert plain(pixels).min() >= 0
+    assert normed(pixels).shape == (2, 8, 9, 9)
+
+
+def _weight(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    return layer.weight.detach()
+
+
+def test_fan_in_uniform_reaches_but_does_not_pass_its_bound() -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(64, 16, 3)
+    fan_in_uniform_(layer)
+    bound = (3 / (64 * 9)) ** 0.5
+    assert _weight(layer).abs().max() <= bound
+    assert _weight(layer).abs().max() > 0.99 * bound
+    assert _weight(layer).var().item() == pytest.approx(1 / (64 * 9), rel=0.05)  # what keeps the variance of the input
+    assert layer.bias is not None
+    assert layer.bias.eq(0).all()
+    deconvolution = nn.ConvTranspose2d(8, 32, 2, 2)
+    fan_in_uniform_(deconvolution)
+    assert _weight(deconvolution).abs().max() <= (3 / (32 * 4)) ** 0.5  # Caffe counts the second dimension
+
+
+def test_he_normal_keeps_the_second_moment_through_relu() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(*(ConvNormAct(128, 128, 3) for _ in range(4)))
+    he_normal_(network)
+    first = network[0][0]
+    assert _weight(first).std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
+    assert first.bias.eq(0).all()
+    pixels = torch.randn(2, 128, 24, 24)
+    moment = network(pixels)[:, :, 6:-6, 6:-6].square().mean().item()
+    assert moment == pytest.approx(1, abs=0.3)  # E[x^2] doubles in each convolution and halves in each ReLU

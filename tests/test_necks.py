@@ -1,0 +1,154 @@
+"""singleshot.necks: extra levels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from singleshot import backbones
+from singleshot.backbones import Backbone
+from singleshot.errors import UserError
+from singleshot.layers import BatchNorm2d
+from singleshot.necks import Extra, ExtraLevels, derived_extras, map_sizes, ssd300_extras, ssd512_extras
+
+
+class Tiny(Backbone):
+    """Two maps, at strides 8 and 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels, self.strides = (4, 6), (8, 16)
+        self.first = nn.Conv2d(3, 4, 8, 8)
+        self.second = nn.Conv2d(4, 6, 3, 2, 1)
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        first = self.first(pixels)
+        return [first, self.second(first)]
+
+    def stages(self) -> list[list[nn.Module]]:
+        return [[self.first], [self.second]]
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("size", "extras", "count", "sides"),
+    [
+        (300, ssd300_extras(), 2_459_520, [38, 19, 10, 5, 3, 1]),
+        (512, ssd512_extras(), 3_016_960, [64, 32, 16, 8, 4, 2, 1]),
+    ],
+)
+def test_papers_extras(size: int, extras: tuple[Extra, ...], count: int, sides: list[int]) -> None:
+    with torch.device("meta"):
+        levels = ExtraLevels(backbones.build("vgg16"), extras)
+    assert parameters(levels.extras) == count
+    assert map_sizes(levels, (size, size)) == [(side, side) for side in sides]
+    assert levels.channels == (512, 1024, 512, *[256] * (len(sides) - 3))
+    assert levels.strides == tuple(8 * 2**level for level in range(len(sides)))
+
+
+@pytest.mark.parametrize(
+    ("map_size", "expected"),
+    [
+        ((19, 19), [(10, 10), (5, 5), (3, 3), (1, 1)]),
+        ((32, 32), [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]),
+        ((10, 10), [(5, 5), (3, 3), (1, 1)]),
+        ((10, 7), [(5, 4), (3, 2), (2, 1), (1, 1)]),
+        ((3, 3), [(1, 1)]),
+        ((2, 2), [(1, 1)]),
+        ((1, 9), [(1, 5), (1, 3), (1, 2), (1, 1)]),
+        ((1, 1), []),
+    ],
+)
+def test_derived_extras_end_at_one_cell(map_size: tuple[int, int], expected: list[tuple[int, int]]) -> None:
+    extras = derived_extras(map_size, norm=True)
+    sizes, features = [], torch.zeros(1, 1, *map_size)
+    for extra in extras:
+        features = nn.functional.conv2d(
+            features, torch.zeros(1, 1, extra.kernel, extra.kernel), stride=extra.stride, padding=extra.padding
+        )
+        sizes.append(tuple(features.shape[-2:]))
+        assert extra.norm == (True, features.shape[-2:] != (1, 1))
+    assert sizes == expected
+
+
+def test_derived_channels() -> None:
+    extras = derived_extras((33, 33), channels=(512, 256, 128))
+    assert [(extra.squeeze, extra.channels) for extra in extras] == [(256, 512), (128, 256), *[(64, 128)] * 3]
+    assert not any(any(extra.norm) for extra in extras)
+    with pytest.raises(UserError, match="channels"):
+        derived_extras((10, 10), channels=())
+
+
+def test_added_layers_are_uniform_by_fan_in() -> None:
+    levels = ExtraLevels(Tiny(), derived_extras((4, 4), channels=(64,)))
+    for layer in levels.extras.modules():
+        if isinstance(layer, nn.Conv2d):
+            bound = (3 / layer.weight[0].numel()) ** 0.5
+            assert 0.9 * bound < layer.weight.abs().max() <= bound
+            assert layer.bias is not None
+            assert layer.bias.eq(0).all()
+
+
+def test_relu_follows_every_added_convolution() -> None:
+    levels = ExtraLevels(Tiny(), ssd300_extras())
+    kinds = [type(part) for part in levels.extras.modules() if isinstance(part, nn.Conv2d | nn.ReLU)]
+    assert kinds == [nn.Conv2d, nn.ReLU] * 8
+
+
+def test_outputs_drop_levels_and_build_nothing_unused() -> None:
+    torch.manual_seed(0)
+    pixels = torch.randn(2, 3, 128, 128)
+    extras = derived_extras((8, 8), channels=(16, 12))
+    everything = ExtraLevels(Tiny(), extras).eval()
+    some = ExtraLevels(Tiny(), extras, outputs=(1, 3)).eval()
+    assert some.channels == (6, 12)
+    assert some.strides == (16, 64)
+    some.load_state_dict(everything.state_dict(), strict=False)
+    for got, expected in zip(some(pixels), [everything(pixels)[1], everything(pixels)[3]], strict=True):
+        torch.testing.assert_close(got, expected)
+    sum(features.sum() for features in some(pixels)).backward()
+    assert all(parameter.grad is not None for parameter in some.parameters())
+    assert len(ExtraLevels(Tiny(), extras, outputs=(0, 1)).extras) == 0
+
+
+@pytest.mark.parametrize("outputs", [(), (1, 0), (0, 9), (0, 0), (-1,)])
+def test_outputs_that_are_no_levels(outputs: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match="levels"):
+        ExtraLevels(Tiny(), derived_extras((8, 8)), outputs=outputs)
+
+
+def test_training_with_one_image_and_batch_norm() -> None:
+    torch.manual_seed(0)
+    levels = ExtraLevels(Tiny(), derived_extras((4, 4), channels=(16,), norm=True)).train()
+    maps = levels(torch.randn(1, 3, 64, 64))
+    assert [tuple(features.shape[-2:]) for features in maps] == [(8, 8), (4, 4), (2, 2), (1, 1)]
+    sum(features.square().mean() for features in maps).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in levels.parameters())
+    assert sum(isinstance(part, BatchNorm2d) for part in levels.modules()) == 3
+
+
+def test_map_sizes_are_the_real_ones_and_leave_the_network_alone() -> None:
+    torch.manual_seed(0)
+    network = backbones.build("resnet18").train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    for size in ((64, 64), (65, 97), (33, 120)):
+        sizes = map_sizes(network, size)
+        assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+        assert sizes == [tuple(features.shape[-2:]) for features in network.eval()(torch.zeros(1, 3, *size))]
+        network.train()
+
+
+def test_compiles_whole_and_exports() -> None:
+    torch.manual_seed(0)
+    levels = ExtraLevels(Tiny(), derived_extras((4, 4), channels=(16,), norm=True)).eval()
+    pixels = torch.randn(2, 3, 64, 64)
+    expected = levels(pixels)
+    compiled = torch.compile(levels, backend="eager", fullgraph=True)(pixels)
+    exported = torch.export.export(levels, (pixels,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()(pixels)
+    for a, b, c in zip(expected, compiled, exported, strict=True):
+        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(a, c)

@@ -1,0 +1,210 @@
+"""A run that is stopped and goes on is the run that was not stopped, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from singleshot.errors import UserError
+from singleshot.training import loop, override, to_yaml, train
+from singleshot.training.recipe import Recipe
+
+MakeRecipe = Callable[..., Recipe]
+HERE = Path(__file__).parent
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Die at once, nothing saved, when a step has been done: what SIGKILL does."""
+    original = loop.Run._record
+
+    def record(self: loop.Run, pending: Any, trackers: Any) -> Any:
+        report = original(self, pending, trackers)
+        if report.step == step:
+            raise Killed
+        return report
+
+    monkeypatch.setattr(loop.Run, "_record", record)
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    """The log without what differs from run to run: the clock, and the lines that mark a start."""
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    clock = ("time", "images_per_second")
+    return [{k: v for k, v in entry.items() if k not in clock} for entry in entries if entry["kind"] != "start"]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for name in ("last", "best", "state"):
+        a, b = load_file(one / f"{name}.safetensors"), load_file(other / f"{name}.safetensors")
+        assert a.keys() == b.keys()
+        for key in a:
+            assert torch.equal(a[key], b[key]), f"{name}: {key}"
+    assert log_of(one) == log_of(other)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("killed", [3, 8])
+def test_killed_in_mid_epoch(
+    tmp_path: Path, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, optimizer: str, killed: int
+) -> None:
+    recipe = make_recipe(optimizer__name=optimizer, optimizer__lr=0.003, log__save_every=2)  # epochs have 6 steps
+    train(recipe, out=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_after(patch, killed)
+        with pytest.raises(Killed):
+            train(recipe, out=tmp_path / "parts")
+    result = train(resume=tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert result.metrics["coco"].keys() >= {"AP", "AP50"}
+
+
+def test_accumulation_channels_last_and_two_stops(
+    tmp_path: Path, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(
+        optimizer__accumulate=2,
+        compute__channels_last=True,
+        compute__precision="bf16",
+        log__save_every=1,
+        schedule__steps=6,
+    )
+    train(recipe, out=tmp_path / "whole")
+    for killed in (2, 5):
+        with monkeypatch.context() as patch:
+            stop_after(patch, killed)
+            with pytest.raises(Killed):
+                train(recipe, out=tmp_path / "parts") if killed == 2 else train(resume=tmp_path / "parts")
+    train(resume=tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_sigkill_of_a_process(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    """The real thing, with workers: the process is shot while it trains."""
+    recipe = make_recipe(log__save_every=1, schedule__steps=40, validation__every=100, data__workers=1)
+    train(override(recipe, {"data.workers": 0}), out=tmp_path / "whole")
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    run = tmp_path / "parts"
+    process = start(tmp_path / "recipe.yaml", run)
+    wait_for(
+        lambda: (run / "log.jsonl").exists() and (run / "log.jsonl").read_text().count('"kind": "step"') >= 2, process
+    )
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    train(resume=run)
+    assert_same_run(tmp_path / "whole", run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, make_recipe: MakeRecipe, number: int) -> None:
+    recipe = make_recipe(schedule__steps=400, validation__every=100)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    run = tmp_path / "run"
+    process = start(tmp_path / "recipe.yaml", run)
+    wait_for(lambda: (run / "log.jsonl").exists() and '"kind": "step"' in (run / "log.jsonl").read_text(), process)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert f"singleshot train --resume {run}" in said
+    step = loop.SavedState.read(run / "state.safetensors").progress.step
+    assert 0 < step < 400
+    assert all(entry["step"] <= step for entry in log_of(run))
+
+
+def start(recipe: Path, run: Path) -> subprocess.Popen[str]:
+    """Train in a process of its own; exits 130 after Ctrl-C as the command line does."""
+    program = (
+        "import sys\nfrom pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
+        "from singleshot.training import from_yaml, train\n"
+        "try:\n    train(from_yaml(sys.argv[1]), out=sys.argv[2])\n"
+        "except KeyboardInterrupt as stop:\n    print(stop, file=sys.stderr)\n    sys.exit(130)\n"
+    )
+    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.Popen(
+        [sys.executable, "-c", program, str(recipe), str(run)],
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 90
+    while not ready():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end, "the run does not get there"
+        time.sleep(0.02)
+
+
+def test_a_stopped_validation_is_made_again(
+    tmp_path: Path, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe()
+    train(recipe, out=tmp_path / "whole")
+    original = loop.Run._measure
+
+    def measure(self: loop.Run) -> dict[str, Any]:
+        if self.progress.step == 12:
+            signal.raise_signal(signal.SIGINT)
+        return original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Run, "_measure", measure)
+        with pytest.raises(KeyboardInterrupt, match="--resume"):
+            train(recipe, out=tmp_path / "parts")
+    train(resume=tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_finished_run(tmp_path: Path, make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    result = train(make_recipe(schedule__steps=3), out=tmp_path / "run")
+    before = result.last.read_bytes()
+    capsys.readouterr()
+    again = train(resume=tmp_path / "run")
+    assert "finished" in capsys.readouterr().err
+    assert again == result
+    assert again.last.read_bytes() == before
+
+
+def test_a_longer_run_goes_on_and_says_so(
+    tmp_path: Path, make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = make_recipe(schedule__steps=3)
+    train(recipe, out=tmp_path / "run")
+    train(override(recipe, {"schedule.epochs": 1}), resume=tmp_path / "run")
+    assert "schedule.epochs None -> 1.0" in capsys.readouterr().err
+    assert loop.SavedState.read(tmp_path / "run/state.safetensors").progress.step == 6
+
+
+def test_another_recipe_is_refused(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(schedule__steps=3)
+    train(recipe, out=tmp_path / "run")
+    with pytest.raises(UserError, match=r"optimizer\.lr 0\.01 -> 0\.5"):
+        train(override(recipe, {"optimizer.lr": 0.5}), resume=tmp_path / "run")
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such run folder"):
+        train(resume=tmp_path / "none")
+    with pytest.raises(UserError, match=r"no run folder: it has no recipe\.yaml"):
+        train(resume=tmp_path)
+    (tmp_path / "recipe.yaml").write_text("name: x\n")
+    with pytest.raises(UserError, match="nothing to resume"):
+        train(resume=tmp_path)
+    (tmp_path / "state.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(UserError, match="no state of a run"):
+        train(resume=tmp_path)
