@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from singleshot.layers import BatchNorm2d, ConvNormAct, L2Scale, fan_in_uniform_, he_normal_
+from singleshot.layers import (
+    BatchNorm2d,
+    ConvNormAct,
+    L2Scale,
+    StridedDepthwiseConv2d,
+    fan_in_uniform_,
+    he_normal_,
+)
 
 
 def test_l2_scale_by_hand() -> None:
@@ -98,6 +105,27 @@ def test_conv_norm_act_keys_and_size() -> None:
     assert plain(pixels).shape == (2, 8, 5, 5)
     assert plain(pixels).min() >= 0
     assert normed(pixels).shape == (2, 8, 9, 9)
+
+
+def test_strided_depthwise_trains_in_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    layer = StridedDepthwiseConv2d(8, 8, 3, 2, 1, groups=8)
+    features = torch.randn(2, 8, 9, 9)
+    exact = layer(features)
+    assert torch.equal(exact, nn.Conv2d.forward(layer, features))
+
+    def autocast(features: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            result: Tensor = layer(features)
+        return result
+
+    assert torch.equal(autocast(features), exact.bfloat16())  # rounded once, at the end
+    compiled = torch.compile(autocast, backend="eager", fullgraph=True)(features)
+    assert torch.equal(compiled, exact.bfloat16())
+    assert autocast(features.bfloat16()).dtype == torch.bfloat16
+    assert layer.eval()(features).dtype == torch.float32
+    assert isinstance(ConvNormAct(8, 8, stride=2, groups=8)[0], StridedDepthwiseConv2d)
+    assert type(ConvNormAct(8, 8, stride=1, groups=8)[0]) is nn.Conv2d
 
 
 def _weight(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:

@@ -16,8 +16,8 @@ from singleshot.structures import Anchors
 class BoxGroup:
     """Default boxes of one scale in each cell of a map.
 
-    In the order of the authors' prior box layer: the square of side `size`; if `next_size` is given, the square of side
-    sqrt(size * next_size); then for each ratio r a box of ratio r and one of ratio 1/r (width = size * sqrt(r), height =
+    In the order of the authors' prior box layer: the square of side `size`; if `next_size` is given, the square of
+    side sqrt(size * next_size); then for each ratio r a box of ratio r and one of ratio 1/r (width = size * sqrt(r), height =
     size / sqrt(r)). Sides are pixels of the network's input.
     """
 
@@ -43,10 +43,11 @@ class BoxGroup:
 class DefaultBoxes:
     """SSD's default boxes (paper section 2.2): groups of boxes around the centre of each cell of each map.
 
-    `levels`: the groups of each map, finest first. `steps`: distance of the cells' centres in pixels for each map, as the
-    authors' published tables give it; without it the distance is image size / map size (the paper's (i + 0.5) / |f_k|).
-    `clip`: cut boxes at the image's border (the authors do not). `boundary`: with False, boxes that cross the border take
-    no part in training (paper Table 3; the rule of Faster R-CNN).
+    `levels`: the groups of each map, finest first. `steps`: distance of the cells' centres in pixels for each map, as
+    the authors' published tables give it; without it the distance is image size / map size (the paper's (i + 0.5) /
+    |f_k|).
+    `clip`: cut boxes at the image's border (the authors do not). `boundary`: with False, boxes that cross the border
+    take no part in training (paper Table 3; the rule of Faster R-CNN).
     """
 
     def __init__(
@@ -101,9 +102,11 @@ def inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def linear_scales(levels: int, smallest: float = 0.2, largest: float = 0.9) -> list[float]:
-    """Equation 4 of the SSD paper: s_k = s_min + (s_max - s_min) / (m - 1) * (k - 1) for k = 1..m, shares of the image side.
+    """Equation 4 of the SSD paper: s_k = s_min + (s_max - s_min) / (m - 1) * (k - 1) for k = 1..m, shares of the image
+    side.
 
-    One more scale, the next step of the line, is given for the square between the last level and the one that would follow.
+    One more scale, the next step of the line, is given for the square between the last level and the one that would
+    follow.
     """
     if levels < 1:
         raise ValueError(f"default boxes need at least one map, got {levels}")

@@ -16,7 +16,8 @@ _SMALLEST_SIDE = 1e-3  # pixels: the logarithm of a side stays finite for boxes 
 class DeltaCoder:
     """Centre offsets relative to the anchor's size, and log sizes (SSD equation 2; R-CNN's parametrisation).
 
-    `variances` divide the encoded differences (Caffe's name; SSD: 0.1 for the centre, 0.2 for the size; RetinaNet: 1, 1).
+    `variances` divide the encoded differences (Caffe's name; SSD: 0.1 for the centre, 0.2 for the size; RetinaNet: 1,
+    1).
     """
 
     variances: tuple[float, float] = (0.1, 0.2)

@@ -35,8 +35,7 @@ class BranchLayers(nn.Module):
         )
         for name, conv in self.predict.items():
             branch.initialise(conv)
-            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
-            nn.init.constant_(conv.bias, branch.bias.get(name, 0.0))
+            nn.init.constant_(conv.get_parameter("bias"), branch.bias.get(name, 0.0))
 
     def forward(self, features: Tensor) -> Predictions:
         """[B, C, H, W] -> name -> [B, H * W * anchors per cell, numbers]."""

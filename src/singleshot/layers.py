@@ -54,6 +54,22 @@ class BatchNorm2d(nn.BatchNorm2d):
         return self
 
 
+class StridedDepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution with a stride, trained in float32 on the CPU whatever autocast does.
+
+    The gradient of its input takes some thirty times longer in bfloat16 than in float32 there, and four such layers
+    would be a good part of a MobileNet's training step. Elsewhere, and in evaluation mode, it is an `nn.Conv2d`.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same number of channels and the same dtype as autocast gives."""
+        if not (self.training and features.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+            return super().forward(features)
+        with torch.autocast("cpu", enabled=False):
+            exact = super().forward(features.float())
+        return exact.to(torch.get_autocast_dtype("cpu"))
+
+
 class ConvNormAct(nn.Sequential):
     """Convolution, then optionally batch norm (which replaces the bias), then optionally an activation.
 
@@ -76,8 +92,9 @@ class ConvNormAct(nn.Sequential):
     ) -> None:
         if padding is None:
             padding = dilation * (kernel - 1) // 2
+        convolution = StridedDepthwiseConv2d if stride > 1 and groups == inputs == outputs else nn.Conv2d
         parts: list[nn.Module] = [
-            nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=not norm),
+            convolution(inputs, outputs, kernel, stride, padding, dilation, groups, bias=not norm),
         ]
         if norm:
             parts.append(BatchNorm2d(outputs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,10 @@ from singleshot.ops.boxes import coverage, pairwise_iou
 from singleshot.structures import Anchors, Matched, Targets
 
 _LEAST_OVERLAP = 1e-6  # authors' MatchBBox: a pair without overlap is never matched
-_CHUNK = 1 << 25  # elements of an overlap matrix [B, chunk of G, A] that are held at once
+# Elements of the overlap matrix [B, chunk of G, A] that are made at once: what stays in a processor's cache, and what keeps
+# a GPU busy without filling its memory.
+_CHUNK = {"cpu": 1 << 17}
+_CHUNK_ELSEWHERE = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class IoUMatcher:
 
     With `ignore_crowd`, an anchor that lies at least half inside a crowd region is neither positive nor negative; without it
     crowd regions are nothing at all. Memory stays bounded whatever the number of objects: the overlaps [B, G, A] are made in
-    chunks of G. Runs under no_grad and outside of compiled graphs; tests once per round whether a pair is left.
+    chunks of G and never kept. Runs under no_grad and outside of compiled graphs; tests once per round whether an object is
+    still without an anchor.
     """
 
     positive: float = 0.5
@@ -45,11 +50,11 @@ class IoUMatcher:
             usable = usable & anchors.usable
         if self.ignore_crowd:
             usable = usable & ~_inside_crowd(boxes, targets)
-        overlaps = _Overlaps(targets.boxes, objects, boxes.expand(batch, -1, -1), usable)
-        best, owner = overlaps.best_object(objects)
+        overlaps = _Overlaps(targets.boxes, objects, boxes, usable)
+        best, owner, first = overlaps.best_pairs()
         positive = best >= self.positive
         if self.bipartite:
-            champion = _greedy(overlaps, objects, usable)
+            champion = _greedy(overlaps, objects, first)
             owner = torch.where(champion >= 0, champion, owner)
             positive = positive | (champion >= 0)
         counted = usable & (positive | (best < self.negative))
@@ -63,78 +68,102 @@ class IoUMatcher:
 
 
 class _Overlaps:
-    """IoU of the objects and anchors of a batch, -1 where one of them is out of play; whole if it fits, else in chunks of G."""
+    """IoU of the objects and anchors of a batch, made a few objects at a time.
+
+    What is out of play is made a point: its IoU is 0 with everything, and nothing needs a mask.
+    """
 
     def __init__(self, boxes: Tensor, objects: Tensor, anchors: Tensor, usable: Tensor) -> None:
-        self.boxes, self.objects, self.anchors, self.usable = boxes, objects, anchors, usable
-        batch, num_objects = objects.shape
-        self.step = max(1, _CHUNK // max(1, batch * anchors.shape[1]))
-        self.whole = self._make(0, num_objects) if 0 < num_objects <= self.step else None
+        self.boxes = boxes.masked_fill(~objects[..., None], 0.0)
+        self.anchors = anchors.masked_fill(~usable[..., None], 0.0)
+        self.step = _objects_at_once(self.anchors)
 
-    def _make(self, start: int, stop: int) -> Tensor:
-        iou = pairwise_iou(self.boxes[:, start:stop], self.anchors)
-        # In place: an overlap matrix is by far the largest tensor of a training step.
-        return iou.masked_fill_(~self.objects[:, start:stop, None], -1.0).masked_fill_(~self.usable[:, None], -1.0)
+    def rows(self, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The objects `index` [B, n] in parts [B, few], each with its IoU with all anchors [B, few, A]."""
+        for part in index.split(self.step, 1):
+            yield part, pairwise_iou(self.boxes.gather(1, part[..., None].expand(-1, -1, 4)), self.anchors)
 
-    def chunks(self) -> list[tuple[int, int]]:
-        count = self.objects.shape[1]
-        return [(i, min(i + self.step, count)) for i in range(0, count, self.step)]
+    def best_pairs(self) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Each anchor's best IoU and its object [B, A] twice, and each object's best IoU and its anchor [B, G] twice.
 
-    def chunk(self, start: int, stop: int) -> Tensor:
-        return self.whole if self.whole is not None else self._make(start, stop)
-
-    def best_object(self, objects: Tensor, best_anchor: Tensor | None = None, free: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Best IoU of each anchor over `objects` [B, G] and its object: [B, A], [B, A]; -1 and 0 where there is none.
-
-        With `free` [B, A] only free anchors play, and `best_anchor` [B, G] is filled with each object's best free anchor
-        (-1 where the overlap is at most 1e-6).
+        Of equals the one with the lower index.
         """
-        batch, num_anchors = self.usable.shape
-        best = torch.full((batch, num_anchors), -1.0, device=self.boxes.device)
-        owner = torch.zeros(batch, num_anchors, dtype=torch.int64, device=self.boxes.device)
-        for start, stop in self.chunks():
-            iou = self.chunk(start, stop)
-            if free is not None and best_anchor is not None:
-                playing = objects[:, start:stop, None] & free[:, None]
-                iou = torch.where(playing, iou, -1.0)
-                value, anchor = iou.max(2)
-                best_anchor[:, start:stop] = torch.where(value > _LEAST_OVERLAP, anchor, -1)
-            value, index = iou.max(1)  # the first of equals: the lower object
+        batch, num_anchors = self.anchors.shape[:2]
+        count = self.boxes.shape[1]
+        best = self.boxes.new_zeros(batch, num_anchors)
+        owner = torch.zeros(batch, num_anchors, dtype=torch.int64, device=best.device)
+        if count == 0:
+            return best, owner, (best[:, :0], owner[:, :0])
+        values, favourites = [], []
+        for part, iou in self.rows(torch.arange(count, device=best.device).expand(batch, -1)):
+            value, anchor = iou.max(2)  # the first of equals
+            values.append(value)
+            favourites.append(anchor)
+            value, row = iou.max(1)
             better = value > best
             best = torch.where(better, value, best)
-            owner = torch.where(better, index + start, owner)
-        return best, owner
+            owner = torch.where(better, part.gather(1, row), owner)
+        return best, owner, (torch.cat(values, 1), torch.cat(favourites, 1))
+
+    def best_winning(self, index: Tensor, held: Tensor, holder: Tensor) -> tuple[Tensor, Tensor]:
+        """Each object's best IoU with an anchor that prefers it to its holder, and that anchor: [B, n] twice; -1 if none.
+
+        `held` [B, A] is what each anchor has now, `holder` [B, A] the object that it has it from.
+        """
+        values, anchors = [], []
+        for part, iou in self.rows(index):
+            wins = (iou > held[:, None]) | ((iou == held[:, None]) & (part[..., None] < holder[:, None]))
+            value, anchor = iou.masked_fill_(~wins, -1.0).max(2)
+            values.append(value)
+            anchors.append(anchor)
+        return torch.cat(values, 1), torch.cat(anchors, 1)
 
 
-def _greedy(overlaps: _Overlaps, objects: Tensor, usable: Tensor) -> Tensor:
+def _greedy(overlaps: _Overlaps, objects: Tensor, first: tuple[Tensor, Tensor]) -> Tensor:
     """Greedy bipartite matching -> the object that each anchor must find, -1 for none: [B, A].
 
-    Done as rounds of mutual best pairs: a pair that is best for both of its members is chosen by the greedy order whatever
-    happens elsewhere, so all such pairs of a round may be fixed at once, and the globally best pair is always among them.
+    Done as deferred acceptance: every object without an anchor asks the best one that prefers it to its present holder, and
+    an anchor takes the best that asks. Objects and anchors rank pairs by one order (IoU, then anchor, then object), so there
+    is exactly one stable matching, and it is the greedy one: the globally best pair is in it, then the best of the rest, and
+    so on. A few rounds are enough, and only objects that wait take part in a round. `first` is what the objects ask in the
+    first: their best IoU and its anchor.
     """
-    batch, num_anchors = usable.shape
-    champion = torch.full((batch, num_anchors + 1), -1, dtype=torch.int64, device=objects.device)
-    index = torch.arange(objects.shape[1], device=objects.device).expand_as(objects)
-    waiting, free = objects, usable
-    while bool(waiting.any()):  # the one test of the round
-        best_anchor = torch.full_like(index, -1)
-        _, owner = overlaps.best_object(waiting, best_anchor, free)
-        possible = waiting & (best_anchor >= 0)
-        mutual = possible & (owner.gather(1, best_anchor.clamp(min=0)) == index)
-        # Objects outside of a mutual pair write to the extra column, which is dropped.
-        champion.scatter_(1, torch.where(mutual, best_anchor, num_anchors), index)
-        champion[:, num_anchors] = -1
-        waiting = possible & ~mutual
-        free = usable & (champion[:, :-1] < 0)
-    return champion[:, :-1]
+    (batch, count), num_anchors = objects.shape, overlaps.anchors.shape[1]
+    # One column more than there are anchors takes what is meant for none; it is never read.
+    held = overlaps.boxes.new_full((batch, num_anchors + 1), _LEAST_OVERLAP)
+    holder = torch.full((batch, num_anchors + 1), count, device=objects.device)
+    index = torch.arange(count, device=objects.device).expand_as(objects)
+    active, hopeful, (value, anchor) = objects, objects, first
+    while True:
+        asking = active & (value > _LEAST_OVERLAP)
+        hopeful = hopeful.scatter(1, index, hopeful.gather(1, index) & (asking | ~active))
+        place = torch.where(asking, anchor, num_anchors)
+        held = held.scatter_reduce(1, place, value, "amax")
+        taken = torch.where(asking & (value == held.gather(1, place)), place, num_anchors)
+        lowest = torch.full_like(holder, count).scatter_reduce(1, taken, index, "amin")
+        holder = torch.where(lowest < count, lowest, holder)
+        served = torch.zeros(batch, count + 1, dtype=torch.bool, device=objects.device).scatter(1, holder[:, :-1], True)
+        waiting = hopeful & ~served[:, :count]
+        most = int(waiting.sum(1).max()) if count else 0  # the one test of the round
+        if most == 0:
+            return torch.where(holder < count, holder, -1)[:, :-1]
+        index = waiting.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+        active = waiting.gather(1, index)
+        value, anchor = overlaps.best_winning(index, held[:, :-1], holder[:, :-1])
+
+
+def _objects_at_once(anchors: Tensor) -> int:
+    """How many objects of each image to compare with the anchors [B, A, 4] at once."""
+    return max(1, _CHUNK.get(anchors.device.type, _CHUNK_ELSEWHERE) // (anchors.shape[0] * anchors.shape[1]))
 
 
 def _inside_crowd(boxes: Tensor, targets: Targets) -> Tensor:
     """Anchors at least half of whose area lies inside one crowd region: [B, A]."""
     batch = len(targets.labels)
-    result = torch.zeros(batch, boxes.shape[-2], dtype=torch.bool, device=boxes.device)
-    step = max(1, _CHUNK // max(1, batch * boxes.shape[-2] * 2))
+    boxes = boxes.expand(batch, -1, -1)
+    result = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
+    step = _objects_at_once(boxes)
     for start in range(0, targets.crowd.shape[1], step):
-        share = coverage(boxes.expand(batch, -1, -1), targets.boxes[:, start : start + step])
+        share = coverage(boxes, targets.boxes[:, start : start + step])
         result |= ((share >= 0.5) & targets.crowd[:, None, start : start + step]).any(2)
     return result

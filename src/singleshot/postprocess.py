@@ -31,8 +31,8 @@ class ClassScores:
 class PerClassPostprocess:
     """SSD's inference (paper section 3.7, authors' DetectionOutput layer).
 
-    For each class: scores above `threshold`, the best `candidates`, greedy NMS with `iou`; then the best `detections` of the
-    image over all classes. All images and classes at once, of fixed shape.
+    For each class: scores above `threshold`, the best `candidates`, greedy NMS with `iou`; then the best `detections`
+    of the image over all classes. All images and classes at once, of fixed shape.
     """
 
     coder: DeltaCoder
@@ -54,8 +54,8 @@ class PerClassPostprocess:
         scores = self.scores(predictions)  # [B, A, K]
         # A score that is NaN fails both comparisons and so becomes 0.
         scores = torch.where((scores > self.threshold) & sound[..., None], scores, 0.0).transpose(1, 2)  # [B, K, A]
-        batch, classes, anchors_count = scores.shape
-        best, index = scores.topk(min(self._candidates(scores), anchors_count))  # [B, K, N]
+        batch, _, num_anchors = scores.shape
+        best, index = scores.topk(min(self._candidates(scores), num_anchors))  # [B, K, N]
         number = best.shape[-1]
         chosen = boxes.nan_to_num().gather(1, index.reshape(batch, -1, 1).expand(-1, -1, 4))  # [B, K * N, 4]
         alive = nms_sorted(chosen.reshape(-1, number, 4), (best > 0).reshape(-1, number), self.iou)
@@ -64,8 +64,8 @@ class PerClassPostprocess:
         return Detections(chosen.gather(1, order[..., None].expand(-1, -1, 4)), final, order // number)
 
     def _candidates(self, scores: Tensor) -> int:
-        # Most classes have few scores above the threshold. Where waiting for the device is allowed (not while a graph is
-        # traced), the suppression is only as large as the fullest class needs; the result is the same.
+        # Most classes have few scores above the threshold. Where waiting for the device is allowed (not while a graph
+        # is traced), the suppression is only as large as the fullest class needs; the result is the same.
         if torch.compiler.is_compiling() or torch.compiler.is_exporting() or not scores.numel():
             return self.candidates
         return max(1, min(self.candidates, int((scores > 0).sum(-1).max())))

@@ -54,6 +54,18 @@ def test_json_is_all_there_is_on_stdout(verb: Any, capsys: Capture) -> None:
     assert err == "a library prints\n"
 
 
+def test_one_of_several_processes_speaks(verb: Any, capsys: Capture) -> None:
+    verb(lambda: Result([1], "one", silent=True))
+    assert main(["models", "--json"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_outcome_that_is_a_fault(verb: Any, capsys: Capture) -> None:
+    verb(lambda: Result([1], "one", fault="mend it"))
+    assert main(["models", "--json"]) == 2
+    assert capsys.readouterr() == ("[\n  1\n]\n", "singleshot: mend it\n")
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

@@ -14,13 +14,7 @@ from PIL import Image
 from singleshot.training.recipe import Recipe, from_tree, override
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_builders() -> None:
-    """Let recipes name `tiny_detector:tiny`."""
-    if str(HERE) not in sys.path:
-        sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE))  # recipes name the builder `tiny_detector:tiny`
 
 
 @pytest.fixture(scope="session")

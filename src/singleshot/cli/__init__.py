@@ -65,7 +65,8 @@ def _run(words: list[str]) -> int:
     # Under --json whatever a library prints goes to stderr: stdout holds the document alone.
     with contextlib.redirect_stdout(sys.stderr) if options["json"] else contextlib.nullcontext():
         result: Result = module.run(options)
-    _print(write(result, as_json=options["json"]))
+    if not result.silent:
+        _print(write(result, as_json=options["json"]))
     if result.fault is not None:
         raise UserError(result.fault)
     return 0

@@ -17,6 +17,7 @@ class Result:
     document: Any  # plain data for --json
     text: str
     fault: str | None = None  # what the user has to mend, where the outcome is that something is wrong: exit code 2
+    silent: bool = False  # several processes did one thing, and another one tells it
 
 
 def write(result: Result, *, as_json: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,8 @@ def run(options: Namespace) -> Result:
     allow_local_imports()  # the recipe may name a builder of the user's own
     result = train(choose_recipe(options), out=options.out, resume=options.resume)
     document = {"run": result.run, "best": result.best, "last": result.last, "metrics": result.metrics}
-    return Result(document, f"best: {result.best}\nlast: {result.last}")
+    silent = os.environ.get("RANK", "0") != "0"  # torchrun starts the whole command several times
+    return Result(document, f"best: {result.best}\nlast: {result.last}", silent=silent)
 
 
 def choose_recipe(options: Namespace) -> Recipe:

@@ -21,7 +21,9 @@ class Classes:
     ) -> Classes:
         """Check what a builder was given; without names they are "class 0", "class 1", ..., without ids 0, 1, ..."""
         if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
-            raise UserError(f"num_classes must be a whole number of at least 1 (background not counted), got {num_classes!r}")
+            raise UserError(
+                f"num_classes must be a whole number of at least 1 (background not counted), got {num_classes!r}"
+            )
         names = tuple(names) if names is not None else tuple(f"class {i}" for i in range(num_classes))
         ids = tuple(category_ids) if category_ids is not None else tuple(range(num_classes))
         for what, given in (("class_names", names), ("category_ids", ids)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -27,10 +27,10 @@ PRECISIONS = ("fp32", "bf16")
 class Detector(nn.Module):
     """A single-stage detector, put together from parts.
 
-    Called with a list of images [3, H, W] (float in 0..1, or uint8) of any sizes. In training mode it needs targets, a list
-    of dicts with `boxes` [N, 4] xyxy pixels, `labels` [N] int64 in 0..K-1 (background is not counted: torchvision counts from
-    1) and optionally `iscrowd` [N], and gives a dict of losses. In eval mode it gives a list of `{"boxes", "scores",
-    "labels"}` in pixels of each image, best first. `losses_and_detections` gives both from one forward pass.
+    Called with a list of images [3, H, W] (float in 0..1, or uint8) of any sizes. In training mode it needs targets, a
+    list of dicts with `boxes` [N, 4] xyxy pixels, `labels` [N] int64 in 0..K-1 (background is not counted: torchvision
+    counts from 1) and optionally `iscrowd` [N], and gives a dict of losses. In eval mode it gives a list of `{"boxes",
+    "scores", "labels"}` in pixels of each image, best first. `losses_and_detections` gives both from one forward pass.
 
     `network` is the raw part that is compiled and exported: normalised pixels [B, 3, H, W] to a dict name -> float32
     [B, A, n]. `precision`, "fp32" or "bf16", is that of the network only; losses and boxes are always float32.
@@ -158,7 +158,7 @@ class Detector(nn.Module):
         return self.preprocess.restore(self.postprocess(predictions, anchors), batch)
 
     def _truth(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> Targets:
-        """Checked targets on the detector's device. Checked where they lie: targets on the CPU cost no wait for the GPU."""
+        """Targets on the detector's device, checked where they lie: on the CPU that costs no wait for the GPU."""
         if len(images) != len(targets):
             raise UserError(f"got {len(images)} images but {len(targets)} targets")
         for i, target in enumerate(targets):
@@ -167,7 +167,7 @@ class Detector(nn.Module):
             boxes, labels = target["boxes"], target["labels"]
             if boxes.shape != (len(labels), 4) and not (boxes.numel() == 0 and len(labels) == 0):
                 raise UserError(
-                    f"target {i}: expected boxes [N, 4] and labels [N], got {tuple(boxes.shape)} and {tuple(labels.shape)}"
+                    f"target {i}: expected boxes [N, 4], labels [N], got {list(boxes.shape)}, {list(labels.shape)}"
                 )
         truth = Targets.from_list([dict(target) for target in targets])
         self._check(truth, torch.tensor([len(target["labels"]) for target in targets]))
@@ -185,8 +185,8 @@ class Detector(nn.Module):
         if bool(wrong.any()):
             i, row = (int(k) for k in wrong.nonzero()[0])
             raise UserError(
-                f"target {i}: label {int(labels[i, row])} is outside 0..{self.num_classes - 1}; torchvision counts from 1: "
-                "subtract 1, or build with num_classes=K+1"
+                f"target {i}: label {int(labels[i, row])} is outside 0..{self.num_classes - 1}; "
+                "torchvision counts from 1: subtract 1, or build with num_classes=K+1"
             )
         i, row = (int(k) for k in bad.nonzero()[0])
         raise UserError(
@@ -199,8 +199,8 @@ class Detector(nn.Module):
     def predict(self, source: Source | Sequence[Source]) -> Prediction | list[Prediction]:
         """Find objects in a path, PIL image, array [H, W, 3] uint8 RGB, or tensor [3, H, W]; a list gives a list.
 
-        Uses eval mode whatever the mode is, and leaves the mode as it was. Images of a list are done one after the other;
-        `singleshot.detect` makes batches.
+        Uses eval mode whatever the mode is, and leaves the mode as it was. Images of a list are done one after the
+        other; `singleshot.detect` makes batches.
         """
         if isinstance(source, (list, tuple)):
             return [cast(Prediction, self.predict(one)) for one in source]
@@ -216,7 +216,13 @@ class Detector(nn.Module):
     def prediction(self, found: dict[str, Tensor], size: tuple[int, int], path: str | None = None) -> Prediction:
         """Detections of one image with the names of the classes, on the CPU."""
         return Prediction(
-            found["boxes"].cpu(), found["scores"].cpu(), found["labels"].cpu(), self.class_names, self.category_ids, size, path
+            found["boxes"].cpu(),
+            found["scores"].cpu(),
+            found["labels"].cpu(),
+            self.class_names,
+            self.category_ids,
+            size,
+            path,
         )
 
 

@@ -71,7 +71,8 @@ def find_builder(name: str) -> Builder:
         near = difflib.get_close_matches(name, [*BUILDERS, *VARIANTS], 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(
-            f"unknown builder {name!r}: expected one of {', '.join(BUILDERS)}, or your own as 'package.module:function'{hint}"
+            f"unknown builder {name!r}: expected one of {', '.join(BUILDERS)}, "
+            f"or your own as 'package.module:function'{hint}"
         )
     module_name, _, attribute = name.partition(":")
     try:

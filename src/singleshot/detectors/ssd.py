@@ -50,12 +50,14 @@ def ssd(
 ) -> Detector:
     """SSD300, SSD512, and the same design on any backbone and at any input size.
 
-    `num_classes` does not count the background. `backbone_weights` is a file, never a download; `pixels` how its network
-    wants its input (`imagenet_rgb`, `caffe_bgr`, or mean, std, order). `atrous=False` is the full VGG-16 with conv5_3
-    (section 3.2). `source_maps` chooses maps by number, with the tiling re-adjusted (Table 3); `aspect_ratios` are those
-    beside 1 (Table 2: (2, 3), (2,), ()); `box_sizes` is "voc", "coco" or the sides in pixels; `clip` cuts default boxes at
-    the border (the authors do not); `boundary_boxes=False` leaves those that cross it out of training (Table 3).
-    `ignore_crowd`: default boxes half inside a crowd region do not count. `norm` and `frozen_stages` are the backbone's.
+    `num_classes` does not count the background. `backbone_weights` is a file, never a download; `pixels` how its
+    network wants its input (`imagenet_rgb`, `caffe_bgr`, or mean, std, order). `atrous=False` is the full VGG-16 with
+    conv5_3 (section 3.2). `source_maps` chooses maps by number, with the tiling re-adjusted (Table 3); `aspect_ratios`
+    are those beside 1 (Table 2: (2, 3), (2,), ()); `box_sizes` is "voc", "coco" or the sides in pixels; `clip` cuts
+    default boxes at the border (the authors do not); `boundary_boxes=False` leaves those that cross it out of training
+    (Table 3).
+    `ignore_crowd`: default boxes half inside a crowd region do not count. `norm` and `frozen_stages` are the
+    backbone's.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else (int(image_size[0]), int(image_size[1]))
     if min(size) < 32:
@@ -78,8 +80,12 @@ def ssd(
     maps = ExtraLevels(trunk, extras, outputs=source_maps)  # section 2.1
     anchors = DefaultBoxes(groups, steps=steps, clip=clip, boundary=boundary_boxes)  # section 2.2
     coder = DeltaCoder((0.1, 0.2))  # authors' script
-    loss: ClassificationLoss = from_plain(dict(classification)) if isinstance(classification, Mapping) else (
-        classification or SoftmaxLoss(ratio=3)  # section 2.2, hard negative mining
+    loss: ClassificationLoss = (
+        from_plain(dict(classification))
+        if isinstance(classification, Mapping)
+        else (
+            classification or SoftmaxLoss(ratio=3)  # section 2.2, hard negative mining
+        )
     )
     return Detector(
         preprocess=Stretch(size, Pixels.named(pixels)),
@@ -112,7 +118,7 @@ def _is_published(backbone: str, atrous: bool, size: tuple[int, int]) -> bool:
 
 
 def _extras(backbone: str, atrous: bool, trunk: backbones.Backbone, size: tuple[int, int]) -> tuple[Extra, ...]:
-    """Extra levels as published where there are any, else halving down to one cell, with batch norm if the trunk has it."""
+    """Extra levels as published, or derived down to one cell, with batch norm if the trunk has it."""
     if _is_published(backbone, atrous, size):
         return ssd300_extras() if size == (300, 300) else ssd512_extras()
     return derived_extras(map_sizes(trunk, size)[-1], norm=not backbone.startswith("vgg16") or backbone == "vgg16_bn")

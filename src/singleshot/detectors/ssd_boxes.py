@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from singleshot.anchors import BoxGroup, linear_scales
 from singleshot.errors import UserError
 
-# Sides in pixels of the smaller square of each level, and the next of the last one (authors' ssd_pascal.py and ssd_coco.py:
-# whole percents of the input, steps rounded down; reference: section 2.4).
+# Sides in pixels of the smaller square of each level, and the next of the last one (authors' ssd_pascal.py and
+# ssd_coco.py: whole percents of the input, steps rounded down; reference: section 2.4).
 PUBLISHED_SIZES: dict[tuple[str, int], tuple[float, ...]] = {
     ("voc", 300): (30, 60, 111, 162, 213, 264, 315),
     ("coco", 300): (21, 45, 99, 153, 207, 261, 315),
@@ -33,14 +34,16 @@ _LARGE = 400  # pixels: from here on the fractions of the 512 models
 def box_sizes(choice: str | Sequence[float], image_size: tuple[int, int], levels: int) -> tuple[float, ...]:
     """Sides in pixels, one for each level and one more: the authors' table where there is one, else equation 4.
 
-    `choice`: "voc", "coco", or the levels + 1 sides themselves. On an image that is not square, scales are shares of its
-    shorter side, so that squares stay squares.
+    `choice`: "voc", "coco", or the levels + 1 sides themselves. On an image that is not square, scales are shares of
+    its shorter side, so that squares stay squares.
     """
     side = min(image_size)
     if not isinstance(choice, str):
         sizes = tuple(float(size) for size in choice)
-        if len(sizes) != levels + 1 or any(a >= b for a, b in zip(sizes, sizes[1:], strict=False)) or sizes[0] <= 0:
-            raise UserError(f"box_sizes must be {levels + 1} growing sides in pixels for {levels} maps, got {list(sizes)}")
+        if len(sizes) != levels + 1 or any(a >= b for a, b in pairwise(sizes)) or sizes[0] <= 0:
+            raise UserError(
+                f"box_sizes must be {levels + 1} growing sides in pixels for {levels} maps, got {list(sizes)}"
+            )
         return sizes
     if choice not in ("voc", "coco"):
         raise UserError(f"box_sizes must be 'voc', 'coco' or a list of sides in pixels, got {choice!r}")
@@ -53,18 +56,14 @@ def box_sizes(choice: str | Sequence[float], image_size: tuple[int, int], levels
     return tuple(share * side for share in (first, *linear_scales(levels - 1, smallest, largest)))
 
 
-def level_groups(
-    sizes: Sequence[float], ratios: Sequence[float] = (2.0, 3.0)
-) -> tuple[tuple[BoxGroup, ...], ...]:
+def level_groups(sizes: Sequence[float], ratios: Sequence[float] = (2.0, 3.0)) -> tuple[tuple[BoxGroup, ...], ...]:
     """One group per level: every ratio on the middle levels, at most the first ratio on the first and the last two.
 
     Paper section 3.1: conv4_3, conv10_2 and conv11_2 have no boxes of ratio 3 and 1/3.
     """
     levels = len(sizes) - 1
     few = {0, levels - 2, levels - 1} if levels > 3 else {0}
-    return tuple(
-        (BoxGroup(sizes[k], sizes[k + 1], tuple(ratios[:1] if k in few else ratios)),) for k in range(levels)
-    )
+    return tuple((BoxGroup(sizes[k], sizes[k + 1], tuple(ratios[:1] if k in few else ratios)),) for k in range(levels))
 
 
 def without_levels(
@@ -72,9 +71,9 @@ def without_levels(
 ) -> tuple[tuple[BoxGroup, ...], ...]:
     """Groups for the levels that are kept, so tiled that the number of boxes stays about the same (paper Table 3).
 
-    For the settings of Table 3 (six maps; the last ones removed, or all but the second) the tiling gives the paper's number
-    of boxes: 8,764, 8,942, 9,864, 9,025 and 8,664 at 300 pixels. For any other choice the boxes of a removed level are
-    stacked on the nearest finer level that is kept, else on the nearest coarser one.
+    For the settings of Table 3 (six maps; the last ones removed, or all but the second) the tiling gives the paper's
+    number of boxes: 8,764, 8,942, 9,864, 9,025 and 8,664 at 300 pixels. For any other choice the boxes of a removed
+    level are stacked on the nearest finer level that is kept, else on the nearest coarser one.
     """
     levels = len(groups)
     if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= levels:

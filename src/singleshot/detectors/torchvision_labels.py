@@ -34,7 +34,8 @@ class TorchvisionLabels(nn.Module):
         labels = target["labels"]
         if bool(((labels < 1) | (labels > self.detector.num_classes)).any()):
             raise UserError(
-                f"target {index}: labels must be 1..{self.detector.num_classes} (0 is background), got {labels.tolist()}"
+                f"target {index}: labels must be 1..{self.detector.num_classes} (0 is background), "
+                f"got {labels.tolist()}"
             )
         return {**target, "labels": labels - 1}
 

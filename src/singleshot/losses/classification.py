@@ -1,7 +1,7 @@
 """Which class an anchor shows.
 
-A classification loss owns its link: the number of logits, what they mean as probabilities, and the initial bias of the layer
-that gives them. Called with predictions and matches it returns a sum; the criterion divides.
+A classification loss owns its link: the number of logits, what they mean as probabilities, and the initial bias of the
+layer that gives them. Called with predictions and matches it returns a sum; the criterion divides.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ class ClassificationLoss(Protocol):
 
 @dataclass(frozen=True)
 class SoftmaxLoss:
-    """Cross-entropy over the classes and a background, with hard negative mining (SSD paper, equation 3 and section 2.2).
+    """Cross-entropy over the classes and a background, with hard negative mining (SSD paper, equation 3 and section
+    2.2).
 
-    The last logit is the background. In each image the negatives are ranked by their loss as background, and at most `ratio`
-    times the image's positives are taken, so an image without positives has no negatives either (authors' MineHardExamples).
+    The last logit is the background. In each image the negatives are ranked by their loss as background, and at most
+    `ratio` times the image's positives are taken, so an image without positives has no negatives either (authors'
+    MineHardExamples).
     """
 
     ratio: float = 3.0
@@ -61,7 +63,7 @@ class SoftmaxLoss:
 
 
 def hardest(loss: Tensor, eligible: Tensor, number: Tensor) -> Tensor:
-    """The `number` [B] eligible anchors of each image with the highest loss [B, A] -> [B, A] bool; fewer where fewer exist."""
+    """The `number` [B] eligible anchors of each image with the highest loss [B, A] -> [B, A] bool, or all there are."""
     ranked = loss.detach().masked_fill(~eligible, -torch.inf)
     order = ranked.argsort(1, descending=True)
     rank = torch.empty_like(order)

@@ -19,9 +19,9 @@ LossTerm = Callable[[Predictions, Matched], Tensor]
 class Criterion:
     """Matches once, sums each term, and divides by the number of positives.
 
-    The positives are summed over the images of all ranks, and the loss is multiplied by the number of ranks: averaging of
-    gradients over N ranks then equals one rank with N times the batch. Without any positive every term is exactly 0, with
-    finite gradients (authors' multibox loss gives 0 as well).
+    The positives are summed over the images of all ranks, and the loss is multiplied by the number of ranks: averaging
+    of gradients over N ranks then equals one rank with N times the batch. Without any positive every term is exactly 0,
+    with finite gradients (authors' multibox loss gives 0 as well).
     """
 
     matcher: IoUMatcher

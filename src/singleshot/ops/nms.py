@@ -14,12 +14,13 @@ _BLOCK = 1 << 24  # elements of the [rows, N, N] overlap matrix that are held at
 def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
     """Survivors of greedy NMS among boxes that are sorted by score, best first.
 
-    `boxes` [R, N, 4], `valid` [R, N] bool -> [R, N] bool. Each row R (an image, or one class of one image) stands alone.
-    A box is suppressed by a better survivor when their IoU is greater than the threshold (IoU equal to it survives), as in
-    the authors' code (reference: Caffe's ApplyNMSFast).
+    `boxes` [R, N, 4], `valid` [R, N] bool -> [R, N] bool. Each row R (an image, or one class of one image) stands
+    alone. A box is suppressed by a better survivor when their IoU is greater than the threshold (IoU equal to it
+    survives), as in the authors' code (reference: Caffe's ApplyNMSFast).
 
-    The greedy result is the fixed point of `alive = valid and not any(rival and alive)`: after n rounds at least the first n
-    boxes are final, and the rounds stop when nothing changes, so the result is exact; typically 3-6 rounds are enough.
+    The greedy result is the fixed point of `alive = valid and not any(rival and alive)`: after n rounds at least the
+    first n boxes are final, and the rounds stop when nothing changes, so the result is exact; typically 3-6 rounds are
+    enough.
     """
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return _fixed_point_traced(_rivals(boxes, iou_threshold), valid)

@@ -59,6 +59,22 @@ class RunFolder:
                 f"the run folder {error.filename} cannot be made: {error.strerror}; choose another with --out"
             ) from None
 
+    @staticmethod
+    def must_be_new(path: str | Path) -> None:
+        """Refuse a folder that has something in it: a run is never overwritten."""
+        path = Path(path)
+        try:
+            taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        except OSError as error:
+            raise UserError(f"the run folder {path} cannot be read: {error.strerror}; choose another --out") from None
+        if taken and not path.is_dir():
+            raise UserError(f"{path}: this is a file; expected a new run folder")
+        if taken:
+            raise UserError(
+                f"{path}: the run folder exists already, and runs are never overwritten; "
+                f"choose another --out, or go on with it: --resume {path}"
+            )
+
     @classmethod
     def existing(cls, path: str | Path) -> RunFolder:
         """A folder that a run has left, to go on with."""
@@ -120,11 +136,5 @@ def _create(path: Path) -> Path:
     try:
         path.mkdir()
     except FileExistsError:
-        if not path.is_dir():
-            raise UserError(f"{path}: this is a file; expected a new run folder") from None
-        if any(path.iterdir()):
-            raise UserError(
-                f"{path}: the run folder exists already, and runs are never overwritten; "
-                f"choose another --out, or go on with it: --resume {path}"
-            ) from None
+        RunFolder.must_be_new(path)
     return path

@@ -27,7 +27,7 @@ from singleshot.training.optimizer import create_optimizer, keep_norm_statistics
 from singleshot.training.parallel import Ranks, start_ranks
 from singleshot.training.plain import to_plain
 from singleshot.training.progress import Display, Speedometer
-from singleshot.training.recipe import Recipe, from_yaml, override, to_yaml
+from singleshot.training.recipe import Recipe, check_values, from_yaml, override, to_yaml
 from singleshot.training.resume import check_changes, resolved_as
 from singleshot.training.schedule import rate_factor, scaled_rate, total_steps
 from singleshot.training.state import Progress, SavedState, pack_state, random_state, set_random_state
@@ -88,7 +88,10 @@ def train(
         recipe = replace(recipe, start_from=str(from_checkpoint))
     if device is not None:
         recipe = replace(recipe, compute=replace(recipe.compute, device=device))
+    check_values(recipe)
     tracking.require(recipe.log.trackers)
+    if saved is None and out is not None:
+        RunFolder.must_be_new(out)  # before anybody waits for the check of the data
 
     with start_ranks(recipe.compute.device) as ranks:
         if saved is None:

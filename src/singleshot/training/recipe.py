@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from singleshot.errors import UserError
 from singleshot.training.plain import from_plain, load_yaml, merge, to_plain, to_yaml_text
 
 
@@ -146,6 +147,39 @@ class Recipe:
     validation: Validation = Validation()
     compute: Compute = Compute()
     log: Log = Log()
+
+
+METRICS = (
+    *(
+        f"coco.{name}"
+        for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+    ),
+    "voc07.mAP",
+    "voc10.mAP",
+)
+"""What "best" may mean: the numbers of `singleshot evaluate`, by group and name."""
+
+
+def check_values(recipe: Recipe) -> None:
+    """Refuse values that no run can have, before anything is opened.
+
+    Raises:
+        UserError: naming the field, what it is and what it may be.
+    """
+    decay = recipe.ema.decay
+    rules = (
+        ("batch_size", recipe.batch_size, recipe.batch_size >= 1, "1 or more"),
+        ("seed", recipe.seed, recipe.seed >= 0, "0 or more"),
+        ("optimizer.lr", recipe.optimizer.lr, recipe.optimizer.lr >= 0, "0 or more"),
+        ("optimizer.accumulate", recipe.optimizer.accumulate, recipe.optimizer.accumulate >= 1, "1 or more"),
+        ("ema.decay", decay, decay is None or 0 < decay < 1, "a number between 0 and 1, or null"),
+        ("log.every", recipe.log.every, recipe.log.every >= 1, "1 or more"),
+        ("validation.every", recipe.validation.every, recipe.validation.every > 0, "more than 0"),
+        ("validation.metric", recipe.validation.metric, recipe.validation.metric in METRICS, ", ".join(METRICS)),
+    )
+    for name, value, right, expected in rules:
+        if not right:
+            raise UserError(f"{name} is {value}; expected {expected}")
 
 
 def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:

@@ -38,9 +38,9 @@ def save(
 ) -> None:
     """Write a detector to a file that `load` rebuilds it from; the file appears whole or not at all.
 
-    `recipe` and `metrics` travel in the metadata. With `half` the weights of convolutions are stored in 16 bits (half the
-    size; outputs change in the third digit). Raises `UserError` for a detector without a known builder, or with an argument
-    that cannot be stored.
+    `recipe` and `metrics` travel in the metadata. With `half` the weights of convolutions are stored in 16 bits (half
+    the size; outputs change in the third digit). Raises `UserError` for a detector without a known builder, or with an
+    argument that cannot be stored.
     """
     if detector.builder is None:
         raise UserError(
@@ -78,8 +78,8 @@ def load(
 ) -> Detector:
     """Rebuild a detector from its file alone, in eval mode.
 
-    `builder`: the function to build with, for a detector of your own (`singleshot.detectors.find_builder` finds one by its
-    dotted path). Raises `UserError` for a file that is missing, broken, a pickle, or made by something unknown.
+    `builder`: the function to build with, for a detector of your own (`singleshot.detectors.find_builder` finds one by
+    its dotted path). Raises `UserError` for a file that is missing, broken, a pickle, or made by something unknown.
     """
     path = Path(path)
     metadata = read_metadata(path)
@@ -130,8 +130,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     with _open(path) as file:
         text = file.metadata() or {}
     if text.get("format") != FORMAT or not text.keys() >= set(_FIELDS):
+        lacking = ", ".join(sorted({"format", *_FIELDS} - text.keys())) or "the right format"
         raise UserError(
-            f"{path}: holds weights but no detector (its metadata lacks {', '.join(sorted(set(_FIELDS) - text.keys())) or 'format'}); "
+            f"{path}: holds weights but no detector (its metadata lacks {lacking}); "
             "expected a file written by singleshot. Weights of a backbone go to backbone_weights"
         )
     try:

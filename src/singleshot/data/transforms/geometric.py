@@ -159,7 +159,8 @@ class ScaleJitter:
 def scale_boxes(boxes: NDArray[np.float32], before: tuple[int, int], after: tuple[int, int]) -> NDArray[np.float32]:
     """Boxes [N, 4] of an image of size `before` (height, width), stretched to size `after`."""
     y, x = after[0] / before[0], after[1] / before[1]
-    return boxes * np.array([x, y, x, y], np.float32)
+    # In float64, so that a box at the edge of the image ends at the edge and not one rounding beyond.
+    return (boxes * np.array([x, y, x, y], np.float64)).astype(np.float32)
 
 
 def take_window(image: Image, rect: Rect, size: tuple[int, int], interpolation: int, mean: Mean) -> Image:

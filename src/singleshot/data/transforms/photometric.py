@@ -35,7 +35,8 @@ class Distortion:
     def apply(self, image: Image) -> Image:
         """The distorted copy of an RGB image [H, W, 3] (the image itself when no step was drawn).
 
-        A pure function of each pixel, so that a crop of the result is the result of the crop.
+        A function of each pixel, so that a crop of the result is the result of the crop (up to rounding: OpenCV's
+        vectorised conversions and their scalar ends may differ by one).
         """
         if not self.contrast_last:
             image = _apply_levels(image, (self._brightness(), self._contrast()))

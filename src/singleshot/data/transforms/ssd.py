@@ -26,8 +26,8 @@ class SSDAugmentation:
 
     The random numbers, and with them the boxes, are those of the same steps applied one by one (`exact`). The pixels
     are computed in another order: the window of the source that expansion and crop leave is found first, only that
-    window is distorted (distortion is a function of each pixel) and stretched onto the output. See `take_window` for
-    how near the pixels are.
+    window is distorted (distortion is a function of each pixel) and stretched onto the output. The pixels are the same
+    up to rounding, but for what `take_window` says.
     """
 
     resize: Resize

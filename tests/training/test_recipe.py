@@ -1,0 +1,121 @@
+"""Recipes as plain data: overrides, YAML, and what is said about mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from singleshot.errors import UserError
+from singleshot.training import from_yaml, override, to_yaml
+from singleshot.training.recipe import Published, Recipe, Schedule
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    [
+        ("optimizer.lr", "1e-2", 0.01),
+        ("optimizer.lr", "2", 2.0),
+        ("schedule.steps", "120000", 120000),
+        ("schedule.steps", "null", None),
+        ("schedule.milestones", "[80, 100]", (80, 100)),
+        ("schedule.milestones", "80,100", (80, 100)),
+        ("augmentation.crop", "false", False),
+        ("data.workers", "none", None),
+        ("data.val_split", "none", None),
+        ("data.split", "2007", "2007"),
+        ("log.trackers", "tensorboard", ("tensorboard",)),
+        ("compute.precision", "bf16", "bf16"),
+        ("batch_size", "8", 8),
+    ],
+)
+def test_override(key: str, text: str, expected: Any) -> None:
+    value: Any = override(Recipe(), {key: text})
+    for part in key.split("."):
+        value = getattr(value, part)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+def test_override_arguments() -> None:
+    recipe = override(Recipe(arguments={"backbone": "vgg16"}), {"arguments.image_size": "[300, 400]"})
+    recipe = override(recipe, {"arguments.classification": "{type: SoftmaxLoss, ratio: 3}"})
+    assert recipe.arguments == {
+        "backbone": "vgg16",
+        "image_size": [300, 400],
+        "classification": {"type": "SoftmaxLoss", "ratio": 3},
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("optimizer.learning_rate", "1", "unknown key 'optimizer.learning_rate'"),
+        ("optimiser.lr", "1", "did you mean optimizer"),
+        ("optimizer.lr", "fast", "optimizer.lr: expected a number, got 'fast'"),
+        ("optimizer.lr", "true", "expected a number, got True"),
+        ("batch_size", "2.5", "batch_size: expected a whole number, got 2.5"),
+        ("augmentation.crop", "1", "expected true or false, got 1"),
+        ("optimizer.name", "lion", "expected one of sgd, adam, adamw, got 'lion'"),
+        ("optimizer", "sgd", "expected a mapping of name, lr"),
+        ("batch_size.x", "1", "batch_size has no parts"),
+        ("log.trackers", "[aim]", r"log.trackers\[0\]: expected one of tensorboard"),
+        ("arguments", "3", "arguments: expected a mapping"),
+        ("arguments.size", "[1", "this is no YAML"),
+    ],
+)
+def test_mistakes(key: str, value: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        override(Recipe(), {key: value})
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    recipe = override(
+        Recipe(
+            expected=(Published("VOC07", 77.2, "SSD: a paper"),),
+            arguments={"image_size": [300, 300], "classification": {"type": "SoftmaxLoss"}, "pixels": "caffe_bgr"},
+            schedule=Schedule(steps=10, milestones=(5, 8)),
+        ),
+        {"optimizer.lr": 1e-5, "ema.decay": 0.999, "data.path": "/data/a: b", "log.trackers": ["tensorboard"]},
+    )
+    path = tmp_path / "recipe.yaml"
+    path.write_text(to_yaml(recipe))
+    assert from_yaml(path) == recipe
+    assert to_yaml(from_yaml(path)) == to_yaml(recipe)
+
+
+def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("optimizer:\n  lr: 1e-4\narguments: {backbone: resnet50}\n")
+    base = override(Recipe(), {"optimizer.momentum": 0.8, "arguments.image_size": 320})
+    recipe = from_yaml(path, base=base)
+    assert (recipe.optimizer.lr, recipe.optimizer.momentum) == (1e-4, 0.8)
+    assert recipe.arguments == {"image_size": 320, "backbone": "resnet50"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optimizer: {lr: 1\n", "mine.yaml, line 2: this is no YAML"),
+        ("- a\n- b\n", "expected a mapping of recipe fields"),
+        ("", "expected a mapping of recipe fields"),
+        ("batch: 3\n", "mine.yaml: unknown key 'batch'; did you mean batch_size"),
+        ("optimizer: {lr: fast}\n", "mine.yaml: optimizer.lr: expected a number"),
+        ("seed: 1\nseed: 2\n", "line 2.*'seed' stands there twice"),
+        ("seed: !!python/object/apply:os.system [ls]\n", "this is no YAML"),
+    ],
+)
+def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        from_yaml(path)
+
+
+def test_no_text_and_no_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe\x00rubbish")
+    with pytest.raises(UserError, match="no text file"):
+        from_yaml(tmp_path / "mine.yaml")
+    with pytest.raises(UserError, match="cannot be read"):
+        from_yaml(tmp_path / "none.yaml")
