@@ -43,8 +43,12 @@ def _settings(dataset: str, seed: int, *more: str) -> Run:
     return Run(f"{dataset}-{seed}", dataset, (*shared, *more, f"--seed {seed}"))
 
 
-BCCD = ("--arguments.image_size [288,384]", "--epochs 90")
-CHESS = ("--arguments.image_size 384", "--epochs 90")
+# Chosen on a part of the training images (bccd: 160 to train on, 45 to choose by, 16 epochs: AP 0.529 against 0.496 with
+# the authors' scales of crop and expansion): both sets were taken with one camera at one distance.
+GENTLE = ("--augmentation.crop_scale 0.5", "--augmentation.expand_maximum 2")
+CHEAP = ("--arguments.frozen_stages 2", "--compute.channels_last true")
+BCCD = ("--arguments.image_size [288,384]", *CHEAP, *GENTLE, "--augmentation.vertical_flip true", "--epochs 100")
+CHESS = ("--arguments.image_size 352", *CHEAP, *GENTLE, "--epochs 100")
 RUNS = (_settings("bccd", 0, *BCCD), _settings("chess", 0, *CHESS))
 
 
@@ -91,3 +95,97 @@ def _said(*words: str) -> str:
 
 def _machine() -> str:
     return f"{os.cpu_count()} CPU cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+
+
+def _table() -> str:
+    """One row per recorded run."""
+    rows = ["| run | AP | AP50 | AP75 | VOC10 mAP | minutes | commit | date |", "|---|---|---|---|---|---|---|---|"]
+    for line in _lines():
+        coco, voc = line["metrics"]["coco"], line["metrics"]["voc10"]["mAP"]
+        numbers = " | ".join(f"{value:.3f}" for value in (coco["AP"], coco["AP50"], coco["AP75"], voc))
+        rows.append(f"| {line['name']} | {numbers} | {line['minutes']} | {line['commit']} | {line['date']} |")
+    return "\n".join(rows)
+
+
+CARD = """# {title}
+
+SSD on MobileNetV2, {size}, {classes} classes: {names}. Weights in 16 bits.
+
+| | |
+|---|---|
+| data | {data} |
+| licence of the data | {licence} |
+| backbone began from | MobileNetV2 trained on ImageNet-1k (google-coral/test_data, Apache-2.0) |
+| licence of these weights | Apache-2.0 |
+| trained | {date}, {minutes} minutes on {machine}, commit {commit} |
+| command | `{command}` |
+| split `val`, measured by `singleshot evaluate` on this file | COCO AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} |
+
+What it has not seen, it does not know: other microscopes, boards, cameras and light need data of their own.
+"""
+ABOUT = {
+    "bccd": (
+        "Blood cells",
+        "BCCD: stained blood smears, 640x480; 205 training and 87 validation images (Shenggan/BCCD_Dataset)",
+        "MIT",
+    ),
+    "chess": (
+        "Chess pieces",
+        "Chess Pieces: one board from one camera, 416x416; 202 training and 58 validation images (Roboflow)",
+        "public domain",
+    ),
+}
+
+
+def _zoo(data: Path, runs: Path, target: Path) -> None:
+    import singleshot as ss
+
+    for line in _lines():
+        dataset, seed = line["name"].rsplit("-", 1)
+        if seed != "0":
+            continue
+        path = target / f"{dataset}.safetensors"
+        ss.save(ss.load(runs / line["name"] / "last.safetensors"), path, half=True)
+        command = f"singleshot evaluate {path} $DATA/{dataset} --format voc --split val --json"
+        measured = subprocess.run(_words(command, data), check=True, stdout=subprocess.PIPE, text=True)
+        metrics = json.loads(measured.stdout)
+        detector = ss.load(path)
+        ss.save(detector, path, half=True, metrics=metrics)
+        title, source, licence = ABOUT[dataset]
+        card = CARD.format(
+            title=title,
+            size="x".join(str(side) for side in detector.image_size) + " pixels (height x width)",
+            classes=detector.num_classes,
+            names=", ".join(detector.class_names),
+            data=source,
+            licence=licence,
+            **{key: line[key] for key in ("date", "minutes", "machine", "commit", "command")},
+            **metrics["coco"],
+        )
+        (target / f"{dataset}.md").write_text(card)
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {metrics['coco']}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "table", "zoo"])
+    parser.add_argument("data", nargs="?", type=Path)
+    parser.add_argument("--only", nargs="*", help="names of runs")
+    parser.add_argument("--runs", type=Path, default=Path("runs/small_sets"))
+    parser.add_argument("--zoo", type=Path, default=Path("zoo"))
+    options = parser.parse_args()
+    if options.what == "table":
+        print(_table())
+        return
+    if options.data is None:
+        parser.error("DATA is needed: the folder that holds bccd, chess and weights")
+    if options.what == "zoo":
+        _zoo(options.data, options.runs, options.zoo)
+        return
+    for run in RUNS:
+        if (options.only is None or run.name in options.only) and not _finished(run):
+            _train(run, options.data, options.runs)
+
+
+if __name__ == "__main__":
+    main()
