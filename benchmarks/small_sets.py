@@ -4,9 +4,10 @@
     python benchmarks/small_sets.py table          # the Markdown table of docs/results.md, from the recorded lines
     python benchmarks/small_sets.py zoo RUNS       # the recorded runs' weights, in 16 bits, with model cards
 
-DATA holds the folders `bccd`, `chess` and `weights`. Runs are made one after the other; one that is finished is skipped and
-one that was stopped is resumed, so the script may be started again at any time. A finished run leaves one line in
-`benchmarks/results/small_sets.jsonl`. Measured are the last (averaged) weights, on the split `val`, by `singleshot evaluate`.
+DATA holds the folders `bccd`, `chess` and `weights`. Runs are made one after the other; one that is finished is skipped
+and one that was stopped is resumed, so the script may be started again at any time. A finished run leaves one line in
+`benchmarks/results/small_sets.jsonl`. Measured are the last (averaged) weights, on the split `val`, by `singleshot
+evaluate`.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def _settings(dataset: str, seed: int, *more: str) -> Run:
     return Run(f"{dataset}-{seed}", dataset, (*shared, *more, f"--seed {seed}"))
 
 
-# Chosen on a part of the training images (bccd: 160 to train on, 45 to choose by, 16 epochs: AP 0.529 against 0.496 with
-# the authors' scales of crop and expansion): both sets were taken with one camera at one distance.
+# Chosen on a part of the training images (bccd: 160 to train on, 45 to choose by, 16 epochs: AP 0.529 against 0.496
+# with the authors' scales of crop and expansion): both sets were taken with one camera at one distance.
 GENTLE = ("--augmentation.crop_scale 0.5", "--augmentation.expand_maximum 2")
 CHEAP = ("--arguments.frozen_stages 2", "--compute.channels_last true")
 BCCD = ("--arguments.image_size [288,384]", *CHEAP, *GENTLE, "--augmentation.vertical_flip true", "--epochs 100")

@@ -80,7 +80,7 @@ class _Overlaps:
 
     def rows(self, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """The objects `index` [B, n] in parts [B, few], each with its IoU with all anchors [B, few, A]."""
-        for part in index.split(self.step, 1):
+        for part in torch.split(index, self.step, dim=1):
             yield part, pairwise_iou(self.boxes.gather(1, part[..., None].expand(-1, -1, 4)), self.anchors)
 
     def best_pairs(self) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:

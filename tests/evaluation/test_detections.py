@@ -271,7 +271,7 @@ def test_a_broken_write_leaves_the_old_file_and_no_other(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "replace", full)
+    monkeypatch.setattr("singleshot.files.os.replace", full)
     with pytest.raises(UserError, match=r"detections.json: cannot be written \(No space left on device\)"):
         save_detections(tmp_path, dataset, found)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

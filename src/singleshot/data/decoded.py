@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image
 
 from singleshot.data.images import read_image
 from singleshot.errors import UserError
+from singleshot.files import write_atomically
 
 Size = tuple[int, int]  # (height, width)
 Entry = tuple[int, int, int, int]  # time of change in ns, bytes, height, width
@@ -108,13 +108,4 @@ def _entry(changed: int, length: int, height: int, width: int) -> Entry:
 def _save(path: Path, images: dict[str, Entry]) -> None:
     content = {"version": _VERSION, "pillow": PIL.__version__, "images": images}
     with contextlib.suppress(OSError, UnicodeEncodeError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file)
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        write_atomically(path, json.dumps(content).encode())

@@ -233,7 +233,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _start_worker(_: int) -> None:
-    # The stream has no end of an epoch, so workers live as long as the iteration. One worker is one thread. Ctrl-C reaches the whole process group: it is for the main process to handle.
+    # One worker is one thread. Ctrl-C reaches the whole process group: it is for the main process to handle.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

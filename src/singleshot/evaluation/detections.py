@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from singleshot.data.dataset import Dataset, Floats
 from singleshot.errors import UserError
+from singleshot.files import write_atomically
 
 RESULTS_NAME = "detections.json"
 VOC_PREFIX = "comp4_det_test_"
@@ -99,11 +99,11 @@ def save_detections(folder: str | Path, dataset: Dataset, detections: Sequence[I
     try:
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / RESULTS_NAME
-        _write(target, _results_lines(dataset, detections))
+        write_atomically(target, "".join(_results_lines(dataset, detections)).encode())
         written = [target]
         for name, lines in zip(dataset.class_names, _voc_lines(dataset, detections), strict=True):
             target = folder / f"{VOC_PREFIX}{_file_form(name)}.txt"
-            _write(target, lines)
+            write_atomically(target, "".join(lines).encode())
             written.append(target)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror}); choose another folder") from None
@@ -326,15 +326,3 @@ def _is_finite(value: Any) -> bool:
 
 def _kind(value: Any) -> str:
     return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(type(value), repr(value))
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    """Write a file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(lines)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -31,8 +31,8 @@ def aligned_iou(first: Tensor, second: Tensor) -> Tensor:
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     """IoU of every pair: [..., N, 4] x [..., M, 4] -> [..., N, M].
 
-    The four coordinates are taken apart into rows of their own first, and the arithmetic is done in place: on a large [N, M]
-    that is several times faster than arithmetic on [N, M, 2].
+    The four coordinates are taken apart into rows of their own first, and the arithmetic is done in place: on a large
+    [N, M] that is several times faster than arithmetic on [N, M, 2].
     """
     ax1, ay1, ax2, ay2 = first.movedim(-1, 0).contiguous()[..., :, None].unbind(0)
     bx1, by1, bx2, by2 = second.movedim(-1, 0).contiguous()[..., None, :].unbind(0)
