@@ -13,6 +13,7 @@ evaluate`.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -49,7 +50,7 @@ def _settings(dataset: str, seed: int, *more: str) -> Run:
 GENTLE = ("--augmentation.crop_scale 0.5", "--augmentation.expand_maximum 2")
 CHEAP = ("--arguments.frozen_stages 2", "--compute.channels_last true")
 BCCD = ("--arguments.image_size [288,384]", *CHEAP, *GENTLE, "--augmentation.vertical_flip true", "--epochs 100")
-CHESS = ("--arguments.image_size 352", *CHEAP, *GENTLE, "--epochs 100")
+CHESS = ("--arguments.image_size 352", *CHEAP, *GENTLE, "--epochs 60")
 RUNS = (_settings("bccd", 0, *BCCD), _settings("chess", 0, *CHESS))
 
 
@@ -81,13 +82,19 @@ def _train(run: Run, data: Path, runs: Path) -> None:
         "commit": _said("git", "rev-parse", "--short", "HEAD"),
         "date": date.today().isoformat(),
         "machine": _machine(),
-        "minutes": round(sum(entry.get("seconds", 0.0) for entry in log) / 60, 1),
+        "minutes": _minutes(log),
         "metrics": json.loads(measured.stdout),
-        "curve": [entry for entry in log if "metrics" in entry or "validation" in entry],
+        "curve": [[entry["epoch"], entry["metrics"]["coco"]["AP"]] for entry in log if entry["kind"] == "validation"],
     }
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def _minutes(log: list[dict[str, Any]]) -> float:
+    """Time that the run took, validation included; where it was stopped and resumed the gap does not count."""
+    times = [entry["time"] for entry in log if "time" in entry]
+    return round(sum(min(after - before, 600) for before, after in itertools.pairwise(times)) / 60, 1)
 
 
 def _said(*words: str) -> str:

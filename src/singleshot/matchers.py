@@ -12,8 +12,8 @@ from singleshot.ops.boxes import coverage, pairwise_iou
 from singleshot.structures import Anchors, Matched, Targets
 
 _LEAST_OVERLAP = 1e-6  # authors' MatchBBox: a pair without overlap is never matched
-# Elements of the overlap matrix [B, chunk of G, A] that are made at once: what stays in a processor's cache, and what keeps
-# a GPU busy without filling its memory.
+# Elements of the overlap matrix [B, chunk of G, A] that are made at once: what stays in a processor's cache, and what
+# keeps a GPU busy without filling its memory.
 _CHUNK = {"cpu": 1 << 17}
 _CHUNK_ELSEWHERE = 1 << 25
 
@@ -22,16 +22,16 @@ _CHUNK_ELSEWHERE = 1 << 25
 class IoUMatcher:
     """SSD's matching (paper section 2.2, authors' MatchBBox), for a whole batch at once.
 
-    1. If `bipartite`, greedily the globally best pair of an object and a free anchor, then the next best, until every object
-       has an anchor of its own; overlap must exceed 1e-6; ties go to the lower anchor index, then the lower object. Of two
-       objects that share a best anchor the one with less overlap so takes its next best.
+    1. If `bipartite`, greedily the globally best pair of an object and a free anchor, then the next best, until every
+       object has an anchor of its own; overlap must exceed 1e-6; ties go to the lower anchor index, then the lower
+       object. Of two objects that share a best anchor the one with less overlap so takes its next best.
     2. Every other anchor takes the object that it overlaps most when their IoU is at least `positive`.
     An unmatched anchor is a negative when its best IoU is below `negative`; in between it is not counted.
 
-    With `ignore_crowd`, an anchor that lies at least half inside a crowd region is neither positive nor negative; without it
-    crowd regions are nothing at all. Memory stays bounded whatever the number of objects: the overlaps [B, G, A] are made in
-    chunks of G and never kept. Runs under no_grad and outside of compiled graphs; tests once per round whether an object is
-    still without an anchor.
+    With `ignore_crowd`, an anchor that lies at least half inside a crowd region is neither positive nor negative;
+    without it crowd regions are nothing at all. Memory stays bounded whatever the number of objects: the overlaps [B,
+    G, A] are made in chunks of G and never kept. Runs under no_grad and outside of compiled graphs; tests once per
+    round whether an object is still without an anchor.
     """
 
     positive: float = 0.5
@@ -106,9 +106,9 @@ class _Overlaps:
         return best, owner, (torch.cat(values, 1), torch.cat(favourites, 1))
 
     def best_winning(self, index: Tensor, held: Tensor, holder: Tensor) -> tuple[Tensor, Tensor]:
-        """Each object's best IoU with an anchor that prefers it to its holder, and that anchor: [B, n] twice; -1 if none.
+        """Each object's best IoU with an anchor that prefers it to its holder (else -1), and that anchor: [B, n] twice.
 
-        `held` [B, A] is what each anchor has now, `holder` [B, A] the object that it has it from.
+        `held` [B, A] is the IoU that each anchor has now, `holder` [B, A] the object that it has it from.
         """
         values, anchors = [], []
         for part, iou in self.rows(index):
@@ -122,11 +122,11 @@ class _Overlaps:
 def _greedy(overlaps: _Overlaps, objects: Tensor, first: tuple[Tensor, Tensor]) -> Tensor:
     """Greedy bipartite matching -> the object that each anchor must find, -1 for none: [B, A].
 
-    Done as deferred acceptance: every object without an anchor asks the best one that prefers it to its present holder, and
-    an anchor takes the best that asks. Objects and anchors rank pairs by one order (IoU, then anchor, then object), so there
-    is exactly one stable matching, and it is the greedy one: the globally best pair is in it, then the best of the rest, and
-    so on. A few rounds are enough, and only objects that wait take part in a round. `first` is what the objects ask in the
-    first: their best IoU and its anchor.
+    Done as deferred acceptance: every object without an anchor asks the best one that prefers it to its present holder,
+    and an anchor takes the best that asks. Objects and anchors rank pairs by one order (IoU, then anchor, then object),
+    so there is exactly one stable matching, and it is the greedy one: the globally best pair is in it, then the best of
+    the rest, and so on. A few rounds are enough, and only objects that wait take part in a round. `first` is what the
+    objects ask in the first: their best IoU and its anchor.
     """
     (batch, count), num_anchors = objects.shape, overlaps.anchors.shape[1]
     # One column more than there are anchors takes what is meant for none; it is never read.

@@ -268,8 +268,8 @@ def test_a_window_is_the_cut_of_a_canvas(interpolation: int) -> None:
 # --- everything together
 
 
-def fast(size: tuple[int, int] = (48, 64)) -> SSDAugmentation:
-    last = ssd_augmentation(size, mean=MEAN).transforms[-1]
+def fast(size: tuple[int, int] = (48, 64), mean: tuple[float, float, float] = MEAN) -> SSDAugmentation:
+    last = ssd_augmentation(size, mean=mean).transforms[-1]
     assert isinstance(last, SSDAugmentation)
     return last
 
@@ -277,7 +277,7 @@ def fast(size: tuple[int, int] = (48, 64)) -> SSDAugmentation:
 def test_the_fast_path_gives_the_boxes_of_the_exact_one_and_nearly_its_pixels() -> None:
     sample = make([[10, 20, 30, 40], [0, 0, 79, 60], [50.5, 3.25, 75, 9]], crowd=[False, True, False])
     differences = []
-    for seed in range(200):
+    for seed in range(100):
         a = fast()(sample, np.random.default_rng(seed))
         b = fast().exact()(sample, np.random.default_rng(seed))
         assert np.array_equal(a.boxes, b.boxes)
@@ -289,13 +289,13 @@ def test_the_fast_path_gives_the_boxes_of_the_exact_one_and_nearly_its_pixels() 
     assert np.quantile(differences, 0.95) < 6
 
 
-def test_without_expansion_the_fast_path_gives_the_same_pixels() -> None:
+def test_without_expansion_and_distortion_the_fast_path_is_exact() -> None:
     sample = make([[10, 20, 30, 40]])
     for seed in range(50):
-        augmentation = replace(fast(), expand=None)
+        augmentation = replace(fast(), expand=None, photometric=None)
         a = augmentation(sample, np.random.default_rng(seed))
         b = augmentation.exact()(sample, np.random.default_rng(seed))
-        assert np.abs(a.image.astype(int) - b.image).max() <= 4  # rounding of the distortion
+        assert np.array_equal(a.image, b.image)
         assert np.array_equal(a.boxes, b.boxes)
 
 
@@ -312,17 +312,18 @@ def test_switches() -> None:
     assert turns(sample, np.random.default_rng(0)).boxes.tolist() == [[10, 20, 30, 40]]
 
 
+DARK = (20.0, 20.0, 20.0)
 EVERY: list[Transform] = [
     PhotometricDistortion(probability=1.0),
-    Expand(MEAN, probability=1.0),
+    Expand(DARK, probability=1.0),
     SamplerCrop(),
     Resize((40, 50), INTERPOLATIONS),
     Mirror(1.0),
     VerticalFlip(1.0),
     QuarterTurn(1.0),
-    ScaleJitter((40, 50), MEAN),
-    fast(),
-    Compose((QuarterTurn(), VerticalFlip(), fast())),
+    ScaleJitter((40, 50), DARK),
+    fast(mean=DARK),
+    Compose((QuarterTurn(), VerticalFlip(), fast(mean=DARK))),
 ]
 
 
@@ -359,17 +360,15 @@ class TestEveryTransform:
             assert out.image.size
 
     def test_boxes_stay_on_what_they_frame(self, transform: Transform) -> None:
-        image = np.zeros((240, 320, 3), np.uint8)
-        image[60:180, 80:240] = 255
-        sample = Sample(image, np.array([[80, 60, 240, 180]], np.float32), np.zeros(1, np.int64), np.zeros(1, np.bool_))
+        image = np.zeros((120, 160, 3), np.uint8)
+        image[30:90, 40:120] = 255
+        sample = Sample(image, np.array([[40, 30, 120, 90]], np.float32), np.zeros(1, np.int64), np.zeros(1, np.bool_))
         checked = 0
-        for seed in range(30):
+        for seed in range(15):
             out = transform(sample, np.random.default_rng(seed))
             if not len(out.boxes):
                 continue
-            # Background and mean are darker than half; distortion takes white to 112 at the darkest, grey stays grey.
-            bright = out.image.min(axis=2) >= (128 if out.image.max() > 200 else 105)
-            bright &= (out.image != np.array(MEAN, np.uint8)).any(axis=2)
+            bright = out.image.min(axis=2) >= 80  # distortion gives black at most 48, white at least 111
             rows, columns = np.flatnonzero(bright.mean(axis=1) > 0.02), np.flatnonzero(bright.mean(axis=0) > 0.02)
             seen = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
             assert np.abs(out.boxes[0] - seen).max() <= 1.6, (seed, out.boxes, seen)

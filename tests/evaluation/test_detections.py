@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from singleshot.errors import UserError
-from singleshot.evaluation import detections as module
 from singleshot.evaluation.detections import ImageDetections, read_detections, save_detections
 from singleshot.evaluation.metrics import evaluate
 

@@ -41,8 +41,10 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path, make_rec
     )
     path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        + [str(program), str(tmp_path / "recipe.yaml"), str(tmp_path / "two")],
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+            *map(str, (program, tmp_path / "recipe.yaml", tmp_path / "two")),
+        ],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

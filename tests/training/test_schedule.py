@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from singleshot.errors import UserError
@@ -28,7 +30,7 @@ def test_warmup_then_cosine() -> None:
     assert found[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert found[8] == pytest.approx(0.55)  # half way: (1 + 0.1) / 2
     assert found[12] == pytest.approx(0.1)
-    assert all(a > b for a, b in zip(found[4:], found[5:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(found[4:]))
 
 
 def test_no_warmup_and_a_run_shorter_than_it() -> None:

@@ -77,6 +77,7 @@ def ssd(
     if source_maps is not None:
         groups = ssd_boxes.without_levels(groups, source_maps, aspect_ratios)
         steps = None if steps is None else tuple(steps[k] for k in source_maps)
+        _drop_unused_scales(trunk, source_maps)
     maps = ExtraLevels(trunk, extras, outputs=source_maps)  # section 2.1
     anchors = DefaultBoxes(groups, steps=steps, clip=clip, boundary=boundary_boxes)  # section 2.2
     coder = DeltaCoder((0.1, 0.2))  # authors' script
@@ -103,6 +104,14 @@ def ssd(
         postprocess=PerClassPostprocess(coder, ClassScores(loss)),  # section 3.7
         classes=classes,
     )  # fmt: skip
+
+
+def _drop_unused_scales(trunk: backbones.Backbone, source_maps: Sequence[int]) -> None:
+    """A map that no head reads needs no L2 scale: a parameter without a gradient would stop distributed training."""
+    if isinstance(trunk, backbones.VGG16):
+        for k, name in enumerate(trunk.sources):
+            if k not in source_maps and name in trunk.scales:
+                del trunk.scales[name]
 
 
 def _variant(backbone: str, atrous: bool) -> str:

@@ -46,6 +46,7 @@ def contrast(first: Colour, second: Colour) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+@lru_cache(maxsize=512)
 def opposite(colour: Colour) -> Colour:
     """Black or white, whichever stands out more. The ratio is at least 4.58: the two ratios' product is always 21."""
     return max(BLACK, WHITE, key=lambda other: contrast(colour, other))

@@ -231,8 +231,9 @@ def _labels(classes: Sequence[str] | None, class_names: Sequence[str]) -> frozen
         raise UserError("no class was named; name at least one, or leave the option out for all of them")
     for name in wanted:
         if name not in class_names:
-            near = difflib.get_close_matches(str(name), class_names, n=1, cutoff=0.5)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            folded = {known.casefold(): known for known in class_names}
+            near = difflib.get_close_matches(str(name).casefold(), folded, n=1)
+            hint = f" (did you mean {folded[near[0]]!r}?)" if near else ""
             shown = ", ".join(class_names[:100]) + (", ..." if len(class_names) > 100 else "")
             raise UserError(f"the detector knows no class {name!r}{hint}; its classes are: {shown}")
     return frozenset(label for label, name in enumerate(class_names) if name in wanted)

@@ -25,6 +25,6 @@ RECIPES: tuple[Recipe, ...] = (
         schedule=Schedule(epochs=60, kind="cosine", warmup_steps=100, warmup_start=0.01, final_factor=0.01),
         ema=Ema(decay=0.998),
         validation=Validation(every=5.0, metric="coco.AP"),
-        compute=Compute(precision="auto"),
+        compute=Compute(precision="auto", channels_last=True),  # a quarter less time on a CPU
     ),
 )

@@ -102,15 +102,18 @@ def train(
         recipe = override(recipe, {"compute.precision": precision})
         notes = check_changes(before, recipe, folder) if saved is not None else []
         known = saved.progress.classes if saved is not None else source.class_names if source is not None else ()
-        found = setup.open_data(recipe, tuple(known))
+        with ranks.in_turn():  # the first process fills the cache of the check
+            found = setup.open_data(recipe, tuple(known))
         torch.manual_seed(recipe.seed)
         detector, said = setup.build_detector(recipe, found.train, source)
+        run = Run(recipe, ranks, found, detector)
         if saved is None:
+            # The folder appears when everything else has gone well.
             folder = RunFolder(ranks.broadcast(RunFolder.create(out, recipe.name).path if ranks.first else Path()))
             notes += said
         if ranks.first and (saved is None or notes):
             folder.write(folder.recipe, to_yaml(recipe).encode())
-        run = Run(recipe, folder, ranks, found, detector)
+        run.folder = folder
         if saved is not None:
             run.restore(saved)
         with run.display:
@@ -120,10 +123,10 @@ def train(
 class Run:
     """One training run: the objects that it needs, and the loop over them."""
 
-    def __init__(
-        self, recipe: Recipe, folder: RunFolder, ranks: Ranks, data: setup.RunData, detector: Detector
-    ) -> None:
-        self.recipe, self.folder, self.ranks, self.data = recipe, folder, ranks, data
+    folder: RunFolder
+
+    def __init__(self, recipe: Recipe, ranks: Ranks, data: setup.RunData, detector: Detector) -> None:
+        self.recipe, self.ranks, self.data = recipe, ranks, data
         self.accumulate = recipe.optimizer.accumulate
         self.images_per_step = recipe.batch_size * ranks.world * self.accumulate
         self.steps_per_epoch = max(1, round(len(data.train) / self.images_per_step))
@@ -133,6 +136,8 @@ class Run:
         layout = torch.channels_last if recipe.compute.channels_last else torch.contiguous_format
         self.detector = detector.to(ranks.device, memory_format=layout)  # type: ignore[call-overload]
         self.detector.precision = recipe.compute.precision
+        red, green, blue = (255.0 * float(value) for value in self.detector.preprocess.pixels.mean)
+        self.transform = setup.build_transform(recipe.augmentation, detector.image_size, (red, green, blue))
         self.average = (
             Average(self.detector, decay=recipe.ema.decay, ramp=recipe.ema.ramp) if recipe.ema.decay else None
         )
@@ -248,11 +253,9 @@ class Run:
 
     def _batches(self) -> Iterator[TrainBatch]:
         recipe = self.recipe
-        red, green, blue = (255.0 * float(value) for value in self.detector.preprocess.pixels.mean)
-        transform = setup.build_transform(recipe.augmentation, self.detector.image_size, (red, green, blue))
         loader = train_loader(
             self.data.train,
-            transform,
+            self.transform,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
             start_step=self.progress.step * self.accumulate,

@@ -55,9 +55,13 @@ class Ranks:
             value = value / self.world
         return value
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self.world > 1:
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The first process goes through this before all others."""
+        if self.world > 1 and not self.first:
+            dist.barrier()
+        yield
+        if self.world > 1 and self.first:
             dist.barrier()
 
 

@@ -73,33 +73,35 @@ def to_plain(value: Any) -> Any:
     return tuple(to_plain(item) for item in value) if isinstance(value, tuple) else _lists(value)
 
 
-def merge(kind: type, tree: dict[str, Any], key: str, value: Any, *, where: str = "") -> None:
-    """Set a dotted key of a plain tree that describes a dataclass `kind`; a mapping is merged key by key."""
+def merge(kind: type, tree: dict[str, Any], key: str, value: Any, *, where: str = "", path: str = "") -> None:
+    """Set a dotted key of a plain tree that describes a dataclass `kind`; a mapping is merged key by key.
+
+    `where` (a file) and `path` (the dotted keys above) are for messages.
+    """
     first, _, rest = key.partition(".")
     known = _types(kind)
     if first not in known:
-        raise UserError(_unknown(key, first, kind, where))
+        raise UserError(_unknown(f"{path}{key}", first, kind, where))
+    place = f"{_place(where)}{path}{key}"
     inner = known[first]
     if dataclasses.is_dataclass(inner):
         if rest:
-            merge(inner, tree[first], rest, value, where=where)  # type: ignore[arg-type]
+            merge(inner, tree[first], rest, value, where=where, path=f"{path}{first}.")  # type: ignore[arg-type]
         elif isinstance(value, dict):
             for name, item in value.items():
-                merge(inner, tree[first], str(name), item, where=where)  # type: ignore[arg-type]
+                merge(inner, tree[first], str(name), item, where=where, path=f"{path}{first}.")  # type: ignore[arg-type]
         else:
-            raise UserError(
-                f"{_place(where)}{key}: expected a mapping of {', '.join(_types(inner))}, got {_short(value)}"
-            )
+            raise UserError(f"{place}: expected a mapping of {', '.join(_types(inner))}, got {_short(value)}")
     elif get_origin(inner) is dict:
-        value = read_yaml(value, f"{_place(where)}{key}") if isinstance(value, str) else value
+        value = read_yaml(value, place) if isinstance(value, str) else value
         if rest:
             tree[first] = {**tree[first], rest: value}
         elif isinstance(value, dict):
             tree[first] = {**tree[first], **value}
         else:
-            raise UserError(f"{_place(where)}{key}: expected a mapping, got {_short(value)}")
+            raise UserError(f"{place}: expected a mapping, got {_short(value)}")
     elif rest:
-        raise UserError(f"{_place(where)}{key}: {first} has no parts; say {first} itself")
+        raise UserError(f"{place}: {first} has no parts; say {first} itself")
     else:
         tree[first] = value
 
@@ -119,7 +121,8 @@ def _convert(kind: Any, value: Any, key: str, where: str) -> Any:
     """`value` as `kind`; text from a command line is read as YAML where the field is not text."""
     origin, options = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        if value is None or (isinstance(value, str) and value.lower() in ("null", "none", "~") and str not in options):
+        nothing = ("null", "~") if str in options else ("null", "~", "none")
+        if value is None or (isinstance(value, str) and value.lower() in nothing):
             return None
         return _convert(next(option for option in options if option is not type(None)), value, key, where)
     if origin is Literal:

@@ -211,6 +211,8 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
         raise UserError(f"builder {recipe.builder!r} does not take these arguments: {error}") from None
     if source is None:
         weights = arguments.get("backbone_weights")
+        if weights is not None:  # in a weights file that is passed on, the name says what there is to say
+            detector.arguments = {**detector.arguments, "backbone_weights": Path(str(weights)).name}
         return detector, [
             f"backbone weights: {weights}"
             if weights

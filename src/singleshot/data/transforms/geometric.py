@@ -190,9 +190,10 @@ def take_window(image: Image, rect: Rect, size: tuple[int, int], interpolation: 
     # Only the part of the output that the image (and its filter's reach) covers is computed.
     left, right = max(int((inner[0] - _MARGIN - x1) * fx), 0), min(int((inner[2] + _MARGIN - x1) * fx) + 1, width)
     top, bottom = max(int((inner[1] - _MARGIN - y1) * fy), 0), min(int((inner[3] + _MARGIN - y1) * fy) + 1, height)
-    # Pixel centres lie at halves; cv2.resize with INTER_NEAREST alone takes the pixel at the corner instead.
-    half = 0.0 if interpolation == cv2.INTER_NEAREST else 0.5
-    matrix = np.array([[fx, 0, (0.5 - x1) * fx - half - left], [0, fy, (0.5 - y1) * fy - half - top]])
+    # Pixel centres lie at halves. cv2.resize with INTER_NEAREST alone takes the source pixel under the corner of the
+    # output's instead of its centre; a hundredth away from the corner, since the warp would round a tie either way.
+    half, centre = (0.0, 0.49) if interpolation == cv2.INTER_NEAREST else (0.5, 0.5)
+    matrix = np.array([[fx, 0, (centre - x1) * fx - half - left], [0, fy, (centre - y1) * fy - half - top]])
     output[top:bottom, left:right] = cv2.warpAffine(
         image,
         matrix,

@@ -1,0 +1,184 @@
+"""The whole tour on a generated dataset: draw it, train a small SSD, measure it, look at what it finds."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from singleshot.data.dataset import Dataset
+from singleshot.data.images import read_image
+from singleshot.data.open import open_dataset
+from singleshot.data.shapes import write_shapes
+from singleshot.detectors.detector import Detector
+from singleshot.errors import UserError
+from singleshot.evaluation.detections import ImageDetections
+from singleshot.evaluation.metrics import Metrics, evaluate
+from singleshot.evaluation.run import run
+from singleshot.files import write_atomically
+from singleshot.inference.draw import contact_sheet, draw
+from singleshot.structures import Prediction
+from singleshot.training import train
+from singleshot.training.folder import RunFolder
+from singleshot.training.parallel import find_device
+from singleshot.training.recipe import Augmentation, Compute, Data, Ema, Log, Optimizer, Recipe, Schedule
+from singleshot.training.setup import choose_precision
+from singleshot.weights import checkpoint
+
+TRAIN, VAL = 600, 150  # images
+SHEET = 16  # pictures on the contact sheet
+THRESHOLD = 0.4  # of the scores drawn there
+
+RECIPE = Recipe(
+    name="demo",
+    builder="ssd",
+    # Objects have sides of 16 to 160 pixels in 256, so 10 to 100 here: the map at stride 4 sees the smallest.
+    arguments={
+        "backbone": "resnet18",
+        "backbone_options": {"sources": [2, 3, 4]},
+        "image_size": 160,
+        "box_sizes": [12, 20, 34, 56, 80, 110, 150],
+    },
+    batch_size=16,
+    data=Data(split="train", val_split="none"),  # measured once, at the end
+    # Shapes have no up and down; colours vary enough by themselves.
+    augmentation=Augmentation(
+        photometric=False, expand=False, crop=False, jitter=(0.7, 1.5), vertical_flip=True, quarter_turns=True
+    ),
+    optimizer=Optimizer(
+        name="adamw",
+        lr=2e-3,
+        base_batch_size=0,
+        weight_decay=0.02,
+        norm_decay=False,
+        bias_lr_factor=1.0,
+        clip_norm=10.0,
+    ),
+    schedule=Schedule(steps=560, kind="cosine", warmup_steps=60, final_factor=0.01),
+    ema=Ema(decay=0.98),
+    compute=Compute(channels_last=True),
+    log=Log(every=20),
+)
+"""What the demo trains: settings for three minutes on two cores, not for the best result."""
+
+SLOW_STEPS = 240
+"""Steps where the processor does not compute in bf16: in float32 a step takes more than twice as long."""
+
+
+def run_demo(
+    out: str | Path | None = None,
+    seed: int = 0,
+    *,
+    images: tuple[int, int] = (TRAIN, VAL),
+    steps: int | None = None,
+) -> dict[str, Any]:
+    """Draw the dataset, train on it, measure, draw findings; progress goes to stderr.
+
+    Args:
+        out: a folder, new or with a dataset of this seed in it; default the next free `runs/demo-<n>`. It gets `data`
+            (VOC and COCO files), `run` (the training's folder), `findings.png` and `metrics.json`.
+        seed: of the pictures and the training.
+        images: how many to train and to measure on.
+        steps: of the training; default what fits into about two minutes on two cores.
+
+    Returns:
+        "voc10" {"mAP"} and "coco" {"AP"} on the validation images, "seconds" in all, "run", the training's folder;
+        beside them "text", the table and where the files are, and "sheet" and "data", paths.
+
+    Raises:
+        UserError: `out` has a training in it already, or cannot be written.
+    """
+    start = time.monotonic()
+    if seed < 0:
+        raise UserError(f"seed {seed}: a seed is 0 or a positive whole number.")
+    folder = RunFolder.create(None, "demo").path if out is None else Path(out)
+    run_folder = folder / "run"
+    if run_folder.exists():
+        raise UserError(f"{run_folder} exists: the demo overwrites nothing. Give another --out, or none.")
+
+    _say(f"drawing {sum(images)} images into {folder / 'data'}")
+    data = write_shapes(folder / "data", train=images[0], val=images[1], seed=seed)
+    device = find_device("auto")
+    precision = choose_precision("auto", device)
+    schedule = replace(RECIPE.schedule, steps=steps or (RECIPE.schedule.steps if precision == "bf16" else SLOW_STEPS))
+    result = train(replace(RECIPE, schedule=schedule, seed=seed), data=data / "voc", out=run_folder)
+
+    detector = checkpoint.load(result.last, device=device)
+    detector.precision = precision
+    val = open_dataset(data / "voc", split="val", class_names=detector.class_names)
+    _say(f"measuring on {len(val)} images")
+    detections = run(detector, val)
+    metrics = evaluate(val, detections)
+
+    sheet = folder / "findings.png"
+    _write(sheet, _draw_findings(detector, val, detections))
+    _write(folder / "metrics.json", json.dumps(metrics.to_json(), indent=2).encode())
+    numbers = metrics.to_json()
+    seconds = round(time.monotonic() - start, 1)
+    return {
+        "voc10": {"mAP": numbers["voc10"]["mAP"]},
+        "coco": {"AP": numbers["coco"]["AP"]},
+        "seconds": seconds,
+        "run": str(run_folder),
+        "text": _text(metrics, folder, result.last, seconds),
+        "sheet": str(sheet),
+        "data": str(data),
+    }
+
+
+def _draw_findings(detector: Detector, val: Dataset, detections: list[ImageDetections]) -> bytes:
+    """A PNG file of evenly chosen images with what was found in them."""
+    chosen = range(0, len(val), max(1, len(val) // SHEET))[:SHEET]
+    pictures, captions = [], []
+    for index in chosen:
+        record, found = val.records[index], detections[index]
+        image = read_image(record.path)
+        prediction = Prediction(
+            boxes=torch.from_numpy(found.boxes).float(),
+            scores=torch.from_numpy(found.scores).float(),
+            labels=torch.from_numpy(found.labels),
+            class_names=val.class_names,
+            category_ids=detector.category_ids,
+            size=(image.shape[0], image.shape[1]),
+            path=str(record.path),
+        )
+        pictures.append(draw(image, prediction, threshold=THRESHOLD))
+        count = int((prediction.scores >= THRESHOLD).sum())
+        captions.append(f"{record.name}: {count} found, {len(record.labels)} there")
+    file = BytesIO()
+    Image.fromarray(contact_sheet(pictures, columns=4, captions=captions)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _text(metrics: Metrics, folder: Path, model: Path, seconds: float) -> str:
+    picture = folder / "data" / "voc" / "JPEGImages" / "val_00000.jpg"
+    return "\n".join(
+        [
+            metrics.table(),
+            "",
+            f"{seconds:.0f} seconds in all. What was made:",
+            f"  findings  {folder / 'findings.png'} (scores of {THRESHOLD} and more)",
+            f"  detector  {model}",
+            f"  dataset   {folder / 'data' / 'voc'}, and the same as COCO in {folder / 'data' / 'coco'}",
+            f"  numbers   {folder / 'metrics.json'}",
+            f"Next: singleshot detect {model} {picture} --out found",
+        ]
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error}).") from error
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

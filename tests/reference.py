@@ -1,0 +1,163 @@
+"""Slow and obvious forms of the mathematics, written from the papers' equations with Python loops and Python numbers.
+
+Nothing here is shared with the package: a mistake would have to be made twice. Boxes are lists [x1, y1, x2, y2].
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+
+Box = Sequence[float]
+
+
+def iou(a: Box, b: Box) -> float:
+    """Jaccard overlap of two boxes; 0 where there is no area."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    common = max(width, 0.0) * max(height, 0.0)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common
+    return common / union if union > 0 else 0.0
+
+
+def iou32(a: Box, b: Box) -> float:
+    """The same, rounded to float32 at the end, as a threshold sees it."""
+    return as_float32(iou(a, b))
+
+
+def as_float32(number: float) -> float:
+    """The nearest number of 32 bits."""
+    (rounded,) = struct.unpack("f", struct.pack("f", number))
+    return float(rounded)
+
+
+def greedy_nms(boxes: Sequence[Box], scores: Sequence[float], threshold: float) -> list[int]:
+    """Take the best box, drop all that overlap it by more than the threshold, go on with the rest: indices, best first."""
+    left = sorted(range(len(boxes)), key=lambda i: -scores[i])
+    kept = []
+    while left:
+        best = left.pop(0)
+        kept.append(best)
+        left = [i for i in left if iou32(boxes[best], boxes[i]) <= as_float32(threshold)]
+    return kept
+
+
+def greedy_pairs(overlaps: Sequence[Sequence[float]]) -> dict[int, int]:
+    """overlaps[object][anchor] -> {anchor: object}: again and again the best pair of a free object and a free anchor.
+
+    Ties go to the lower anchor, then to the lower object; an overlap of at most 1e-6 is none.
+    """
+    objects = set(range(len(overlaps)))
+    pairs: dict[int, int] = {}
+    while True:
+        best, chosen = 1e-6, None
+        for anchor in range(len(overlaps[0]) if overlaps else 0):
+            for o in sorted(objects):
+                if anchor not in pairs and overlaps[o][anchor] > best:
+                    best, chosen = overlaps[o][anchor], (anchor, o)
+        if chosen is None:
+            return pairs
+        pairs[chosen[0]] = chosen[1]
+        objects.remove(chosen[1])
+
+
+def ssd_match(
+    boxes: Sequence[Box], anchors: Sequence[Box], *, positive: float = 0.5, usable: Sequence[bool] | None = None
+) -> tuple[list[int], list[bool]]:
+    """SSD section 2.2 -> for each anchor its object or -1, and whether it may be a negative (best overlap below 0.5)."""
+    usable = [True] * len(anchors) if usable is None else usable
+    overlaps = [[iou32(box, anchor) if ok else 0.0 for anchor, ok in zip(anchors, usable, strict=True)] for box in boxes]
+    pairs = greedy_pairs(overlaps)
+    match, eligible = [], []
+    for a in range(len(anchors)):
+        best, owner = 0.0, -1
+        for o in range(len(boxes)):
+            if overlaps[o][a] > best:
+                best, owner = overlaps[o][a], o
+        match.append(pairs[a] if a in pairs else owner if best >= positive else -1)
+        eligible.append(usable[a] and match[a] < 0 and best < positive)
+    return match, eligible
+
+
+def default_boxes(
+    sizes: Sequence[float],
+    maps: Sequence[tuple[int, int]],
+    image: tuple[int, int],
+    ratios: Sequence[Sequence[float]],
+    steps: Sequence[float] | None = None,
+) -> list[list[float]]:
+    """SSD section 2.2: all default boxes, xyxy in pixels; `sizes` has one more than there are maps."""
+    boxes = []
+    for k, (rows, columns) in enumerate(maps):
+        for i in range(rows):
+            for j in range(columns):
+                cy = (i + 0.5) * (steps[k] if steps else image[0] / rows)
+                cx = (j + 0.5) * (steps[k] if steps else image[1] / columns)
+                shapes = [(sizes[k], sizes[k])]
+                shapes += [(math.sqrt(sizes[k] * sizes[k + 1]),) * 2]  # s'_k
+                for ratio in ratios[k]:
+                    for a in (ratio, 1 / ratio):
+                        shapes.append((sizes[k] * math.sqrt(a), sizes[k] / math.sqrt(a)))
+                boxes += [[cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2] for w, h in shapes]
+    return boxes
+
+
+def equation_4(levels: int, smallest: float, largest: float) -> list[float]:
+    """s_k for k = 1..m."""
+    if levels == 1:
+        return [smallest]
+    return [smallest + (largest - smallest) / (levels - 1) * (k - 1) for k in range(1, levels + 1)]
+
+
+def encode(box: Box, anchor: Box, variances: tuple[float, float] = (0.1, 0.2)) -> list[float]:
+    """g-hat of SSD equation 2, divided by the variances."""
+    dw, dh = anchor[2] - anchor[0], anchor[3] - anchor[1]
+    gw, gh = box[2] - box[0], box[3] - box[1]
+    return [
+        ((box[0] + box[2]) / 2 - (anchor[0] + anchor[2]) / 2) / dw / variances[0],
+        ((box[1] + box[3]) / 2 - (anchor[1] + anchor[3]) / 2) / dh / variances[0],
+        math.log(gw / dw) / variances[1],
+        math.log(gh / dh) / variances[1],
+    ]
+
+
+def smooth_l1(x: float, beta: float = 1.0) -> float:
+    """0.5 x^2 / beta below beta, |x| - beta / 2 above."""
+    return 0.5 * x * x / beta if abs(x) < beta else abs(x) - 0.5 * beta
+
+
+def cross_entropy(logits: Sequence[float], label: int) -> float:
+    """-log softmax (SSD equation 3)."""
+    highest = max(logits)
+    return highest + math.log(sum(math.exp(logit - highest) for logit in logits)) - logits[label]
+
+
+def hard_negatives(losses: Sequence[float], eligible: Sequence[bool], number: int) -> set[int]:
+    """The anchors with the highest loss as background, at most `number` of them."""
+    candidates = sorted((a for a in range(len(losses)) if eligible[a]), key=lambda a: -losses[a])
+    return set(candidates[:number])
+
+
+def multibox_loss(
+    logits: Sequence[Sequence[Sequence[float]]],  # [B][A][K + 1], background last
+    deltas: Sequence[Sequence[Box]],  # [B][A]
+    anchors: Sequence[Box],
+    boxes: Sequence[Sequence[Box]],  # [B][G]
+    labels: Sequence[Sequence[int]],
+) -> tuple[float, float]:
+    """SSD equation 1 over a batch -> (classification, box), each divided by the batch's positives."""
+    classification = box = 0.0
+    positives = 0
+    for image in range(len(logits)):
+        background = len(logits[image][0]) - 1
+        match, eligible = ssd_match(boxes[image], anchors)
+        found = [a for a in range(len(anchors)) if match[a] >= 0]
+        losses = [cross_entropy(logits[image][a], background) for a in range(len(anchors))]
+        for a in found:
+            classification += cross_entropy(logits[image][a], labels[image][match[a]])
+            target = encode(boxes[image][match[a]], anchors[a])
+            box += sum(smooth_l1(deltas[image][a][m] - target[m]) for m in range(4))
+        classification += sum(losses[a] for a in hard_negatives(losses, eligible, 3 * len(found)))
+        positives += len(found)
+    return (classification / positives, box / positives) if positives else (0.0, 0.0)

@@ -1,0 +1,59 @@
+"""The demo, with few images and steps; its promise about quality is a slow test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import singleshot as ss
+from singleshot.data.shapes import write_shapes
+from singleshot.demo import run_demo
+from singleshot.errors import UserError
+
+
+def test_every_part_of_the_tour_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = run_demo(tmp_path / "demo", 1, images=(6, 3), steps=2)
+    assert set(summary) >= {"voc10", "coco", "seconds", "run"}
+    assert set(summary["voc10"]) == {"mAP"}
+    assert set(summary["coco"]) == {"AP"}
+    assert summary["seconds"] > 0
+    out = tmp_path / "demo"
+    assert summary["run"] == str(out / "run")
+    with Image.open(out / "findings.png") as sheet:
+        assert min(sheet.size) >= 256
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["voc10"]["mAP"] == summary["voc10"]["mAP"]
+    detector = ss.load(out / "run" / "last.safetensors")
+    assert set(detector.class_names) == {"circle", "square", "triangle", "star", "cross"}
+    for path in ("data/voc", "data/coco", "findings.png", "metrics.json", "run/last.safetensors"):
+        assert (out / path).exists()
+        assert str(out / path) in summary["text"]
+    assert "APs" in summary["text"]  # by size too
+    assert capsys.readouterr().out == ""  # stdout belongs to the caller
+
+    with pytest.raises(UserError, match="overwrites nothing"):
+        run_demo(out, 1, images=(6, 3), steps=2)
+
+
+def test_a_dataset_of_another_seed_is_refused(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "demo" / "data", train=2, val=1, seed=0)
+    with pytest.raises(UserError, match="something else"):
+        run_demo(tmp_path / "demo", 1, images=(2, 1), steps=1)
+    with pytest.raises(UserError, match="seed"):
+        run_demo(tmp_path / "other", -1)
+
+
+@pytest.mark.slow
+def test_the_demo_keeps_its_promise(tmp_path: Path) -> None:
+    summary = run_demo(tmp_path / "demo")
+    assert summary["voc10"]["mAP"] >= 0.75
+    assert summary["seconds"] <= 180
+    other = ss.open_dataset(write_shapes(tmp_path / "other", train=1, val=150, seed=77) / "voc", split="val")
+    from singleshot.evaluation.run import run
+
+    detector = ss.load(Path(summary["run"]) / "last.safetensors")
+    again = ss.evaluate(other, run(detector, other)).to_json()["voc10"]["mAP"]
+    assert abs(again - summary["voc10"]["mAP"]) <= 0.05

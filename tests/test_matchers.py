@@ -1,0 +1,286 @@
+"""Which anchor finds which object: the authors' greedy matching, against a slow one."""
+
+from __future__ import annotations
+
+import resource
+import time
+
+import pytest
+import reference
+import torch
+from torch import Tensor
+
+from singleshot import matchers
+from singleshot.anchors import DefaultBoxes
+from singleshot.detectors import ssd_boxes
+from singleshot.matchers import IoUMatcher
+from singleshot.structures import Anchors, Matched, Targets
+
+Boxes = list[list[float]]
+
+
+def grid_boxes(count: int, generator: torch.Generator, *, extent: int = 10, largest: int = 7) -> Boxes:
+    """Boxes at whole pixels: many equal overlaps, many equal boxes."""
+    low = torch.randint(0, extent, (count, 2), generator=generator)
+    size = torch.randint(1, largest + 1, (count, 2), generator=generator)
+    return torch.cat([low, low + size], 1).tolist()
+
+
+def anchors_of(boxes: Boxes, usable: list[bool] | None = None) -> Anchors:
+    return Anchors(torch.tensor(boxes).float(), (len(boxes),), None if usable is None else torch.tensor(usable))
+
+
+def targets_of(*images: Boxes, labels: list[list[int]] | None = None, crowd: list[list[bool]] | None = None) -> Targets:
+    targets = []
+    for i, boxes in enumerate(images):
+        given = labels[i] if labels else list(range(len(boxes)))
+        target = {"boxes": torch.tensor(boxes).reshape(-1, 4).float(), "labels": torch.tensor(given, dtype=torch.int64)}
+        if crowd:
+            target["iscrowd"] = torch.tensor(crowd[i], dtype=torch.bool)
+        targets.append(target)
+    return Targets.from_list(targets)
+
+
+def found(matched: Matched, image: int = 0) -> list[int]:
+    """The label that each anchor must find, -1 for none; with labels 0, 1, 2, ... that is the object."""
+    return torch.where(matched.positive[image], matched.labels[image], -1).tolist()
+
+
+def negatives(matched: Matched, image: int = 0) -> list[bool]:
+    return (matched.counted[image] & ~matched.positive[image]).tolist()
+
+
+def default_boxes() -> Anchors:
+    groups = ssd_boxes.level_groups(ssd_boxes.box_sizes("voc", (300, 300), 6))
+    shapes = [(side, side) for side in (38, 19, 10, 5, 3, 1)]
+    return DefaultBoxes(groups, steps=ssd_boxes.PUBLISHED_STEPS[300])(shapes, (300, 300))
+
+
+def crowded_image(count: int, largest: float) -> Targets:
+    generator = torch.Generator().manual_seed(0)
+    centre = torch.rand(count, 2, generator=generator) * 300
+    half = (torch.rand(count, 2, generator=generator) * largest + 2) / 2
+    labels = torch.arange(count)
+    return Targets.from_list([{"boxes": torch.cat([centre - half, centre + half], 1), "labels": labels}])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_equals_the_slow_greedy_with_many_ties(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(6):
+        anchors = grid_boxes(int(torch.randint(1, 40, (1,), generator=generator)), generator)
+        images = [grid_boxes(n, generator) for n in torch.randint(0, 12, (3,), generator=generator).tolist()]
+        usable = (torch.rand(len(anchors), generator=generator) > 0.2).tolist() if seed % 2 else None
+        matched = IoUMatcher()(anchors_of(anchors, usable), targets_of(*images))
+        for i, boxes in enumerate(images):
+            expected, eligible = reference.ssd_match(boxes, anchors, usable=usable)
+            assert found(matched, i) == expected
+            assert negatives(matched, i) == eligible
+
+
+def test_more_objects_than_anchors() -> None:
+    generator = torch.Generator().manual_seed(5)
+    for count in (2, 7, 30):
+        anchors, boxes = grid_boxes(5, generator, extent=4), grid_boxes(count, generator, extent=4)
+        matched = IoUMatcher()(anchors_of(anchors), targets_of(boxes))
+        assert found(matched) == reference.ssd_match(boxes, anchors)[0]
+
+
+def test_conflict_by_hand_the_lower_overlap_takes_its_next_best() -> None:
+    anchors = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 4.0, 10.0], [50.0, 50.0, 60.0, 60.0]]
+    better, worse = [0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 8.0, 10.0]  # both overlap anchor 0 most: 0.9 and 0.8
+    # The later object has the greater overlap: it keeps anchor 0, the earlier one moves to anchor 1 (4 / 8 = 0.5).
+    assert found(IoUMatcher()(anchors_of(anchors), targets_of([worse, better]))) == [1, 0, -1]
+    assert found(IoUMatcher()(anchors_of(anchors), targets_of([better, worse]))) == [0, 1, -1]
+
+
+def test_an_object_that_lost_its_anchor_may_push_out_a_third() -> None:
+    # Overlaps with anchors 0, 1, 2: A 0.9 with 0; B 0.8 with 0, then 0.7 with 1; C 0.6 with 1, then 0.1 with 2.
+    anchors = [[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0], [40.0, 0.0, 50.0, 10.0]]
+    overlaps = [[0.9, 0.0, 0.0], [0.8, 0.7, 0.0], [0.0, 0.6, 0.1]]
+    assert reference.greedy_pairs(overlaps) == {0: 0, 1: 1, 2: 2}
+    boxes = [[0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 28.0, 10.0], [26.0, 0.0, 42.0, 10.0]]
+    matched = IoUMatcher()(anchors_of(anchors), targets_of(boxes))
+    assert found(matched) == reference.ssd_match(boxes, anchors)[0] == [0, 1, 2]
+
+
+def test_every_object_with_any_overlap_gets_an_anchor_however_small() -> None:
+    anchors = [[0.0, 0.0, 100.0, 100.0], [100.0, 100.0, 200.0, 200.0]]
+    matched = IoUMatcher()(anchors_of(anchors), targets_of([[10.0, 10.0, 11.0, 11.0]]))
+    assert found(matched) == [0, -1]
+    assert negatives(matched) == [False, True]
+
+
+def test_no_overlap_is_no_match() -> None:
+    matched = IoUMatcher()(anchors_of([[0.0, 0.0, 10.0, 10.0]]), targets_of([[10.0, 0.0, 20.0, 10.0]]))
+    assert found(matched) == [-1]
+    assert negatives(matched) == [True]
+
+
+def test_an_overlap_of_exactly_half_is_a_match() -> None:
+    box, half, below = [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 5.0], [0.0, 0.0, 10.0, 4.9]
+    matched = IoUMatcher()(anchors_of([box, half, below]), targets_of([box]))
+    assert found(matched) == [0, 0, -1]
+    assert negatives(matched) == [False, False, True]
+
+
+def test_ties_go_to_the_lower_anchor_then_the_lower_object() -> None:
+    box = [0.0, 0.0, 10.0, 10.0]
+    assert found(IoUMatcher()(anchors_of([box, box, box]), targets_of([box, box]))) == [0, 1, 0]
+    left, right = [0.0, 0.0, 10.0, 30.0], [0.0, 20.0, 10.0, 50.0]
+    between = [0.0, 20.0, 10.0, 30.0]  # overlaps both by a third
+    assert found(IoUMatcher()(anchors_of([right, left]), targets_of([between]))) == [0, -1]
+    assert found(IoUMatcher()(anchors_of([between]), targets_of([right, left]))) == [0]
+
+
+def test_the_forced_match_wins_over_a_better_object_of_the_anchor() -> None:
+    # Anchor 0 overlaps object 0 more, but object 0 has anchor 1 to itself, and object 1 has only anchor 0.
+    anchors = [[0.0, 0.0, 10.0, 8.0], [0.0, 0.0, 10.0, 10.0]]
+    boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 3.0, 3.0]]
+    assert found(IoUMatcher()(anchors_of(anchors), targets_of(boxes))) == [1, 0]
+
+
+def test_without_the_bipartite_step_only_the_threshold_counts() -> None:
+    anchors = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 4.0]]
+    matched = IoUMatcher(bipartite=False)(anchors_of(anchors), targets_of([[0.0, 0.0, 10.0, 9.0], [50.0, 0.0, 55.0, 5.0]]))
+    assert found(matched) == [0, -1]
+
+
+def test_between_negative_and_positive_an_anchor_is_not_counted() -> None:
+    box = [0.0, 0.0, 10.0, 10.0]
+    anchors = [box, [0.0, 0.0, 10.0, 4.5], [0.0, 0.0, 10.0, 3.9]]
+    matched = IoUMatcher(positive=0.5, negative=0.4)(anchors_of(anchors), targets_of([box]))
+    assert found(matched) == [0, -1, -1]
+    assert matched.counted[0].tolist() == [True, False, True]
+
+
+def test_what_an_anchor_gets() -> None:
+    anchors = [[0.0, 0.0, 10.0, 10.0], [40.0, 40.0, 50.0, 50.0]]
+    matched = IoUMatcher()(anchors_of(anchors), targets_of([[0.0, 0.0, 9.0, 9.0]], labels=[[3]]))
+    assert matched.boxes[0].tolist() == [[0, 0, 9, 9], [40, 40, 50, 50]]  # an unmatched anchor targets itself
+    assert matched.labels[0].tolist() == [3, 0]
+    assert matched.positive.dtype == matched.counted.dtype == torch.bool
+
+
+def test_no_objects_at_all() -> None:
+    anchors = anchors_of([[0.0, 0.0, 10.0, 10.0], [5.0, 5.0, 9.0, 9.0]])
+    for targets in (targets_of([], []), targets_of([], [[0.0, 0.0, 1.0, 1.0]])):
+        matched = IoUMatcher()(anchors, targets)
+        assert not matched.positive[0].any()
+        assert matched.counted[0].all()
+        assert torch.equal(matched.boxes[0], anchors.boxes)
+
+
+def test_images_of_a_batch_stand_alone() -> None:
+    generator = torch.Generator().manual_seed(9)
+    anchors = anchors_of(grid_boxes(30, generator))
+    images = [grid_boxes(n, generator) for n in (0, 1, 9, 4)]
+    together = IoUMatcher()(anchors, targets_of(*images))
+    for i, boxes in enumerate(images):
+        alone = IoUMatcher()(anchors, targets_of(boxes))
+        for part in ("boxes", "labels", "positive", "counted"):
+            assert torch.equal(getattr(together, part)[i], getattr(alone, part)[0])
+
+
+def test_anchors_of_each_image_its_own() -> None:
+    generator = torch.Generator().manual_seed(4)
+    sets = [grid_boxes(20, generator), grid_boxes(20, generator)]
+    images = [grid_boxes(5, generator), grid_boxes(3, generator)]
+    matched = IoUMatcher()(Anchors(torch.tensor(sets).float(), (20,)), targets_of(*images))
+    for i in range(2):
+        assert found(matched, i) == reference.ssd_match(images[i], sets[i])[0]
+
+
+def test_boundary_anchors_are_neither_positive_nor_negative() -> None:
+    box = [0.0, 0.0, 10.0, 10.0]
+    matched = IoUMatcher()(anchors_of([box, [0.0, 0.0, 9.0, 10.0]], usable=[False, True]), targets_of([box]))
+    assert found(matched) == [-1, 0]  # the object takes the best anchor that may be used
+    assert matched.counted[0].tolist() == [False, True]
+    assert not IoUMatcher()(anchors_of([box], usable=[False]), targets_of([box])).positive.any()
+
+
+class TestCrowd:
+    ANCHORS = ((0.0, 0.0, 10.0, 10.0), (0.0, 0.0, 20.0, 10.0), (0.0, 0.0, 21.0, 10.0), (50.0, 50.0, 60.0, 60.0))
+    REGION = [0.0, 0.0, 10.0, 10.0]
+
+    def match(self, *, ignore: bool, boxes: Boxes, crowd: list[bool]) -> Matched:
+        anchors = anchors_of([list(anchor) for anchor in self.ANCHORS])
+        return IoUMatcher(ignore_crowd=ignore)(anchors, targets_of(boxes, crowd=[crowd]))
+
+    def test_by_default_a_region_is_nothing_at_all(self) -> None:
+        matched = self.match(ignore=False, boxes=[self.REGION], crowd=[True])
+        assert not matched.positive.any()
+        assert matched.counted.all()
+
+    def test_switched_on_anchors_at_least_half_inside_do_not_count(self) -> None:
+        matched = self.match(ignore=True, boxes=[self.REGION], crowd=[True])
+        assert not matched.positive.any()
+        assert matched.counted[0].tolist() == [False, False, True, True]  # shares 1, 0.5, 0.476, 0
+
+    def test_objects_beside_a_region_are_found(self) -> None:
+        matched = self.match(ignore=True, boxes=[self.REGION, [0.0, 0.0, 19.0, 10.0]], crowd=[True, False])
+        assert found(matched) == [-1, -1, 1, -1]  # the best anchor, number 1, lies half inside the region
+        assert matched.counted[0].tolist() == [False, False, True, True]
+
+    def test_two_halves_are_not_a_whole(self) -> None:
+        parts = [[0.0, 0.0, 8.0, 10.0], [12.0, 0.0, 20.0, 10.0]]  # 40% of anchor 1 each
+        matched = self.match(ignore=True, boxes=parts, crowd=[True, True])
+        assert matched.counted[0].tolist() == [False, True, True, True]
+
+
+def test_real_default_boxes_against_the_slow_greedy() -> None:
+    anchors = default_boxes()
+    boxes = [[30.0, 40.0, 120.0, 200.0], [35.0, 44.0, 118.0, 190.0], [250.0, 250.0, 262.0, 259.0], [0.0, 0.0, 300.0, 300.0]]
+    near = torch.tensor(boxes)
+    matched = IoUMatcher()(anchors, targets_of(boxes))
+    # The slow form sees the anchors with any overlap only; the others are negatives in any case.
+    index = (matchers.pairwise_iou(near, anchors.boxes) > 0.3).any(0).nonzero()[:, 0]
+    expected, _ = reference.ssd_match(boxes, anchors.boxes[index].tolist())
+    assert torch.where(matched.positive[0], matched.labels[0], -1)[index].tolist() == expected
+    rest = torch.ones(8732, dtype=torch.bool).index_fill(0, index, False)
+    assert not matched.positive[0, rest].any()
+
+
+@pytest.mark.parametrize("ignore_crowd", [False, True])
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, ignore_crowd: bool) -> None:
+    generator = torch.Generator().manual_seed(2)
+    anchors = anchors_of(grid_boxes(40, generator))
+    images = [grid_boxes(n, generator) for n in (23, 0, 11)]
+    crowd = [(torch.rand(len(boxes), generator=generator) > 0.8).tolist() for boxes in images]
+    whole = IoUMatcher(ignore_crowd=ignore_crowd)(anchors, targets_of(*images, crowd=crowd))
+    for objects_at_once in (1, 3, 16):
+        monkeypatch.setitem(matchers._CHUNK, "cpu", objects_at_once * 3 * 40)
+        chunked = IoUMatcher(ignore_crowd=ignore_crowd)(anchors, targets_of(*images, crowd=crowd))
+        for part in ("boxes", "labels", "positive", "counted"):
+            assert torch.equal(getattr(chunked, part), getattr(whole, part))
+
+
+def test_5000_objects_in_one_image_in_bounded_memory_and_time() -> None:
+    anchors, targets = default_boxes(), crowded_image(5000, largest=60)
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    matched = IoUMatcher()(anchors, targets)
+    seconds = time.process_time() - start
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024  # MiB on Linux
+    assert matched.labels[matched.positive].unique().numel() == 5000  # each has an anchor of its own
+    assert grown < 100  # one overlap matrix [8192, 8732] alone would be 273 MiB
+    assert seconds < 5
+
+
+def test_a_chosen_pair_cannot_be_bettered() -> None:
+    """Greedy means: no object and anchor that overlap more than what both of them got."""
+    anchors, targets = default_boxes(), crowded_image(120, largest=12)
+    overlaps = matchers.pairwise_iou(targets.boxes[0], anchors.boxes)
+    overlaps_t: Tensor = overlaps[:120]
+    pairs = reference.greedy_pairs([row[(overlaps_t > 0.02).any(0)].tolist() for row in overlaps_t])
+    columns = (overlaps_t > 0.02).any(0).nonzero()[:, 0]
+    matched = IoUMatcher()(anchors, targets)
+    for anchor, o in pairs.items():
+        assert matched.positive[0, columns[anchor]]
+        assert matched.labels[0, columns[anchor]] == o
+
+
+def test_gives_no_gradient() -> None:
+    anchors = Anchors(torch.tensor([[0.0, 0.0, 10.0, 10.0]], requires_grad=True), (1,))
+    matched = IoUMatcher()(anchors, targets_of([[0.0, 0.0, 9.0, 9.0]]))
+    assert not matched.boxes.requires_grad
+    assert not matched.anchors.requires_grad
