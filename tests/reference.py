@@ -33,7 +33,7 @@ def as_float32(number: float) -> float:
 
 
 def greedy_nms(boxes: Sequence[Box], scores: Sequence[float], threshold: float) -> list[int]:
-    """Take the best box, drop all that overlap it by more than the threshold, go on with the rest: indices, best first."""
+    """Take the best box, drop all that overlap it by more than the threshold, and so on: indices, best first."""
     left = sorted(range(len(boxes)), key=lambda i: -scores[i])
     kept = []
     while left:
@@ -44,40 +44,44 @@ def greedy_nms(boxes: Sequence[Box], scores: Sequence[float], threshold: float) 
 
 
 def greedy_pairs(overlaps: Sequence[Sequence[float]]) -> dict[int, int]:
-    """overlaps[object][anchor] -> {anchor: object}: again and again the best pair of a free object and a free anchor.
+    """overlaps[object][anchor] -> {anchor: object}: the best pair of all, then the best of what is left, and so on.
 
     Ties go to the lower anchor, then to the lower object; an overlap of at most 1e-6 is none.
     """
-    objects = set(range(len(overlaps)))
+    candidates = [(-value, a, o) for o, row in enumerate(overlaps) for a, value in enumerate(row) if value > 1e-6]
     pairs: dict[int, int] = {}
-    while True:
-        best, chosen = 1e-6, None
-        for anchor in range(len(overlaps[0]) if overlaps else 0):
-            for o in sorted(objects):
-                if anchor not in pairs and overlaps[o][anchor] > best:
-                    best, chosen = overlaps[o][anchor], (anchor, o)
-        if chosen is None:
-            return pairs
-        pairs[chosen[0]] = chosen[1]
-        objects.remove(chosen[1])
+    for _, anchor, o in sorted(candidates):
+        if anchor not in pairs and o not in pairs.values():
+            pairs[anchor] = o
+    return pairs
+
+
+def match_overlaps(
+    overlaps: Sequence[Sequence[float]], anchors: int, positive: float = 0.5
+) -> tuple[list[int], list[bool]]:
+    """SSD section 2.2 -> for each anchor its object or -1, and whether it may be a negative (best IoU below 0.5)."""
+    pairs = greedy_pairs(overlaps)
+    match, eligible = [], []
+    for a in range(anchors):
+        best, owner = 0.0, -1
+        for o in range(len(overlaps)):
+            if overlaps[o][a] > best:
+                best, owner = overlaps[o][a], o
+        match.append(pairs.get(a, owner if best >= positive else -1))
+        eligible.append(match[a] < 0 and best < positive)
+    return match, eligible
 
 
 def ssd_match(
-    boxes: Sequence[Box], anchors: Sequence[Box], *, positive: float = 0.5, usable: Sequence[bool] | None = None
+    boxes: Sequence[Box], anchors: Sequence[Box], *, usable: Sequence[bool] | None = None
 ) -> tuple[list[int], list[bool]]:
-    """SSD section 2.2 -> for each anchor its object or -1, and whether it may be a negative (best overlap below 0.5)."""
+    """The same from boxes; an anchor that is not `usable` is neither matched nor a negative."""
     usable = [True] * len(anchors) if usable is None else usable
-    overlaps = [[iou32(box, anchor) if ok else 0.0 for anchor, ok in zip(anchors, usable, strict=True)] for box in boxes]
-    pairs = greedy_pairs(overlaps)
-    match, eligible = [], []
-    for a in range(len(anchors)):
-        best, owner = 0.0, -1
-        for o in range(len(boxes)):
-            if overlaps[o][a] > best:
-                best, owner = overlaps[o][a], o
-        match.append(pairs[a] if a in pairs else owner if best >= positive else -1)
-        eligible.append(usable[a] and match[a] < 0 and best < positive)
-    return match, eligible
+    overlaps = [
+        [iou32(box, anchor) if ok else 0.0 for anchor, ok in zip(anchors, usable, strict=True)] for box in boxes
+    ]
+    match, eligible = match_overlaps(overlaps, len(anchors))
+    return match, [ok and eligible[a] for a, ok in enumerate(usable)]
 
 
 def default_boxes(

@@ -28,7 +28,8 @@ from singleshot.cli import _verb, main
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [page for page in PAGES if page.exists()]
-QUICK = ["--schedule.steps", "1", "--batch-size", "2", "--arguments.image_size", "64", "--data.workers", "0"]
+QUICK = ["--schedule.epochs", "null", "--schedule.steps", "1", "--batch-size", "2"]
+QUICK += ["--arguments.image_size", "64", "--data.workers", "0"]
 SMALL = ["--arguments.backbone", "mobilenetv2"]  # where the line names no backbone
 STRETCHED = ("--epochs", "--batch-size", "--schedule.", "--arguments.image_size", "--data.workers")
 

@@ -62,10 +62,12 @@ class Stretch:
         return ImageBatch(self.normalise(resized), original, scales)
 
     def _resize(self, image: Tensor) -> Tensor:
+        # Always float32 in 0..1 from here on: the images of one batch may be of different kinds.
+        image = _unit(image)
         if image.shape[-2:] == torch.Size(self.size):
             return image
-        resized: Tensor = F.interpolate(_unit(image)[None], self.size, mode="bilinear", align_corners=False)[0]
-        return resized if image.is_floating_point() else (resized * 255).round().to(torch.uint8)
+        resized: Tensor = F.interpolate(image[None], self.size, mode="bilinear", align_corners=False)[0]
+        return resized
 
     def normalise(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] RGB, float in 0..1 or uint8 -> float32 in the network's units and channel order."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from jsonargparse import Namespace
 
@@ -29,10 +28,5 @@ def run(options: Namespace) -> Result:
     """Run the demo, which tells its progress on stderr."""
     from singleshot.demo import run_demo
 
-    summary = run_demo(None if options.out is None else Path(options.out), options.seed)
-    document = {key: summary[key] for key in ("voc10", "coco", "seconds", "run")}
-    return Result(document, summary.get("text") or _text(document))
-
-
-def _text(document: dict[str, object]) -> str:
-    return "\n".join(f"{key}: {value}" for key, value in document.items())
+    outcome = run_demo(options.out, options.seed)
+    return Result({key: outcome[key] for key in ("voc10", "coco", "seconds", "run")}, outcome["text"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from singleshot.anchors import DefaultBoxes
 from singleshot.detectors.classes import Classes
+from singleshot.detectors.modes import evaluating
 from singleshot.detectors.sources import to_tensor
 from singleshot.errors import UserError
 from singleshot.losses.criterion import Criterion
@@ -205,12 +207,8 @@ class Detector(nn.Module):
         if isinstance(source, (list, tuple)):
             return [cast(Prediction, self.predict(one)) for one in source]
         image, path = to_tensor(source)
-        was_training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             found = cast(list[dict[str, Tensor]], self([image]))[0]
-        finally:
-            self.train(was_training)
         return self.prediction(found, (int(image.shape[-2]), int(image.shape[-1])), path)
 
     def prediction(self, found: dict[str, Tensor], size: tuple[int, int], path: str | None = None) -> Prediction:
@@ -226,4 +224,4 @@ class Detector(nn.Module):
         )
 
 
-Source = str | Image.Image | np.ndarray[Any, Any] | Tensor
+Source = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any
 
 from singleshot.errors import UserError
@@ -20,6 +21,8 @@ def to_plain(value: Any) -> Any:
     """
     if isinstance(value, (str, int, float, bool)) or value is None:
         return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, (list, tuple)):
         return [to_plain(one) for one in value]
     if isinstance(value, dict):

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from singleshot.data.images import read_image
+from singleshot.detectors.modes import evaluating
 from singleshot.errors import UserError
 from singleshot.inference.draw import draw
 from singleshot.inference.results import ResultFolder
@@ -138,7 +139,7 @@ def _run(
 ) -> Iterator[Prediction]:
     batch: list[tuple[Source, Picture]] = []
     with ExitStack() as stack:
-        stack.enter_context(_evaluating(detector))
+        stack.enter_context(evaluating(detector))
         if folder is not None:
             stack.enter_context(folder)
         pictures = stack.enter_context(_reading(sources, workers, 2 * batch_size))
@@ -173,19 +174,6 @@ def _predict(detector: DetectorLike, batch: list[tuple[Source, Picture]], choice
         size = (picture.shape[0], picture.shape[1])
         predictions.append(Prediction(boxes, scores, labels, names, ids, size, str(source.path)))
     return predictions
-
-
-@contextmanager
-def _evaluating(detector: object) -> Iterator[None]:
-    """Eval mode, and afterwards every part in the mode that it had."""
-    modes = [(part, part.training) for part in detector.modules()] if isinstance(detector, nn.Module) else []
-    for part, _ in modes:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 @contextmanager

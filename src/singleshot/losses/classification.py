@@ -68,4 +68,4 @@ def hardest(loss: Tensor, eligible: Tensor, number: Tensor) -> Tensor:
     order = ranked.argsort(1, descending=True)
     rank = torch.empty_like(order)
     rank.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
-    return eligible & (rank < number[:, None])
+    return eligible & (rank + 1 <= number[:, None])  # a fraction of an anchor is none

@@ -193,6 +193,8 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
         UserError: an unknown key (the nearest known ones are named), or a value of the wrong type.
     """
     tree = to_plain(recipe)
+    if "schedule.steps" in changes and "schedule.epochs" not in changes:
+        merge(Recipe, tree, "schedule.epochs", None)  # who gives a number of steps means it
     for key, value in changes.items():
         merge(Recipe, tree, key, value)
     return from_plain(Recipe, tree)
