@@ -71,6 +71,7 @@ def _train(run: Run, data: Path, runs: Path) -> None:
     folder = runs / run.name
     command = f"singleshot train --resume {folder}" if folder.exists() else run.command(str(runs))
     print(command, flush=True)
+    commit = _said("git", "rev-parse", "--short", "HEAD")
     subprocess.run(_words(command, data), check=True)
     command = f"singleshot evaluate {folder}/last.safetensors $DATA/{run.dataset} --format voc --split val --json"
     measured = subprocess.run(_words(command, data), check=True, stdout=subprocess.PIPE, text=True)
@@ -79,12 +80,16 @@ def _train(run: Run, data: Path, runs: Path) -> None:
         "name": run.name,
         "dataset": run.dataset,
         "command": run.command(),
-        "commit": _said("git", "rev-parse", "--short", "HEAD"),
+        "commit": commit,
         "date": date.today().isoformat(),
         "machine": _machine(),
         "minutes": _minutes(log),
         "metrics": json.loads(measured.stdout),
-        "curve": [[entry["epoch"], entry["metrics"]["coco"]["AP"]] for entry in log if entry["kind"] == "validation"],
+        "curve": [
+            [round(entry["epoch"], 2), round(entry["metrics"]["coco"]["AP"], 4)]
+            for entry in log
+            if entry["kind"] == "validation"
+        ],
     }
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:

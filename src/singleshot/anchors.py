@@ -17,8 +17,8 @@ class BoxGroup:
     """Default boxes of one scale in each cell of a map.
 
     In the order of the authors' prior box layer: the square of side `size`; if `next_size` is given, the square of
-    side sqrt(size * next_size); then for each ratio r a box of ratio r and one of ratio 1/r (width = size * sqrt(r), height =
-    size / sqrt(r)). Sides are pixels of the network's input.
+    side sqrt(size * next_size); then for each ratio r a box of ratio r and one of ratio 1/r (width = size * sqrt(r),
+    height = size / sqrt(r)). Sides are pixels of the network's input.
     """
 
     size: float

@@ -17,8 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from singleshot.errors import UserError
-from singleshot.training import loop, override, to_yaml, train
+from singleshot.training import override, to_yaml, train
 from singleshot.training.recipe import Recipe
+from singleshot.training.run import Run
+from singleshot.training.state import SavedState
 
 MakeRecipe = Callable[..., Recipe]
 HERE = Path(__file__).parent
@@ -30,15 +32,15 @@ class Killed(BaseException):
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Die at once, nothing saved, when a step has been done: what SIGKILL does."""
-    original = loop.Run._record
+    original = Run.record
 
-    def record(self: loop.Run, pending: Any, trackers: Any) -> Any:
+    def record(self: Run, pending: Any, trackers: Any) -> Any:
         report = original(self, pending, trackers)
         if report.step == step:
             raise Killed
         return report
 
-    monkeypatch.setattr(loop.Run, "_record", record)
+    monkeypatch.setattr(Run, "record", record)
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:
@@ -109,18 +111,38 @@ def test_sigkill_of_a_process(tmp_path: Path, make_recipe: MakeRecipe) -> None:
     assert_same_run(tmp_path / "whole", run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, make_recipe: MakeRecipe, number: int) -> None:
+def test_sigterm_at_a_step(tmp_path: Path, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe(schedule__steps=5)
+    train(recipe, out=tmp_path / "whole")
+    original = Run.set_mode
+
+    def set_mode(self: Run) -> None:
+        if self.progress.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)  # torchrun's echo of it
+        original(self)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "set_mode", set_mode)
+        with pytest.raises(KeyboardInterrupt, match="stopped after step 4 of 5"):
+            train(recipe, out=tmp_path / "parts")
+    assert signal.getsignal(signal.SIGTERM) is before
+    train(resume=tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(schedule__steps=400, validation__every=100)
     (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
     run = tmp_path / "run"
     process = start(tmp_path / "recipe.yaml", run)
     wait_for(lambda: (run / "log.jsonl").exists() and '"kind": "step"' in (run / "log.jsonl").read_text(), process)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=300)[1]
     assert process.returncode == 130
     assert f"singleshot train --resume {run}" in said
-    step = loop.SavedState.read(run / "state.safetensors").progress.step
+    step = SavedState.read(run / "state.safetensors").progress.step
     assert 0 < step < 400
     assert all(entry["step"] <= step for entry in log_of(run))
 
@@ -155,15 +177,15 @@ def test_a_stopped_validation_is_made_again(
 ) -> None:
     recipe = make_recipe()
     train(recipe, out=tmp_path / "whole")
-    original = loop.Run._measure
+    original = Run._measure
 
-    def measure(self: loop.Run) -> dict[str, Any]:
+    def measure(self: Run) -> dict[str, Any]:
         if self.progress.step == 12:
             signal.raise_signal(signal.SIGINT)
         return original(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Run, "_measure", measure)
+        patch.setattr(Run, "_measure", measure)
         with pytest.raises(KeyboardInterrupt, match="--resume"):
             train(recipe, out=tmp_path / "parts")
     train(resume=tmp_path / "parts")
@@ -187,7 +209,7 @@ def test_a_longer_run_goes_on_and_says_so(
     train(recipe, out=tmp_path / "run")
     train(override(recipe, {"schedule.epochs": 1}), resume=tmp_path / "run")
     assert "schedule.epochs None -> 1.0" in capsys.readouterr().err
-    assert loop.SavedState.read(tmp_path / "run/state.safetensors").progress.step == 6
+    assert SavedState.read(tmp_path / "run/state.safetensors").progress.step == 6
 
 
 def test_another_recipe_is_refused(tmp_path: Path, make_recipe: MakeRecipe) -> None:

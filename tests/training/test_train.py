@@ -18,8 +18,8 @@ import singleshot
 from singleshot.errors import UserError
 from singleshot.training import from_yaml, override, train
 from singleshot.training.folder import RunFolder
-from singleshot.training.loop import Run, metric_value
 from singleshot.training.recipe import Augmentation, Recipe
+from singleshot.training.run import Run, metric_value
 from singleshot.training.setup import build_transform, choose_precision, worker_count
 
 MakeRecipe = Callable[..., Recipe]

@@ -103,8 +103,11 @@ def _refuse(dataset: Dataset, need_truth: bool) -> None:
             problems.append(Finding("invalid box", where, message))
     if not problems:
         return
+    # Each unknown class names both lists: one of them says it all.
+    shown = [problem for problem in problems if problem.kind != "unknown class"][:_SHOWN]
+    shown += [problem for problem in problems if problem.kind == "unknown class"][:1]
     lines = [f"{dataset.root}, split {dataset.split}: {len(problems)} problems in the annotations"]
-    lines += [f"  {problem}" for problem in problems[:_SHOWN]]
-    if len(problems) > _SHOWN:
-        lines.append(f"  ... and {len(problems) - _SHOWN} more")
+    lines += [f"  {problem}" for problem in shown]
+    if len(problems) > len(shown):
+        lines.append(f"  ... and {len(problems) - len(shown)} more")
     raise UserError("\n".join(lines))

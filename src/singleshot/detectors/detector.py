@@ -139,6 +139,8 @@ class Detector(nn.Module):
         return losses, found.to_list()
 
     def _batch(self, images: Sequence[Tensor]) -> ImageBatch:
+        if not len(images):
+            raise UserError("no images: expected a list of at least one tensor [3, H, W]")
         for i, image in enumerate(images):
             if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
                 came = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
@@ -164,13 +166,7 @@ class Detector(nn.Module):
         if len(images) != len(targets):
             raise UserError(f"got {len(images)} images but {len(targets)} targets")
         for i, target in enumerate(targets):
-            if "boxes" not in target or "labels" not in target:
-                raise UserError(f"target {i}: expected 'boxes' and 'labels', got {sorted(target)}")
-            boxes, labels = target["boxes"], target["labels"]
-            if boxes.shape != (len(labels), 4) and not (boxes.numel() == 0 and len(labels) == 0):
-                raise UserError(
-                    f"target {i}: expected boxes [N, 4], labels [N], got {list(boxes.shape)}, {list(labels.shape)}"
-                )
+            _check_form(i, target)
         truth = Targets.from_list([dict(target) for target in targets])
         self._check(truth, torch.tensor([len(target["labels"]) for target in targets]))
         device = self.device
@@ -222,6 +218,25 @@ class Detector(nn.Module):
             size,
             path,
         )
+
+
+def _check_form(index: int, target: Mapping[str, Tensor]) -> None:
+    """Refuse a target that is not boxes [N, 4], labels [N] of whole numbers, and perhaps iscrowd [N]."""
+    if not isinstance(target, Mapping) or "boxes" not in target or "labels" not in target:
+        came = sorted(target) if isinstance(target, Mapping) else type(target).__name__
+        raise UserError(f"target {index}: expected a dict with 'boxes' and 'labels', got {came}")
+    parts = {name: target[name] for name in ("boxes", "labels", "iscrowd") if name in target}
+    for name, part in parts.items():
+        if not isinstance(part, Tensor):
+            raise UserError(f"target {index}: expected {name} to be a tensor, got {type(part).__name__}")
+    boxes, labels = parts["boxes"], parts["labels"]
+    crowd = parts.get("iscrowd", labels)
+    fits = labels.ndim == 1 and crowd.shape == labels.shape and boxes.shape == (len(labels), 4)
+    if not fits and any(part.numel() for part in parts.values()):  # without boxes any shape will do
+        shapes = ", ".join(f"{name} {list(part.shape)}" for name, part in parts.items())
+        raise UserError(f"target {index}: expected boxes [N, 4] and labels [N] (and iscrowd [N]), got {shapes}")
+    if labels.numel() and (labels.is_floating_point() or labels.dtype == torch.bool):
+        raise UserError(f"target {index}: expected labels of whole numbers (int64), got {labels.dtype}")
 
 
 Source = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor

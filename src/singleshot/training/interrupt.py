@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,17 +14,23 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """Whether the run was asked to stop. A second request stops it on the spot."""
+    """Whether the run was asked to stop. Who asks again after some seconds stops it on the spot."""
+
+    patience = 3.0  # seconds; torchrun hands on a Ctrl-C that the terminal has given to all processes already
 
     def __init__(self) -> None:
         self.stop = False
+        self._asked_at = 0.0
         self._immediate = False
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
-        if self.stop or self._immediate:
+        if not self.stop:
+            self.stop, self._asked_at = True, time.monotonic()
+            if self._immediate:
+                raise KeyboardInterrupt
+        elif time.monotonic() - self._asked_at > self.patience:
             raise KeyboardInterrupt("stopped at once; the run goes on from the state saved last")
-        self.stop = True
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

@@ -1,0 +1,476 @@
+"""What every detector must do, whatever it is made of: one list of rules, one list of detectors.
+
+A new detector joins by one line in `DETECTORS`.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from singleshot.detectors import Detector, ssd
+from singleshot.detectors.parts import to_plain
+from singleshot.errors import UserError
+from singleshot.ops.boxes import pairwise_iou
+from singleshot.weights.checkpoint import load, read_metadata, save
+
+SMALL = {"backbone": "mobilenetv2", "backbone_options": {"width": 0.25}, "image_size": 96}
+
+DETECTORS: dict[str, Callable[..., Detector]] = {
+    "ssd": functools.partial(ssd, **SMALL),
+    "ssd_wide": functools.partial(ssd, **{**SMALL, "image_size": (64, 128)}, ignore_crowd=True),
+}
+CLASSES = 3
+
+
+@functools.cache
+def built(name: str) -> Detector:
+    torch.manual_seed(0)
+    return DETECTORS[name](num_classes=CLASSES).eval()
+
+
+@pytest.fixture(params=list(DETECTORS))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def detector(name: str) -> Detector:
+    """A fresh copy in eval mode."""
+    return copy.deepcopy(built(name))
+
+
+def image(height: int = 80, width: int = 60, seed: int = 0) -> Tensor:
+    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def target(*boxes: list[float], label: int = 1) -> dict[str, Tensor]:
+    return {
+        "boxes": torch.tensor(boxes).reshape(-1, 4).float(),
+        "labels": torch.full((len(boxes),), label, dtype=torch.int64),
+    }
+
+
+BOX = [10.0, 12.0, 40.0, 60.0]
+IMAGES = [image(80, 60, 0), image(33, 121, 1), image(200, 200, 2)]
+TARGETS = [target(BOX, [0.0, 0.0, 9.0, 9.0]), target([1.0, 1.0, 120.0, 30.0], label=0), target()]
+
+
+def gradients_are_finite(detector: Detector) -> bool:
+    return all(p.grad is None or bool(p.grad.isfinite().all()) for p in detector.parameters())
+
+
+def assert_same(first: list[dict[str, Tensor]], second: list[dict[str, Tensor]], **tolerance: float) -> None:
+    """Equal detections; those of nearly equal score may have changed places."""
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert len(a["scores"]) == len(b["scores"])
+        if not tolerance:
+            for key in a:
+                assert torch.equal(a[key], b[key])
+            continue
+        torch.testing.assert_close(a["scores"], b["scores"], **tolerance)
+
+
+class TestNetwork:
+    def test_outputs_are_float32_of_one_length(self, detector: Detector) -> None:
+        height, width = detector.image_size
+        for precision in ("fp32", "bf16"):
+            detector.precision = precision
+            predictions = detector.network(torch.rand(2, 3, height, width))
+            count = len(detector.anchors_for((height, width)).boxes)
+            assert {value.shape[:2] for value in predictions.values()} == {(2, count)}
+            assert {value.dtype for value in predictions.values()} == {torch.float32}
+            assert {"class_logits", "box_deltas"} <= predictions.keys()
+
+    def test_bf16_computes_in_bf16_and_stays_near(self, detector: Detector) -> None:
+        pixels = torch.rand(1, 3, *detector.image_size)
+        with torch.no_grad():
+            exact = detector.network(pixels)["class_logits"]
+            detector.precision = "bf16"
+            rough = detector.network(pixels)["class_logits"]
+        assert not torch.equal(exact, rough)
+        assert (exact - rough).norm() < 0.05 * exact.norm()
+
+    def test_unknown_precision_is_refused(self, detector: Detector) -> None:
+        with pytest.raises(ValueError, match="fp32, bf16"):
+            detector.precision = "fp8"
+
+    def test_anchors_follow_the_real_maps_of_another_size(self, detector: Detector) -> None:
+        size = (detector.image_size[0] + 21, detector.image_size[1] + 39)
+        with torch.no_grad():
+            predictions = detector.network(torch.rand(1, 3, *size))
+        anchors = detector.anchors_for(size)
+        assert len(anchors.boxes) == sum(anchors.counts) == predictions["class_logits"].shape[1]
+
+    def test_compiles_without_graph_breaks(self, detector: Detector) -> None:
+        torch._dynamo.reset()
+        pixels = torch.rand(1, 3, *detector.image_size)
+        compiled = torch.compile(detector.network, fullgraph=True, backend="eager")
+        with torch.no_grad():
+            expected, predictions = detector.network(pixels), compiled(pixels)
+        for key in expected:
+            torch.testing.assert_close(predictions[key], expected[key])
+
+    @pytest.mark.slow
+    def test_compiles_with_the_default_backend(self, detector: Detector) -> None:
+        torch._dynamo.reset()
+        pixels = torch.rand(1, 3, *detector.image_size)
+        compiled = torch.compile(detector.network, fullgraph=True)
+        with torch.no_grad():
+            expected, predictions = detector.network(pixels), compiled(pixels)
+        for key in expected:
+            torch.testing.assert_close(predictions[key], expected[key], rtol=1e-3, atol=1e-3)
+
+    def test_exports_with_the_postprocessing_and_equals_eager(self, detector: Detector) -> None:
+        whole = Whole(detector)
+        pixels = torch.rand(2, 3, *detector.image_size)
+        detector.anchors_for(detector.image_size)  # made before: anchors are constants of the graph
+        with torch.no_grad():
+            program = torch.export.export(whole, (pixels,)).module()
+            boxes, scores, labels = program(pixels + 0.1)
+            expected = whole(pixels + 0.1)
+        torch.testing.assert_close(scores, expected[1], rtol=1e-4, atol=1e-5)
+        confident = scores > 0
+        assert confident.any()
+        torch.testing.assert_close(boxes[confident], expected[0][confident], rtol=1e-3, atol=0.01)
+        assert torch.equal(labels[confident], expected[2][confident])
+
+
+class Whole(nn.Module):
+    """Network and post-processing: what an exported detector is."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = self.detector.postprocess(
+            self.detector.network(pixels), self.detector.anchors_for(self.detector.image_size)
+        )
+        return found.boxes, found.scores, found.labels
+
+
+class TestTraining:
+    def test_gives_named_scalar_losses_with_gradients(self, detector: Detector) -> None:
+        losses = detector.train()(IMAGES, TARGETS)
+        assert {"classification", "box"} <= losses.keys()
+        for loss in losses.values():
+            assert loss.shape == ()
+            assert loss.dtype == torch.float32
+            assert loss.isfinite()
+            assert loss > 0
+        sum(losses.values()).backward()
+        assert gradients_are_finite(detector)
+        assert all(p.grad is not None for p in detector.parameters() if p.requires_grad)
+
+    def test_no_object_in_any_image_gives_0_and_finite_gradients(self, detector: Detector) -> None:
+        losses = detector.train()(IMAGES, [target(), target(), target()])
+        assert all(loss == 0 for loss in losses.values())
+        sum(losses.values()).backward()
+        assert gradients_are_finite(detector)
+
+    def test_empty_targets_may_have_any_empty_shape(self, detector: Detector) -> None:
+        empty = {"boxes": torch.zeros(0), "labels": torch.zeros(0)}
+        assert all(loss == 0 for loss in detector.train()(IMAGES[:1], [empty]).values())
+
+    def test_a_batch_of_one(self, detector: Detector) -> None:
+        losses = detector.train()(IMAGES[:1], TARGETS[:1])
+        sum(losses.values()).backward()
+        assert gradients_are_finite(detector)
+
+    def test_bf16_losses_are_float32_and_near(self, detector: Detector) -> None:
+        exact = detector.losses_and_detections(IMAGES, TARGETS)[0]
+        detector.precision = "bf16"
+        rough = detector.losses_and_detections(IMAGES, TARGETS)[0]
+        for key, loss in rough.items():
+            assert loss.dtype == torch.float32
+            torch.testing.assert_close(loss, exact[key], rtol=0.1, atol=0.05)
+        detector.train()
+        sum(detector(IMAGES, TARGETS).values()).backward()
+        assert gradients_are_finite(detector)
+        assert {p.grad.dtype for p in detector.parameters() if p.grad is not None} == {torch.float32}
+
+    def test_crowd_boxes_are_no_objects(self, detector: Detector) -> None:
+        crowd = {**target(BOX), "iscrowd": torch.tensor([True])}
+        assert all(loss == 0 for loss in detector.train()(IMAGES[:1], [crowd]).values())
+
+    def test_needs_targets(self, detector: Detector) -> None:
+        with pytest.raises(UserError, match="training mode needs targets"):
+            detector.train()(IMAGES)
+
+    def test_trains_after_detecting_in_inference_mode(self, detector: Detector) -> None:
+        detector.predict(IMAGES[0])
+        with torch.inference_mode():
+            detector(IMAGES)
+        losses = detector.train()(IMAGES, TARGETS)
+        sum(losses.values()).backward()
+        assert gradients_are_finite(detector)
+
+    def test_a_copy_trains_alone(self, detector: Detector) -> None:
+        twin = copy.deepcopy(detector).train()
+        before = {key: value.clone() for key, value in detector.state_dict().items()}
+        optimizer = torch.optim.SGD(twin.parameters(), lr=0.1)
+        sum(twin(IMAGES, TARGETS).values()).backward()
+        optimizer.step()
+        assert all(torch.equal(value, before[key]) for key, value in detector.state_dict().items())
+
+
+class TestDetection:
+    def test_gives_boxes_scores_labels_best_first(self, detector: Detector) -> None:
+        with torch.no_grad():
+            results = detector(IMAGES)
+        assert len(results) == 3
+        for result, picture in zip(results, IMAGES, strict=True):
+            number = len(result["scores"])
+            assert number > 0
+            assert result["boxes"].shape == (number, 4)
+            assert result["boxes"].dtype == result["scores"].dtype == torch.float32
+            assert result["labels"].dtype == torch.int64
+            assert (result["scores"].diff() <= 0).all()
+            assert result["labels"].min() >= 0
+            assert result["labels"].max() < CLASSES
+            height, width = picture.shape[1:]
+            assert result["boxes"].min() >= 0
+            assert result["boxes"][:, 2].max() <= width  # pixels of this image
+            assert result["boxes"][:, 3].max() <= height
+            assert (result["boxes"][:, 2:] >= result["boxes"][:, :2]).all()
+
+    def test_a_batch_of_three_equals_three_batches_of_one(self, detector: Detector) -> None:
+        with torch.no_grad():
+            together = detector(IMAGES)
+            alone = [detector([picture])[0] for picture in IMAGES]
+        assert_same(together, alone, rtol=1e-4, atol=1e-5)
+        for a, b in zip(together, alone, strict=True):
+            torch.testing.assert_close(a["boxes"][0], b["boxes"][0], rtol=1e-3, atol=0.01)
+
+    def test_uint8_equals_float(self, detector: Detector) -> None:
+        pictures = [(picture * 255).round().to(torch.uint8) for picture in IMAGES]
+        with torch.no_grad():
+            assert_same(detector(pictures), detector([picture.float() / 255 for picture in pictures]))
+
+    def test_kinds_of_images_may_be_mixed(self, detector: Detector) -> None:
+        picture = (IMAGES[0] * 255).round().to(torch.uint8)
+        kinds = [picture, picture.float() / 255, picture.double() / 255]
+        with torch.no_grad():
+            first, second, third = detector(kinds)
+        assert_same([first, first], [second, third], rtol=1e-4, atol=1e-5)
+
+    def test_a_tensor_of_images_is_a_list_of_them(self, detector: Detector) -> None:
+        stacked = torch.stack([image(50, 70, seed) for seed in range(2)])
+        with torch.no_grad():
+            assert_same(detector(stacked), detector(list(stacked)))
+
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (500, 2)])
+    def test_degenerate_shapes(self, detector: Detector, shape: tuple[int, int]) -> None:
+        with torch.no_grad():
+            (result,) = detector([image(*shape)])
+        assert result["boxes"].isfinite().all()
+
+    def test_nan_input_finds_nothing_and_harms_nobody(self, detector: Detector) -> None:
+        broken = torch.full((3, 64, 64), torch.nan)
+        with torch.no_grad():
+            results = detector([broken, IMAGES[0]])
+            alone = detector([IMAGES[0]])
+        assert len(results[0]["boxes"]) == len(results[0]["labels"]) == 0
+        assert_same(results[1:], alone, rtol=1e-4, atol=1e-5)
+
+    def test_infinite_input_does_not_crash(self, detector: Detector) -> None:
+        with torch.no_grad():
+            (result,) = detector([torch.full((3, 64, 64), torch.inf)])
+        assert result["boxes"].isfinite().all()
+        assert result["scores"].isfinite().all()
+
+    def test_targets_are_not_looked_at(self, detector: Detector) -> None:
+        with torch.no_grad():
+            assert_same(detector(IMAGES, TARGETS), detector(IMAGES))
+
+    def test_leaves_the_images_as_they_are(self, detector: Detector) -> None:
+        picture = torch.rand(3, *detector.image_size)
+        before = picture.clone()
+        with torch.no_grad():
+            detector([picture])
+        assert torch.equal(picture, before)
+
+
+class TestBoth:
+    def test_equal_to_the_separate_calls_in_eval_mode(self, detector: Detector) -> None:
+        with torch.no_grad():
+            losses, found = detector.losses_and_detections(IMAGES, TARGETS)
+            assert_same(found, detector(IMAGES))
+        assert not detector.training
+        assert all(loss.isfinite() for loss in losses.values())
+
+    def test_equal_to_the_separate_calls_in_training_mode(self, detector: Detector) -> None:
+        twin = copy.deepcopy(detector).train()
+        detector.train()
+        losses, found = detector.losses_and_detections(IMAGES, TARGETS)
+        for key, loss in twin(IMAGES, TARGETS).items():
+            torch.testing.assert_close(losses[key], loss)
+        assert not any(value.requires_grad for result in found for value in result.values())
+        sum(losses.values()).backward()
+        assert gradients_are_finite(detector)
+        assert detector.training
+
+
+class TestDoor:
+    @pytest.mark.parametrize("label", [-1, CLASSES, 255])
+    @pytest.mark.parametrize("training", [True, False])
+    def test_labels_outside(self, detector: Detector, label: int, training: bool) -> None:
+        detector.train(training)
+        wrong = [TARGETS[0], target([1.0, 1.0, 9.0, 9.0], label=label), TARGETS[2]]
+        with pytest.raises(
+            UserError, match=rf"target 1: label {label} is outside 0\.\.2; torchvision counts from 1: "
+        ) as e:
+            detector.losses_and_detections(IMAGES, wrong)
+        assert "subtract 1, or build with num_classes=K+1" in str(e.value)
+
+    @pytest.mark.parametrize(
+        "box",
+        [
+            [40.0, 12.0, 10.0, 60.0],
+            [10.0, 60.0, 40.0, 12.0],
+            [10.0, 12.0, 10.0, 60.0],
+            [10.0, 12.0, 40.0, 12.0],
+            [torch.nan, 12.0, 40.0, 60.0],
+            [10.0, 12.0, torch.inf, 60.0],
+            [-torch.inf, 12.0, 40.0, 60.0],
+        ],
+    )
+    def test_inverted_empty_nan_and_infinite_boxes(self, detector: Detector, box: list[float]) -> None:
+        with pytest.raises(UserError, match=r"target 2: boxes must be \[N, 4\] xyxy with x1 < x2 .* \(row 1\)"):
+            detector.train()(IMAGES, [TARGETS[0], TARGETS[1], target(BOX, box)])
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"boxes": torch.zeros(2, 5), "labels": torch.zeros(2, dtype=torch.int64)},
+            {"boxes": torch.zeros(2, 4), "labels": torch.zeros(3, dtype=torch.int64)},
+            {"boxes": torch.tensor([BOX]), "labels": torch.zeros(1, 1, dtype=torch.int64)},
+            {"boxes": torch.tensor([BOX, BOX]), "labels": torch.zeros(2, 1, dtype=torch.int64)},
+            {"boxes": torch.tensor(BOX), "labels": torch.tensor(0)},
+            {"boxes": torch.tensor(BOX), "labels": torch.tensor([0])},
+            {"boxes": torch.tensor([BOX]), "labels": torch.tensor([0.5])},
+            {"boxes": [BOX], "labels": [0]},
+            {"boxes": torch.tensor([BOX]), "labels": torch.tensor([0]), "iscrowd": torch.tensor([True, False])},
+            {"boxes": torch.tensor([BOX])},
+            {},
+        ],
+    )
+    def test_targets_of_a_wrong_form(self, detector: Detector, wrong: dict[str, Any]) -> None:
+        with pytest.raises(UserError, match="target 1: expected"):
+            detector.train()(IMAGES[:2], [TARGETS[0], wrong])
+
+    def test_other_number_of_targets(self, detector: Detector) -> None:
+        with pytest.raises(UserError, match="3 images but 2 targets"):
+            detector.train()(IMAGES, TARGETS[:2])
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            torch.rand(1, 40, 40),
+            torch.rand(40, 40, 3),
+            torch.rand(1, 3, 40, 40),
+            torch.rand(3, 0, 40),
+            torch.zeros(3, 40, 40, dtype=torch.int64),
+            "image.jpg",
+        ],
+    )
+    def test_images_of_a_wrong_form(self, detector: Detector, wrong: Any) -> None:
+        with pytest.raises(UserError, match="image 1: expected"):
+            detector([IMAGES[0], wrong])
+
+    def test_no_images(self, detector: Detector) -> None:
+        with pytest.raises(UserError, match="no images"):
+            detector([])
+        with pytest.raises(UserError, match="no images"):
+            detector.train()([], [])
+
+    def test_the_first_wrong_row_of_the_first_wrong_image_is_named(self, detector: Detector) -> None:
+        with pytest.raises(UserError, match="target 0: label 7"):
+            detector.train()(IMAGES[:2], [target(BOX, label=7), target([5.0, 5.0, 1.0, 1.0])])
+
+
+class TestFiles:
+    def test_save_and_load_give_bit_equal_outputs(self, detector: Detector, tmp_path: Path) -> None:
+        save(detector, tmp_path / "model.safetensors")
+        loaded = load(tmp_path / "model.safetensors")
+        assert not loaded.training
+        assert loaded.class_names == detector.class_names
+        assert loaded.image_size == detector.image_size
+        assert loaded.builder == detector.builder
+        assert to_plain(loaded.arguments) == to_plain(detector.arguments)
+        with torch.no_grad():
+            assert_same(loaded(IMAGES), detector(IMAGES))
+        losses = loaded.train()(IMAGES, TARGETS)
+        for key, loss in detector.train()(IMAGES, TARGETS).items():
+            assert torch.equal(losses[key], loss)
+
+    def test_a_loaded_detector_is_saved_to_the_same_bytes(self, detector: Detector, tmp_path: Path) -> None:
+        save(detector, tmp_path / "first.safetensors")
+        save(load(tmp_path / "first.safetensors"), tmp_path / "second.safetensors")
+        first, second = ((tmp_path / f"{name}.safetensors") for name in ("first", "second"))
+        assert read_metadata(first) == read_metadata(second)
+        weights = load_file(second)
+        assert weights.keys() == detector.state_dict().keys()
+        assert all(torch.equal(value, weights[key]) for key, value in load_file(first).items())
+
+
+class TestPredict:
+    def test_one_picture_and_a_list(self, detector: Detector) -> None:
+        detector.train()
+        one = detector.predict(IMAGES[1])
+        assert detector.training  # as it was
+        assert one.size == (33, 121)
+        assert one.class_names == detector.class_names
+        assert one.names == [detector.class_names[label] for label in one.labels.tolist()]
+        assert len(one) == len(one.boxes) > 0
+        several = detector.predict([IMAGES[0], IMAGES[1]])
+        assert torch.equal(several[1].boxes, one.boxes)
+        detector.eval()
+        with torch.no_grad():
+            assert_same(detector([IMAGES[1]]), [{"boxes": one.boxes, "scores": one.scores, "labels": one.labels}])
+
+
+def scene(seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Two coloured rectangles side by side on a noisy ground."""
+    generator = torch.Generator().manual_seed(seed)
+    picture = torch.rand(3, 96, 96, generator=generator) * 0.2 + 0.3
+    boxes, labels = [], []
+    for number in range(2):
+        width, height = (int(n) for n in torch.randint(24, 46, (2,), generator=generator))
+        left = 48 * number + int(torch.randint(0, 48 - width, (1,), generator=generator))
+        top = int(torch.randint(0, 96 - height, (1,), generator=generator))
+        label = (seed + number) % 2
+        colour = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.3, 0.9]][label])
+        picture[:, top : top + height, left : left + width] = colour[:, None, None]
+        boxes.append([left, top, left + width, top + height])
+        labels.append(label)
+    return picture, {"boxes": torch.tensor(boxes).float(), "labels": torch.tensor(labels)}
+
+
+def test_overfits_four_images(name: str) -> None:
+    pictures, targets = zip(*(scene(seed) for seed in range(4)), strict=True)
+    detector = copy.deepcopy(built(name)).train()
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=5e-3)
+    for _ in range(45):
+        optimizer.zero_grad()
+        sum(detector(list(pictures), list(targets)).values()).backward()
+        optimizer.step()
+    detector.eval()
+    with torch.no_grad():
+        results = detector(list(pictures))
+    for result, truth in zip(results, targets, strict=True):
+        best, found = pairwise_iou(truth["boxes"], result["boxes"][:2]).max(1)
+        assert best.min() > 0.6
+        assert torch.equal(result["labels"][:2][found], truth["labels"])
+        assert result["scores"][1] > 0.8
+        assert (result["scores"][2:] < 0.3).all()
