@@ -42,10 +42,14 @@ def remembers_arguments(build: Callable[P, Detector]) -> Callable[P, Detector]:
     @functools.wraps(build)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Detector:
         detector = build(*args, **kwargs)
-        bound = inspect.signature(build).bind(*args, **kwargs)
+        signature = inspect.signature(build)
+        given = dict(signature.bind(*args, **kwargs).arguments)
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                given.update(given.pop(name, {}))
         # class_names and category_ids have places of their own in a saved file.
         detector.arguments = {
-            name: value for name, value in bound.arguments.items() if name not in ("class_names", "category_ids")
+            name: value for name, value in given.items() if name not in ("class_names", "category_ids")
         }
         detector.builder = build.__name__
         return detector

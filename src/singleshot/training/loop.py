@@ -151,6 +151,8 @@ def loop(run: Run, asked: StopSignals, trackers: tracking.Trackers) -> None:
                 taken.append(next(batches))
             except RuntimeError:  # a signal to the whole process group ends the workers too
                 if asked.stop and run.ranks.world == 1:
+                    if pending is not None:
+                        run.record(pending, trackers)
                     run.save()
                     run.interrupted()
                 raise

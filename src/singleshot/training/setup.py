@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -202,6 +203,8 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
     arguments: dict[str, Any] = from_plain(recipe.arguments)
     if source is not None:
         arguments.pop("backbone_weights", None)  # all weights come from the source
+    if recipe.data.crowd == "ignore" and "ignore_crowd" in inspect.signature(build).parameters:
+        arguments.setdefault("ignore_crowd", True)  # the loader passes the regions on; the matcher has to know them
     classes = {"class_names": data.class_names, "category_ids": data.category_ids}
     try:
         detector = build(num_classes=len(data.class_names), **classes, **arguments)

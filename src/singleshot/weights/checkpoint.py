@@ -94,7 +94,9 @@ def load(
     state = {key: value.float() if value.is_floating_point() else value for key, value in _tensors(path).items()}
     expected = detector.state_dict()
     wrong = sorted(state.keys() ^ expected.keys()) or [
-        key for key, value in state.items() if value.shape != expected[key].shape
+        key
+        for key, value in state.items()
+        if value.shape != expected[key].shape or value.is_floating_point() != expected[key].is_floating_point()
     ]
     if wrong:
         raise UserError(f"{path}: does not fit the detector {name!r}: {', '.join(wrong[:5])} ({len(wrong)} in all)")
@@ -104,20 +106,21 @@ def load(
 
 
 def _build(build: Callable[..., Detector], metadata: dict[str, Any], path: Path, *, lazily: bool) -> Detector:
-    arguments = {key: from_plain(value) for key, value in metadata["arguments"].items()}
-    # The weights are in this file; the one that the trunk began from need not exist any more.
-    given = {**arguments, "class_names": metadata["class_names"], "category_ids": metadata["category_ids"]}
-    if "backbone_weights" in given:
-        given["backbone_weights"] = None
+    classes = {name: metadata[name] for name in ("class_names", "category_ids")}
     accepted = inspect.signature(build).parameters
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values()):
-        for optional in ("class_names", "category_ids"):
-            if optional not in accepted:
-                del given[optional]
+        classes = {name: value for name, value in classes.items() if name in accepted}
+    # Anything may stand in a file, and this package's builders may stumble over it in any way; a user's own builder is
+    # the user's to mend.
+    stumbles: tuple[type[Exception], ...] = (Exception,) if lazily else (TypeError, ValueError)
     try:
+        arguments = {key: from_plain(value) for key, value in metadata["arguments"].items()}
+        given = {**arguments, **classes}
+        if "backbone_weights" in given:
+            given["backbone_weights"] = None  # the weights are in this file; that one need not exist any more
         with torch.device("meta") if lazily else nullcontext():  # no time is spent on weights that will be replaced
             detector = build(**given)
-    except (TypeError, ValueError) as error:
+    except stumbles as error:
         raise UserError(f"{path}: the detector {metadata['detector']!r} cannot be rebuilt: {error}") from error
     detector.arguments = arguments
     detector.class_names, detector.category_ids = tuple(metadata["class_names"]), tuple(metadata["category_ids"])
@@ -137,7 +140,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         )
     try:
         metadata = {name: json.loads(text[name]) for name in _FIELDS}
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path}: broken metadata: {error}") from error
     kinds = {"detector": str, "arguments": dict, "class_names": list, "category_ids": list}
     for name, kind in kinds.items():
@@ -159,7 +162,10 @@ def _open(path: Path) -> Any:
             start = file.read(16)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    # A safetensors file starts with the length of its header, which may look like anything, and then a JSON object.
+    if start[8:9] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
         raise UserError(
             f"{path}: is a pickle (a PyTorch .pt/.pth file), and reading one may run any code it holds; "
             "expected a .safetensors file"

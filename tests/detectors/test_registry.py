@@ -1,0 +1,52 @@
+"""Names to builders."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from singleshot.detectors import BUILDERS, VARIANTS, create, find_builder, ssd
+from singleshot.errors import UserError
+
+
+def test_variants_name_builders_of_this_package() -> None:
+    assert {"ssd300_vgg16", "ssd512_vgg16", "ssd300_mobilenetv2"} <= VARIANTS.keys()
+    assert all(variant.builder in BUILDERS for variant in VARIANTS.values())
+    assert BUILDERS["ssd"] is ssd
+
+
+def test_create_a_variant_and_override_it() -> None:
+    with torch.device("meta"):
+        detector = create("ssd512_vgg16", num_classes=4, class_names=["a", "b", "c", "d"], clip=True)
+    assert detector.image_size == (512, 512)
+    assert detector.class_names == ("a", "b", "c", "d")
+    assert detector.builder == "ssd"
+    assert detector.arguments == {"num_classes": 4, "image_size": 512, "clip": True}  # enough to build it again
+    with torch.device("meta"):
+        assert create("ssd512_vgg16", num_classes=4, image_size=300).image_size == (300, 300)
+
+
+def test_create_by_the_name_of_a_builder() -> None:
+    with torch.device("meta"):
+        assert create("ssd", num_classes=2, image_size=320).image_size == (320, 320)
+
+
+def test_unknown_names_are_refused_with_a_hint() -> None:
+    with pytest.raises(
+        UserError, match=r"unknown detector 'ssd300_vg16': expected one of .*; did you mean 'ssd300_vgg16'\?"
+    ):
+        create("ssd300_vg16", num_classes=2)
+    with pytest.raises(UserError, match=r"unknown builder 'sdd': .*; did you mean 'ssd'\?"):
+        find_builder("sdd")
+    with pytest.raises(UserError, match="your own as 'package.module:function'"):
+        find_builder("zzz")
+
+
+def test_find_builder() -> None:
+    assert find_builder("ssd") is ssd
+    assert find_builder("singleshot.detectors.ssd:ssd") is not None
+
+
+def test_a_builder_keeps_its_name_and_documentation() -> None:
+    assert ssd.__name__ == "ssd"
+    assert "SSD300" in (ssd.__doc__ or "")

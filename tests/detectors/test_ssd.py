@@ -1,0 +1,227 @@
+"""SSD as the paper and its authors built it, and its ablations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from singleshot.coders import DeltaCoder
+from singleshot.detectors import Detector, ssd
+from singleshot.detectors.models import count_parameters
+from singleshot.errors import UserError
+from singleshot.layers import L2Scale
+from singleshot.losses.classification import SoftmaxLoss
+from singleshot.losses.regression import SmoothL1
+from singleshot.matchers import IoUMatcher
+
+SMALL: dict[str, Any] = {"backbone": "mobilenetv2", "backbone_options": {"width": 0.25}, "image_size": 96}
+
+
+def described(**arguments: Any) -> Detector:
+    """A detector without memory for its weights."""
+    with torch.device("meta"):
+        return ssd(**{"num_classes": 20, **arguments})
+
+
+def boxes(detector: Detector) -> int:
+    return len(detector.anchors_for(detector.image_size).boxes)
+
+
+def cells(detector: Detector) -> list[int]:
+    return [height for height, _ in detector.map_shapes(detector.image_size)]
+
+
+@pytest.mark.parametrize(
+    ("size", "classes", "parameters", "total", "maps"),
+    [
+        (300, 20, 26_285_486, 8_732, [38, 19, 10, 5, 3, 1]),
+        (512, 20, 27_188_676, 24_564, [64, 32, 16, 8, 4, 2, 1]),
+        (300, 80, 34_305_206, 8_732, [38, 19, 10, 5, 3, 1]),
+        (512, 80, 36_038_196, 24_564, [64, 32, 16, 8, 4, 2, 1]),
+        (300, 90, 35_641_826, 8_732, [38, 19, 10, 5, 3, 1]),
+    ],
+)
+def test_golden_numbers(size: int, classes: int, parameters: int, total: int, maps: list[int]) -> None:
+    detector = described(num_classes=classes, image_size=size)
+    assert count_parameters(detector) == parameters
+    assert boxes(detector) == total
+    assert cells(detector) == maps
+
+
+@pytest.mark.parametrize(("choice", "side"), [("voc", 30.0), ("coco", 21.0)])
+def test_first_default_boxes(choice: str, side: float) -> None:
+    first = described(box_sizes=choice).anchors_for((300, 300)).boxes[0]
+    assert first.tolist() == [4 - side / 2, 4 - side / 2, 4 + side / 2, 4 + side / 2]
+
+
+def test_default_boxes_of_ssd300_end_with_the_whole_image() -> None:
+    last = described().anchors_for((300, 300)).boxes[-4:]
+    torch.testing.assert_close(last[0], torch.tensor([18.0, 18.0, 282.0, 282.0]))  # 264 about the centre of step 300
+
+
+@pytest.mark.parametrize(("ratios", "total"), [((2, 3), 8732), ((2,), 7760), ((), 3880)])
+def test_table_2_ratios(ratios: tuple[float, ...], total: int) -> None:
+    assert boxes(described(aspect_ratios=ratios)) == total
+
+
+@pytest.mark.parametrize(
+    ("kept", "total"),
+    [((0, 1, 2, 3, 4), 8764), ((0, 1, 2, 3), 8942), ((0, 1, 2), 9864), ((0, 1), 9025), ((1,), 8664)],
+)
+def test_table_3_maps(kept: tuple[int, ...], total: int) -> None:
+    detector = described(source_maps=kept)
+    assert boxes(detector) == total
+    assert cells(detector) == [[38, 19, 10, 5, 3, 1][k] for k in kept]
+    with torch.no_grad():
+        predictions = detector.network(torch.empty(1, 3, 300, 300, device="meta"))
+    assert predictions["class_logits"].shape == (1, total, 21)
+    assert count_parameters(detector) < 26_285_486 + 3_000_000  # levels that nobody reads are not built
+
+
+def test_every_parameter_of_an_ablation_has_a_gradient() -> None:
+    """A layer that nothing reads would stop distributed training."""
+    for arguments in ({"source_maps": (1,)}, {"source_maps": (0, 2)}, {}):
+        detector = ssd(num_classes=2, **SMALL, **arguments)
+        target = {"boxes": torch.tensor([[10.0, 10.0, 50.0, 60.0]]), "labels": torch.tensor([1])}
+        sum(detector([torch.rand(3, 96, 96)], [target]).values()).backward()
+        missing = [name for name, p in detector.named_parameters() if p.grad is None]
+        # With the first map alone left out its last layers still lead to the next: only inner layers may be missing.
+        assert not missing, missing
+
+
+def test_the_full_variant_reads_conv5_3_and_keeps_the_number_of_boxes() -> None:
+    detector = described(atrous=False)
+    assert cells(detector) == [38, 19, 10, 5, 3, 1]
+    assert boxes(detector) == 8732
+    assert detector.backbone.channels[:3] == (512, 512, 4096)
+    # fc6 7x7 and fc7 with all 4096 channels.
+    assert count_parameters(detector) > 130_000_000
+
+
+def test_atrous_is_about_vgg16() -> None:
+    with pytest.raises(UserError, match="atrous=False is about VGG-16"):
+        ssd(num_classes=2, backbone="resnet18", atrous=False)
+
+
+def test_boundary_boxes_and_clip() -> None:
+    anchors = described(boundary_boxes=False).anchors_for((300, 300))
+    assert anchors.usable is not None
+    outside = (anchors.boxes < 0).any(1) | (anchors.boxes > 300).any(1)
+    assert torch.equal(anchors.usable, ~outside)
+    assert anchors.usable[-4:].tolist() == [True, True, False, False]  # of the 1x1 map the wide ones cross the border
+    assert described().anchors_for((300, 300)).usable is None
+    assert described().anchors_for((300, 300)).boxes.min() < 0  # the authors do not clip
+    clipped = described(clip=True).anchors_for((300, 300)).boxes
+    assert clipped.min() == 0
+    assert clipped.max() == 300
+
+
+def test_training_without_boundary_boxes() -> None:
+    detector = ssd(num_classes=2, boundary_boxes=False, **SMALL)
+    target = {"boxes": torch.tensor([[0.0, 0.0, 20.0, 20.0]]), "labels": torch.tensor([1])}
+    losses = detector([torch.rand(3, 96, 96)], [target])
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_settings_of_the_paper() -> None:
+    detector = described()
+    assert detector.criterion.matcher == IoUMatcher(positive=0.5, negative=0.5, bipartite=True, ignore_crowd=False)
+    coder = DeltaCoder((0.1, 0.2))
+    assert detector.criterion.terms == {"classification": SoftmaxLoss(ratio=3), "box": SmoothL1(coder, beta=1.0)}
+    step = detector.postprocess
+    assert (step.threshold, step.candidates, step.iou, step.detections) == (0.01, 400, 0.45, 200)
+    assert step.coder == coder
+    assert described(ignore_crowd=True).criterion.matcher.ignore_crowd
+
+
+def test_initialisation() -> None:
+    """Trunk He normal, what is added uniform by fan-in with biases 0, L2 scale 20."""
+    torch.manual_seed(0)
+    detector = ssd(num_classes=3, backbone="vgg16", image_size=300, source_maps=(0, 1, 2))
+    scales = [part for part in detector.modules() if isinstance(part, L2Scale)]
+    assert len(scales) == 1
+    assert (scales[0].weight == 20).all()
+    trunk = detector.backbone.backbone.features[24].weight  # type: ignore[index,union-attr]
+    assert trunk.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.02)
+    for part in (detector.backbone.extras, detector.head):  # type: ignore[union-attr]
+        for layer in part.modules():
+            if isinstance(layer, nn.Conv2d):
+                bound = (3 / layer.weight[0].numel()) ** 0.5
+                assert layer.weight.abs().max() <= bound
+                assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+                assert layer.bias is not None
+                assert (layer.bias == 0).all()
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "resnext50_32x4d", "mobilenetv2", "vgg16_bn"])
+@pytest.mark.parametrize("size", [300, 320, (96, 200)])
+def test_any_backbone_and_size(backbone: str, size: int | tuple[int, int]) -> None:
+    from singleshot.backbones import BACKBONES
+
+    if backbone not in BACKBONES:
+        pytest.skip(f"no {backbone}")
+    detector = described(backbone=backbone, image_size=size)
+    shapes = detector.map_shapes(detector.image_size)
+    assert shapes[-1] == (1, 1)
+    assert shapes[0] == tuple(-(-side // 8) for side in detector.image_size)
+    with torch.no_grad():
+        predictions = detector.network(torch.empty(2, 3, *detector.image_size, device="meta"))
+    assert predictions["box_deltas"].shape == (2, boxes(detector), 4)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv2"])
+def test_training_with_a_batch_of_one(backbone: str) -> None:
+    """No batch norm stands on a map of one cell."""
+    detector = ssd(num_classes=2, backbone=backbone, image_size=64).train()
+    target = {"boxes": torch.tensor([[10.0, 10.0, 50.0, 60.0]]), "labels": torch.tensor([1])}
+    losses = detector([torch.rand(3, 64, 64)], [target])
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_names_and_ids() -> None:
+    detector = described(num_classes=2, class_names=["a", "b"], category_ids=[7, "x"])
+    assert (detector.class_names, detector.category_ids) == (("a", "b"), (7, "x"))
+    assert described(num_classes=2).class_names == ("class 0", "class 1")
+    assert described(num_classes=2).category_ids == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": 0}, "num_classes must be a whole number of at least 1"),
+        ({"num_classes": 2.0}, "num_classes must be a whole number"),
+        ({"num_classes": True}, "num_classes must be a whole number"),
+        ({"class_names": ["a"]}, "class_names must have num_classes=20 entries, got 1"),
+        ({"num_classes": 2, "class_names": ["a", "a"]}, "class_names must differ"),
+        ({"num_classes": 2, "category_ids": [1, 1]}, "category_ids must differ"),
+        ({"image_size": 16}, "image_size must be at least 32"),
+        ({"backbone": "vgg19"}, "unknown backbone 'vgg19'"),
+        ({"box_sizes": "pascal"}, "box_sizes must be"),
+        ({"box_sizes": [1, 2, 3]}, "box_sizes must be 7 growing sides in pixels for 6 maps"),
+        ({"source_maps": [6]}, "source_maps must be growing"),
+        ({"pixels": "bgr"}, "pixels must be one of"),
+        ({"backbone_weights": "/nowhere/weights.pth"}, "no such file"),
+        ({"classification": {"type": "Hinge"}}, "unknown part 'Hinge'"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        described(**arguments)
+
+
+def test_classification_as_a_part_or_as_plain_data() -> None:
+    for given in (SoftmaxLoss(ratio=1.0), {"type": "SoftmaxLoss", "ratio": 1.0}):
+        assert described(classification=given).criterion.terms["classification"] == SoftmaxLoss(ratio=1.0)
+    with pytest.raises(UserError, match="type"):
+        described(classification={"ratio": 1.0})
+
+
+def test_one_class() -> None:
+    detector = ssd(num_classes=1, **SMALL).eval()
+    with torch.no_grad():
+        (found,) = detector([torch.rand(3, 96, 96)])
+    assert (found["labels"] == 0).all()
