@@ -270,3 +270,14 @@ def test_gives_no_gradient() -> None:
     matched = IoUMatcher()(anchors, targets_of([[0.0, 0.0, 9.0, 9.0]]))
     assert not matched.boxes.requires_grad
     assert not matched.anchors.requires_grad
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("largest", [12.0, 100.0])
+def test_on_the_gpu_the_same_is_matched(largest: float) -> None:
+    anchors, targets = default_boxes(), crowded_image(700, largest)
+    expected = IoUMatcher()(anchors, targets)
+    moved = Targets(targets.boxes.cuda(), targets.labels.cuda(), targets.crowd.cuda())
+    matched = IoUMatcher()(Anchors(anchors.boxes.cuda(), anchors.counts), moved)
+    for part in ("boxes", "labels", "positive", "counted"):
+        assert torch.equal(getattr(matched, part).cpu(), getattr(expected, part))

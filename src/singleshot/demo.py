@@ -61,14 +61,14 @@ RECIPE = Recipe(
         bias_lr_factor=1.0,
         clip_norm=10.0,
     ),
-    schedule=Schedule(steps=560, kind="cosine", warmup_steps=60, final_factor=0.01),
+    schedule=Schedule(steps=400, kind="cosine", warmup_steps=40, final_factor=0.01),
     ema=Ema(decay=0.98),
     compute=Compute(channels_last=True),
     log=Log(every=20),
 )
 """What the demo trains: settings for three minutes on two cores, not for the best result."""
 
-SLOW_STEPS = 240
+SLOW_STEPS = 170
 """Steps where the processor does not compute in bf16: in float32 a step takes more than twice as long."""
 
 

@@ -22,11 +22,10 @@ from singleshot.errors import UserError
 from singleshot.ops.boxes import pairwise_iou
 from singleshot.weights.checkpoint import load, read_metadata, save
 
-SMALL = {"backbone": "mobilenetv2", "backbone_options": {"width": 0.25}, "image_size": 96}
-
 DETECTORS: dict[str, Callable[..., Detector]] = {
-    "ssd": functools.partial(ssd, **SMALL),
-    "ssd_wide": functools.partial(ssd, **{**SMALL, "image_size": (64, 128)}, ignore_crowd=True),
+    "ssd": functools.partial(
+        ssd, backbone="mobilenetv2", backbone_options={"width": 0.25}, image_size=(80, 112), ignore_crowd=True
+    ),
 }
 CLASSES = 3
 
@@ -438,6 +437,30 @@ class TestPredict:
         detector.eval()
         with torch.no_grad():
             assert_same(detector([IMAGES[1]]), [{"boxes": one.boxes, "scores": one.scores, "labels": one.labels}])
+
+
+@pytest.mark.gpu
+class TestGpu:
+    def test_the_same_losses_and_detections(self, detector: Detector) -> None:
+        images, targets = [picture.cuda() for picture in IMAGES], TARGETS  # targets may stay on the CPU
+        expected, found = detector.losses_and_detections(IMAGES, TARGETS)
+        detector.cuda()
+        losses, on_gpu = detector.losses_and_detections(images, targets)
+        for key, loss in losses.items():
+            torch.testing.assert_close(loss.cpu(), expected[key], rtol=1e-2, atol=1e-2)
+        for a, b in zip(on_gpu, found, strict=True):
+            assert a["boxes"].is_cuda
+            number = min(20, len(a["scores"]))
+            torch.testing.assert_close(a["scores"][:number].cpu(), b["scores"][:number], rtol=1e-2, atol=1e-2)
+
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_a_training_step(self, detector: Detector, precision: str) -> None:
+        detector.cuda().train()
+        detector.precision = precision
+        losses = detector(IMAGES, TARGETS)  # images on the CPU are moved
+        sum(losses.values()).backward()
+        assert gradients_are_finite(detector)
+        assert all(loss.dtype == torch.float32 for loss in losses.values())
 
 
 def scene(seed: int) -> tuple[Tensor, dict[str, Tensor]]:

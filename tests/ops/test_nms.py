@@ -153,3 +153,12 @@ def test_ragged_form_without_boxes() -> None:
     kept = nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.5)
     assert kept.shape == (0,)
     assert kept.dtype == torch.int64
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_the_same_survive() -> None:
+    boxes, valid = random_boxes(20, 400, seed=0), torch.ones(20, 400, dtype=torch.bool)
+    expected = nms_sorted(boxes, valid, 0.45)
+    assert torch.equal(nms_sorted(boxes.cuda(), valid.cuda(), 0.45).cpu(), expected)
+    with torch.autocast("cuda", torch.float16):
+        assert torch.equal(nms_sorted(boxes.cuda(), valid.cuda(), 0.45).cpu(), expected)

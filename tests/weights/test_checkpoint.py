@@ -26,7 +26,12 @@ from singleshot.preprocess import Pixels
 from singleshot.weights import checkpoint
 from singleshot.weights.checkpoint import load, read_metadata, save
 
-SMALL: dict[str, Any] = {"backbone": "mobilenetv2", "backbone_options": {"width": 0.25}, "image_size": 64}
+SMALL: dict[str, Any] = {
+    "backbone": "mobilenetv2",
+    "backbone_options": {"width": 0.25},
+    "image_size": 64,
+    "source_maps": [0, 1],
+}
 IMAGE = torch.rand(3, 70, 50, generator=torch.Generator().manual_seed(0))
 
 
@@ -106,7 +111,7 @@ class TestRoundTrip:
 
     def test_half_is_half_the_size_and_near(self, detector: Detector, path: Path, tmp_path: Path) -> None:
         save(detector, tmp_path / "half.safetensors", half=True)
-        assert (tmp_path / "half.safetensors").stat().st_size < 0.56 * path.stat().st_size
+        assert (tmp_path / "half.safetensors").stat().st_size < 0.65 * path.stat().st_size
         loaded = load(tmp_path / "half.safetensors")
         assert {p.dtype for p in loaded.parameters()} == {torch.float32}
         pixels = torch.rand(1, 3, 64, 64)

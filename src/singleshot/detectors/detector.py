@@ -166,7 +166,7 @@ class Detector(nn.Module):
         if len(images) != len(targets):
             raise UserError(f"got {len(images)} images but {len(targets)} targets")
         for i, target in enumerate(targets):
-            _check_form(i, target)
+            check_target(i, target)
         truth = Targets.from_list([dict(target) for target in targets])
         self._check(truth, torch.tensor([len(target["labels"]) for target in targets]))
         device = self.device
@@ -220,7 +220,7 @@ class Detector(nn.Module):
         )
 
 
-def _check_form(index: int, target: Mapping[str, Tensor]) -> None:
+def check_target(index: int, target: Mapping[str, Tensor]) -> None:
     """Refuse a target that is not boxes [N, 4], labels [N] of whole numbers, and perhaps iscrowd [N]."""
     if not isinstance(target, Mapping) or "boxes" not in target or "labels" not in target:
         came = sorted(target) if isinstance(target, Mapping) else type(target).__name__

@@ -45,7 +45,7 @@ def from_plain(value: Any) -> Any:
     if "type" not in value:
         return {key: from_plain(one) for key, one in value.items()}
     name = value["type"]
-    if name not in PARTS:
+    if not isinstance(name, str) or name not in PARTS:
         raise UserError(f"unknown part {name!r}: expected one of {', '.join(PARTS)}")
     try:
         return PARTS[name](**{key: _frozen(from_plain(one)) for key, one in value.items() if key != "type"})

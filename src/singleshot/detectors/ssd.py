@@ -81,13 +81,7 @@ def ssd(
     maps = ExtraLevels(trunk, extras, outputs=source_maps)  # section 2.1
     anchors = DefaultBoxes(groups, steps=steps, clip=clip, boundary=boundary_boxes)  # section 2.2
     coder = DeltaCoder((0.1, 0.2))  # authors' script
-    loss: ClassificationLoss = (
-        from_plain(dict(classification))
-        if isinstance(classification, Mapping)
-        else (
-            classification or SoftmaxLoss(ratio=3)  # section 2.2, hard negative mining
-        )
-    )
+    loss = _loss(classification)
     return Detector(
         preprocess=Stretch(size, Pixels.named(pixels)),
         backbone=maps,
@@ -112,6 +106,18 @@ def _drop_unused_scales(trunk: backbones.Backbone, source_maps: Sequence[int]) -
         for k, name in enumerate(trunk.sources):
             if k not in source_maps and name in trunk.scales:
                 del trunk.scales[name]
+
+
+def _loss(given: ClassificationLoss | Mapping[str, Any] | None) -> ClassificationLoss:
+    if given is None:
+        return SoftmaxLoss(ratio=3)  # section 2.2, hard negative mining
+    loss = from_plain(dict(given)) if isinstance(given, Mapping) else given
+    if not hasattr(loss, "num_logits"):
+        raise UserError(
+            f"classification must be a classification loss such as SoftmaxLoss(), or {{'type': 'SoftmaxLoss', ...}}, "
+            f"got {given!r}"
+        )
+    return loss
 
 
 def _variant(backbone: str, atrous: bool) -> str:

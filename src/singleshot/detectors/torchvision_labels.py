@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from singleshot.detectors.detector import Detector
+from singleshot.detectors.detector import Detector, check_target
 from singleshot.errors import UserError
 
 
@@ -29,8 +29,7 @@ class TorchvisionLabels(nn.Module):
         return [{**result, "labels": result["labels"] + 1} for result in results]
 
     def _shifted(self, index: int, target: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if "labels" not in target:
-            raise UserError(f"target {index}: expected 'boxes' and 'labels', got {sorted(target)}")
+        check_target(index, target)
         labels = target["labels"]
         if bool(((labels < 1) | (labels > self.detector.num_classes)).any()):
             raise UserError(

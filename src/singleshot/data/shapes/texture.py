@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import colorsys
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Colour = NDArray[np.float64]  # [3] RGB, 0..255
 
-_APART = 75.0  # least distance of two colours in RGB
+
+def muted(rng: np.random.Generator) -> Colour:
+    """A colour of the ground and of clutter: near to grey."""
+    return np.asarray(rng.uniform(30, 225) + rng.uniform(-25, 25, 3), np.float64).clip(0, 255)
 
 
-def colour_away_from(rng: np.random.Generator, other: Colour) -> Colour:
-    """A random colour at a distance from another one."""
-    while True:
-        colour: Colour = rng.uniform(0, 255, 3)
-        if np.linalg.norm(colour - other) > _APART:
-            return colour
+def vivid(rng: np.random.Generator, hue: float) -> Colour:
+    """A strong colour; `hue` in turns, 0 is red and 1/3 green."""
+    saturation, value = rng.uniform(0.6, 1.0), rng.uniform(0.55, 1.0)
+    return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value)) * 255
 
 
 def ground(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
     """A textured ground [size, size, 3]: a slow gradient between two near colours, sometimes stripes, and grain."""
-    base = rng.uniform(20, 235, 3)
+    base = muted(rng)
     pattern = _smooth(rng, size, cells=int(rng.integers(2, 7)))
     if rng.random() < 0.4:
         pattern = 0.6 * pattern + 0.4 * _waves(rng, size, size)
     fine = _smooth(rng, size, cells=int(rng.integers(20, 65))) * np.float32(rng.uniform(0, 14))
     fine += rng.standard_normal((size, size), np.float32) * np.float32(rng.uniform(1, 8))
-    tint = rng.uniform(-45, 45, 3)
+    tint = rng.uniform(-35, 35) + rng.uniform(-10, 10, 3)
     planes = [(pattern * np.float32(tint[i]) + fine + np.float32(base[i])).clip(0, 255) for i in range(3)]
     return np.stack(planes, axis=-1, dtype=np.uint8, casting="unsafe")
 
@@ -47,7 +50,8 @@ def textured(rng: np.random.Generator, image: NDArray[np.uint8], mask: NDArray[n
         pattern = _smooth(rng, max(height, width), cells=int(rng.integers(2, 6)))[:height, :width]
     else:
         pattern = rng.standard_normal((height, width), np.float32) * np.float32(0.6)
-    fill = colour.astype(np.float32) + pattern[..., None] * rng.uniform(-40, 40, 3).astype(np.float32)
+    shade = rng.uniform(-30, 30) + rng.uniform(-12, 12, 3)  # lighter and darker rather than another colour
+    fill = colour.astype(np.float32) + pattern[..., None] * shade.astype(np.float32)
     alpha = mask[part][..., None] / np.float32(255)
     image[part] = (image[part] * (1 - alpha) + fill.clip(0, 255) * alpha).astype(np.uint8)
 
@@ -78,7 +82,7 @@ def clutter(rng: np.random.Generator, image: NDArray[np.uint8]) -> None:
             stroke = np.array([x, y]) + rng.uniform(0, 1, (int(rng.integers(2, 5)), 2)) * [tall * 0.6, tall]
             cv2.polylines(mask, [np.rint(stroke).astype(np.int32)[:, None]], False, 255, 1, cv2.LINE_AA)
             x += tall * 0.8
-    textured(rng, image, mask, rng.uniform(0, 255, 3))
+    textured(rng, image, mask, muted(rng))
 
 
 def _smooth(rng: np.random.Generator, size: int, cells: int) -> NDArray[np.float32]:
