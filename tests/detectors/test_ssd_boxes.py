@@ -144,3 +144,8 @@ def test_few_levels() -> None:
         (BoxGroup(20, 30, (2.0, 3.0)),),
         (BoxGroup(30, 40, (2.0, 3.0)),),
     )
+
+
+def test_levels_without_stacking_keep_their_own_boxes_alone() -> None:
+    groups = ssd_boxes.level_groups(ssd_boxes.box_sizes("voc", (300, 300), 6))
+    assert ssd_boxes.without_levels(groups, (0, 2), stack=False) == (groups[0], groups[2])

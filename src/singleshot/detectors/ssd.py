@@ -39,6 +39,7 @@ def ssd(
     norm: str = "train",
     frozen_stages: int = 0,
     source_maps: Sequence[int] | None = None,
+    stack_boxes: bool = True,
     box_sizes: str | Sequence[float] = "voc",
     aspect_ratios: Sequence[float] = (2.0, 3.0),
     clip: bool = False,
@@ -52,12 +53,12 @@ def ssd(
 
     `num_classes` does not count the background. `backbone_weights` is a file, never a download; `pixels` how its
     network wants its input (`imagenet_rgb`, `caffe_bgr`, or mean, std, order). `atrous=False` is the full VGG-16 with
-    conv5_3 (section 3.2). `source_maps` chooses maps by number, with the tiling re-adjusted (Table 3); `aspect_ratios`
-    are those beside 1 (Table 2: (2, 3), (2,), ()); `box_sizes` is "voc", "coco" or the sides in pixels; `clip` cuts
-    default boxes at the border (the authors do not); `boundary_boxes=False` leaves those that cross it out of training
-    (Table 3).
-    `ignore_crowd`: default boxes half inside a crowd region do not count. `norm` and `frozen_stages` are the
-    backbone's.
+    conv5_3 (section 3.2). `source_maps` chooses maps by number, with the tiling re-adjusted (Table 3), or with
+    `stack_boxes=False` without the boxes of the other maps (for sets that have no objects of their sizes).
+    `aspect_ratios` are those beside 1 (Table 2: (2, 3), (2,), ()); `box_sizes` is "voc", "coco" or the sides in pixels;
+    `clip` cuts default boxes at the border (the authors do not); `boundary_boxes=False` leaves those that cross it out
+    of training (Table 3). `ignore_crowd`: default boxes half inside a crowd region do not count. `norm` and
+    `frozen_stages` are the backbone's.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else (int(image_size[0]), int(image_size[1]))
     if min(size) < 32:
@@ -75,7 +76,7 @@ def ssd(
     groups = ssd_boxes.level_groups(ssd_boxes.box_sizes(box_sizes, size, levels), aspect_ratios)
     steps = ssd_boxes.PUBLISHED_STEPS.get(size[0]) if _is_published(backbone, atrous, size) else None
     if source_maps is not None:
-        groups = ssd_boxes.without_levels(groups, source_maps, aspect_ratios)
+        groups = ssd_boxes.without_levels(groups, source_maps, aspect_ratios, stack=stack_boxes)
         steps = None if steps is None else tuple(steps[k] for k in source_maps)
         _drop_unused_scales(trunk, source_maps)
     maps = ExtraLevels(trunk, extras, outputs=source_maps)  # section 2.1

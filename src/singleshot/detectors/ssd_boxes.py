@@ -67,17 +67,24 @@ def level_groups(sizes: Sequence[float], ratios: Sequence[float] = (2.0, 3.0)) -
 
 
 def without_levels(
-    groups: Sequence[tuple[BoxGroup, ...]], kept: Sequence[int], ratios: Sequence[float] = (2.0, 3.0)
+    groups: Sequence[tuple[BoxGroup, ...]],
+    kept: Sequence[int],
+    ratios: Sequence[float] = (2.0, 3.0),
+    *,
+    stack: bool = True,
 ) -> tuple[tuple[BoxGroup, ...], ...]:
     """Groups for the levels that are kept, so tiled that the number of boxes stays about the same (paper Table 3).
 
     For the settings of Table 3 (six maps; the last ones removed, or all but the second) the tiling gives the paper's
     number of boxes: 8,764, 8,942, 9,864, 9,025 and 8,664 at 300 pixels. For any other choice the boxes of a removed
-    level are stacked on the nearest finer level that is kept, else on the nearest coarser one.
+    level are stacked on the nearest finer level that is kept, else on the nearest coarser one. With `stack=False` they
+    are left out.
     """
     levels = len(groups)
     if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= levels:
         raise UserError(f"source_maps must be growing numbers of maps from 0 to {levels - 1}, got {list(kept)}")
+    if not stack:
+        return tuple(groups[k] for k in kept)
     sizes = [level[0].size for level in groups] + [groups[-1][0].next_size or groups[-1][0].size]
     few, many = tuple(ratios[:1]), tuple(ratios)
     stacked: dict[int, list[BoxGroup]] = {k: list(groups[k]) for k in kept}

@@ -1,0 +1,30 @@
+"""The trained detectors that come with the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import singleshot as ss
+
+ZOO = Path(__file__).parents[1] / "zoo"
+FILES = sorted(ZOO.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_each_is_small_and_has_a_card(path: Path) -> None:
+    assert path.stat().st_size <= 10_000_000
+    card = path.with_suffix(".md").read_text()
+    for word in ("licence", "command", "COCO AP"):
+        assert word in card
+
+
+@pytest.mark.parametrize(("name", "low"), [("bccd", 0.55), ("chess", 0.64)])
+def test_each_finds_what_it_was_trained_for(name: str, low: float, shared: Path) -> None:
+    from singleshot.evaluation.run import run
+
+    data = ss.open_dataset(shared / name, split="val", format="voc")
+    part = type(data)(**{**vars(data), "records": data.records[:20]})
+    metrics = ss.evaluate(part, run(ss.load(ZOO / f"{name}.safetensors"), part)).to_json()
+    assert metrics["coco"]["AP"] > low
