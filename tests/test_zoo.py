@@ -20,11 +20,11 @@ def test_each_is_small_and_has_a_card(path: Path) -> None:
         assert word in card
 
 
-@pytest.mark.parametrize(("name", "low"), [("bccd", 0.55), ("chess", 0.64)])
+@pytest.mark.parametrize(("name", "low"), [("bccd", 0.8), ("chess", 0.95)])
 def test_each_finds_what_it_was_trained_for(name: str, low: float, shared: Path) -> None:
     from singleshot.evaluation.run import run
 
     data = ss.open_dataset(shared / name, split="val", format="voc")
     part = type(data)(**{**vars(data), "records": data.records[:20]})
     metrics = ss.evaluate(part, run(ss.load(ZOO / f"{name}.safetensors"), part)).to_json()
-    assert metrics["coco"]["AP"] > low
+    assert metrics["coco"]["AP50"] > low

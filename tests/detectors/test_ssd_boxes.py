@@ -147,5 +147,5 @@ def test_few_levels() -> None:
 
 
 def test_levels_without_stacking_keep_their_own_boxes_alone() -> None:
-    groups = ssd_boxes.level_groups(ssd_boxes.box_sizes("voc", (300, 300), 6))
-    assert ssd_boxes.without_levels(groups, (0, 2), stack=False) == (groups[0], groups[2])
+    groups = level_groups(box_sizes("voc", (300, 300), 6))
+    assert without_levels(groups, (0, 2), stack=False) == (groups[0], groups[2])
