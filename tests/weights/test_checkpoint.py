@@ -377,13 +377,13 @@ class TestOwnBuilder:
         assert torch.equal(found(loaded)["scores"], found(own)["scores"])
 
     def test_by_dotted_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (tmp_path / "my_lab.py").write_text("from singleshot.detectors import ssd as mine\nnumber = 3\n")
+        (tmp_path / "own_parts.py").write_text("from singleshot.detectors import ssd as mine\nnumber = 3\n")
         monkeypatch.syspath_prepend(tmp_path)
-        assert find_builder("my_lab:mine") is ssd
+        assert find_builder("own_parts:mine") is ssd
         for wrong, message in (
-            ("my_lab:other", "cannot be imported"),
+            ("own_parts:other", "cannot be imported"),
             ("nowhere:x", "cannot be"),
-            ("my_lab:number", "int"),
+            ("own_parts:number", "int"),
         ):
             with pytest.raises(UserError, match=message):
                 find_builder(wrong)
