@@ -1,15 +1,104 @@
-"""Where predictions start from: SSD's default boxes."""
+"""Where predictions start from: SSD's default boxes, and the anchors of a feature pyramid."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from singleshot.structures import Anchors
+
+
+class AnchorMaker(Protocol):
+    """What gives a detector its anchors."""
+
+    @property
+    def per_location(self) -> tuple[int, ...]:
+        """Boxes in each cell, for each level."""
+
+    def __call__(self, shapes: Sequence[tuple[int, int]], size: tuple[int, int]) -> Anchors:
+        """Shapes (h, w) of the maps and (height, width) of the network's input -> Anchors with boxes [A, 4]."""
+
+
+Convention = Literal["corner", "centre", "torchvision", "legacy"]
+
+
+class AnchorGenerator:
+    """The anchors of a feature pyramid (focal loss paper, section 4): sizes x ratios around a point of each cell.
+
+    `strides`: distance of the cells in pixels for each level. `sizes`: for each level the square roots of the areas.
+    `ratios`: height / width, the area kept. In a cell: for each ratio, each size.
+
+    `convention` is where cells are centred and what is rounded; nobody has measured an effect on accuracy:
+
+    - "corner": at (i * stride, j * stride), nothing rounded (Detectron2, mmdetection 2 and later).
+    - "centre": at the middle of the cell, (i + 0.5) * stride, nothing rounded.
+    - "torchvision": as "corner", with sizes cut to integers and the corners around (0, 0) rounded.
+    - "legacy": Detectron's boxes of whole pixels, where a side is x2 - x1 + 1. In continuous coordinates (a pixel ends
+      where the next begins) these are boxes around the middle of the cell whose sides come from a base box of
+      stride x stride with sides rounded to integers. Give truth its full width too, x2 = x1 + width, and intersections
+      and differences are those of the "+1" arithmetic.
+    """
+
+    def __init__(
+        self,
+        strides: Sequence[float],
+        sizes: Sequence[Sequence[float]],
+        ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        *,
+        convention: Convention = "corner",
+    ) -> None:
+        if len(strides) != len(sizes):
+            raise ValueError(f"expected sizes for each of the {len(strides)} levels, got {len(sizes)}: {list(sizes)}")
+        if not all(sizes) or not ratios or min(min(level) for level in sizes) <= 0 or min(ratios) <= 0:
+            raise ValueError(f"anchors need positive sizes and ratios, got {list(sizes)} and {list(ratios)}")
+        if convention not in get_args(Convention):
+            raise ValueError(f"convention must be one of {', '.join(get_args(Convention))}, got {convention!r}")
+        self.strides = tuple(strides)
+        self.sizes = tuple(tuple(level) for level in sizes)
+        self.ratios = tuple(ratios)
+        self.convention = convention
+
+    @property
+    def per_location(self) -> tuple[int, ...]:
+        """Boxes in each cell, for each level."""
+        return tuple(len(level) * len(self.ratios) for level in self.sizes)
+
+    def __call__(self, shapes: Sequence[tuple[int, int]], size: tuple[int, int]) -> Anchors:
+        """Shapes (h, w) of the maps -> Anchors with boxes [A, 4]; the input's (height, width) plays no part.
+
+        Levels in order; within a level row by row, then column, then box.
+        """
+        if len(shapes) != len(self.strides):
+            raise ValueError(f"expected {len(self.strides)} maps, got {len(shapes)}: {list(shapes)}")
+        levels = []
+        for stride, sizes, shape in zip(self.strides, self.sizes, shapes, strict=True):
+            first = stride / 2 if self.convention in ("centre", "legacy") else 0.0
+            levels.append(_around(_centres(shape, (stride, stride), (first, first)), self._half(stride, sizes)))
+        return Anchors(torch.cat(levels).float(), tuple(len(level) for level in levels))
+
+    def _half(self, stride: float, sizes: Sequence[float]) -> Tensor:
+        """Half of (width, height) of the boxes of one cell: [boxes, 2]."""
+        ratios = torch.tensor(self.ratios, dtype=torch.float64)[:, None]
+        sides = torch.tensor(sizes, dtype=torch.float64)
+        if self.convention == "legacy":
+            width = (stride / ratios.sqrt()).round()
+            height = (width * ratios).round()
+            scale = sides / stride
+            return torch.stack([width * scale, height * scale], -1).reshape(-1, 2) / 2
+        if self.convention == "torchvision":
+            sides = sides.trunc()
+        half = torch.stack([sides / ratios.sqrt(), sides * ratios.sqrt()], -1).reshape(-1, 2) / 2
+        return half.float().round().double() if self.convention == "torchvision" else half
+
+
+def octave_sizes(sizes: Sequence[float], octaves: int) -> tuple[tuple[float, ...], ...]:
+    """For each level's size the sizes size * 2^(k / octaves), k = 0 .. octaves - 1 (focal loss paper, section 4)."""
+    return tuple(tuple(size * 2 ** (k / octaves) for k in range(octaves)) for size in sizes)
 
 
 @dataclass(frozen=True)
@@ -82,11 +171,9 @@ class DefaultBoxes:
                 step_y, step_x = size[0] / rows, size[1] / columns
             else:
                 step_y = step_x = self.steps[level]
-            y = (torch.arange(rows, dtype=torch.float64) + 0.5) * step_y
-            x = (torch.arange(columns, dtype=torch.float64) + 0.5) * step_x
-            centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 1, 2)
             half = torch.tensor([shape for group in groups for shape in group.shapes()], dtype=torch.float64) / 2
-            levels.append(torch.cat([centres - half, centres + half], -1).reshape(-1, 4))
+            centres = _centres((rows, columns), (step_y, step_x), (step_y / 2, step_x / 2))
+            levels.append(_around(centres, half))
         boxes = torch.cat(levels).float()
         counts = tuple(len(level) for level in levels)
         usable = None if self.boundary else inside(boxes, size)
@@ -94,6 +181,18 @@ class DefaultBoxes:
             limit = torch.tensor([size[1], size[0], size[1], size[0]], dtype=boxes.dtype)
             boxes = torch.minimum(boxes.clamp(min=0), limit)
         return Anchors(boxes, counts, usable)
+
+
+def _centres(shape: tuple[int, int], step: tuple[float, float], first: tuple[float, float]) -> Tensor:
+    """(x, y) of the cells of a map of (rows, columns), row by row: [cells, 2]. `step` and `first` are (y, x)."""
+    y = torch.arange(shape[0], dtype=torch.float64) * step[0] + first[0]
+    x = torch.arange(shape[1], dtype=torch.float64) * step[1] + first[1]
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
+
+
+def _around(centres: Tensor, half: Tensor) -> Tensor:
+    """Boxes with half sides [n, 2] around points [cells, 2] -> [cells * n, 4]."""
+    return torch.cat([centres[:, None] - half, centres[:, None] + half], -1).reshape(-1, 4)
 
 
 def inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
