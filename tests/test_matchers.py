@@ -142,7 +142,7 @@ def test_the_forced_match_wins_over_a_better_object_of_the_anchor() -> None:
 
 def test_without_the_bipartite_step_only_the_threshold_counts() -> None:
     anchors = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 4.0]]
-    matched = IoUMatcher(bipartite=False)(
+    matched = IoUMatcher(low_quality="none")(
         anchors_of(anchors), targets_of([[0.0, 0.0, 10.0, 9.0], [50.0, 0.0, 55.0, 5.0]])
     )
     assert found(matched) == [0, -1]
@@ -281,3 +281,82 @@ def test_on_the_gpu_the_same_is_matched(largest: float) -> None:
     matched = IoUMatcher()(Anchors(anchors.boxes.cuda(), anchors.counts), moved)
     for part in ("boxes", "labels", "positive", "counted"):
         assert torch.equal(getattr(matched, part).cpu(), getattr(expected, part))
+
+
+# ------------------------------------------------------------------ objects that no anchor overlaps enough (RetinaNet)
+def low_quality_match(
+    anchors: Boxes, boxes: Boxes, mode: str, positive: float = 0.5, negative: float = 0.4
+) -> tuple[list[int], list[bool]]:
+    """One image with plain loops: the object of each anchor (-1 none), and whether the anchor counts."""
+    table = [[reference.iou32(tuple(box), tuple(anchor)) for anchor in anchors] for box in boxes]  # type: ignore[arg-type]
+    found, counted = [-1] * len(anchors), [True] * len(anchors)
+    for j in range(len(anchors)):
+        column = [row[j] for row in table]
+        best = max(column, default=0.0)
+        if best >= positive:
+            found[j] = column.index(best)
+        counted[j] = best >= positive or best < negative
+    for i, row in enumerate(table):
+        most = max(row)
+        for j, value in enumerate(row):
+            if value != most or most <= 1e-6:
+                continue
+            column = [other[j] for other in table]
+            if mode == "all":
+                found[j], counted[j] = i, True
+            elif mode == "band" and max(column) >= negative and found[j] < 0:
+                found[j], counted[j] = column.index(max(column)), True
+    return found, counted
+
+
+@pytest.mark.parametrize("mode", ["all", "band", "none"])
+@pytest.mark.parametrize("seed", range(12))
+def test_low_quality_equals_plain_loops(mode: str, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    anchors = grid_boxes(40, generator)
+    images = [grid_boxes(count, generator) for count in (4, 0, 9)]
+    matcher = IoUMatcher(positive=0.5, negative=0.4, low_quality=mode)  # type: ignore[arg-type]
+    matched = matcher(anchors_of(anchors), targets_of(*images))
+    for i, boxes in enumerate(images):
+        expected, counted = low_quality_match(anchors, boxes, mode)
+        assert found(matched, i) == expected
+        assert matched.counted[i].tolist() == counted
+
+
+def test_low_quality_by_hand() -> None:
+    # IoU of the object with the anchors: 0.45, 0.3; of the far object with the last: 0.2; the third has nothing.
+    anchors = [[0.0, 0.0, 10.0, 4.5], [0.0, 0.0, 10.0, 3.0], [90.0, 0.0, 95.0, 5.0], [40.0, 0.0, 50.0, 2.0]]
+    boxes = [[0.0, 0.0, 10.0, 10.0], [40.0, 0.0, 50.0, 10.0]]
+    expected = {
+        "all": ([0, -1, -1, 1], [True, True, True, True]),
+        "band": ([0, -1, -1, -1], [True, True, True, True]),
+        "none": ([-1, -1, -1, -1], [False, True, True, True]),
+    }
+    for mode, (objects, counted) in expected.items():
+        matched = IoUMatcher(positive=0.5, negative=0.4, low_quality=mode)(anchors_of(anchors), targets_of(boxes))  # type: ignore[arg-type]
+        assert found(matched) == objects, mode
+        assert matched.counted[0].tolist() == counted, mode
+
+
+def test_all_the_equally_best_anchors_are_forced_and_the_later_object_wins() -> None:
+    anchors = [[0.0, 0.0, 10.0, 2.0], [0.0, 8.0, 10.0, 10.0]]
+    boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 30.0, 2.0]]
+    matched = IoUMatcher(positive=0.5, negative=0.4, low_quality="all")(anchors_of(anchors), targets_of(boxes))
+    assert found(matched) == [2, 1]
+
+
+def test_an_object_that_touches_no_anchor_forces_nothing() -> None:
+    matched = IoUMatcher(low_quality="all")(anchors_of([[0.0, 0.0, 4.0, 4.0]]), targets_of([[50.0, 50.0, 60.0, 60.0]]))
+    assert found(matched) == [-1]
+    assert negatives(matched) == [True]
+
+
+def test_low_quality_does_not_depend_on_the_size_of_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(3)
+    anchors, targets = anchors_of(grid_boxes(50, generator)), targets_of(grid_boxes(13, generator))
+    matcher = IoUMatcher(positive=0.5, negative=0.4, low_quality="all")
+    at_once = matcher(anchors, targets)
+    monkeypatch.setitem(matchers._CHUNK, "cpu", 1)
+    one_by_one = matcher(anchors, targets)
+    assert found(at_once) == found(one_by_one)
+    assert torch.equal(at_once.counted, one_by_one.counted)

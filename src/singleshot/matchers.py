@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from singleshot.ops.boxes import coverage, pairwise_iou
 from singleshot.structures import Anchors, Matched, Targets
+
+LowQuality = Literal["bipartite", "all", "band", "none"]
 
 _LEAST_OVERLAP = 1e-6  # authors' MatchBBox: a pair without overlap is never matched
 # Elements of the overlap matrix [B, chunk of G, A] that are made at once: what stays in a processor's cache, and what
@@ -20,13 +23,23 @@ _CHUNK_ELSEWHERE = 1 << 25
 
 @dataclass(frozen=True)
 class IoUMatcher:
-    """SSD's matching (paper section 2.2, authors' MatchBBox), for a whole batch at once.
+    """Matching by overlap, for a whole batch at once.
 
-    1. If `bipartite`, greedily the globally best pair of an object and a free anchor, then the next best, until every
-       object has an anchor of its own; overlap must exceed 1e-6; ties go to the lower anchor index, then the lower
-       object. Of two objects that share a best anchor the one with less overlap so takes its next best.
-    2. Every other anchor takes the object that it overlaps most when their IoU is at least `positive`.
-    An unmatched anchor is a negative when its best IoU is below `negative`; in between it is not counted.
+    An anchor takes the object that it overlaps most when their IoU is at least `positive`. Other anchors are negatives
+    when their best IoU is below `negative`; in between they are not counted. `low_quality` is what is done for objects
+    that no anchor overlaps so much:
+
+    - "bipartite" (SSD section 2.2, authors' MatchBBox): before all else, greedily the globally best pair of an object
+      and a free anchor, then the next best, until every object has an anchor of its own; ties go to the lower anchor
+      index, then the lower object. Of two objects that share a best anchor the one with less overlap so takes its next
+      best.
+    - "all" (RetinaNet in mmdetection): the anchors that overlap an object most, all of them where several are equal,
+      take that object whatever the IoU; of two objects that share such an anchor the later one.
+    - "band" (RetinaNet in Detectron): such an anchor counts as positive when its best IoU is at least `negative`, for
+      the object that it overlaps most.
+    - "none".
+
+    An overlap must exceed 1e-6 to force anything.
 
     With `ignore_crowd`, an anchor that lies at least half inside a crowd region is neither positive nor negative;
     without it crowd regions are nothing at all. Memory stays bounded whatever the number of objects: the overlaps [B,
@@ -36,7 +49,7 @@ class IoUMatcher:
 
     positive: float = 0.5
     negative: float = 0.5
-    bipartite: bool = True
+    low_quality: LowQuality = "bipartite"
     ignore_crowd: bool = False
 
     @torch.no_grad()
@@ -51,12 +64,15 @@ class IoUMatcher:
         if self.ignore_crowd:
             usable = usable & ~_inside_crowd(boxes, targets)
         overlaps = _Overlaps(targets.boxes, objects, boxes, usable)
-        best, owner, first = overlaps.best_pairs()
+        best, owner, first, forced = overlaps.best_pairs(ties=self.low_quality in ("all", "band"))
         positive = best >= self.positive
-        if self.bipartite:
-            champion = _greedy(overlaps, objects, first)
-            owner = torch.where(champion >= 0, champion, owner)
-            positive = positive | (champion >= 0)
+        if self.low_quality == "bipartite":
+            forced = _greedy(overlaps, objects, first)
+        if self.low_quality == "band":
+            positive = positive | ((forced >= 0) & (best >= self.negative))
+        else:
+            owner = torch.where(forced >= 0, forced, owner)
+            positive = positive | (forced >= 0)
         counted = usable & (positive | (best < self.negative))
         if targets.boxes.shape[1] == 0:
             matched_boxes, labels = boxes.expand(batch, -1, -1), torch.zeros_like(owner)
@@ -83,27 +99,32 @@ class _Overlaps:
         for part in torch.split(index, self.step, dim=1):
             yield part, pairwise_iou(self.boxes.gather(1, part[..., None].expand(-1, -1, 4)), self.anchors)
 
-    def best_pairs(self) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    def best_pairs(self, *, ties: bool) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], Tensor]:
         """Each anchor's best IoU and its object [B, A] twice, and each object's best IoU and its anchor [B, G] twice.
 
-        Of equals the one with the lower index.
+        Of equals the one with the lower index. Then, with `ties`, the last object that no anchor overlaps more than
+        this one, -1 for none: [B, A].
         """
         batch, num_anchors = self.anchors.shape[:2]
         count = self.boxes.shape[1]
         best = self.boxes.new_zeros(batch, num_anchors)
         owner = torch.zeros(batch, num_anchors, dtype=torch.int64, device=best.device)
+        champion = torch.full_like(owner, -1)
         if count == 0:
-            return best, owner, (best[:, :0], owner[:, :0])
+            return best, owner, (best[:, :0], owner[:, :0]), champion
         values, favourites = [], []
         for part, iou in self.rows(torch.arange(count, device=best.device).expand(batch, -1)):
             value, anchor = iou.max(2)  # the first of equals
             values.append(value)
             favourites.append(anchor)
+            if ties:
+                most = (iou == value[..., None]) & (value > _LEAST_OVERLAP)[..., None]
+                champion = torch.maximum(champion, torch.where(most, part[..., None], -1).amax(1))
             value, row = iou.max(1)
             better = value > best
             best = torch.where(better, value, best)
             owner = torch.where(better, part.gather(1, row), owner)
-        return best, owner, (torch.cat(values, 1), torch.cat(favourites, 1))
+        return best, owner, (torch.cat(values, 1), torch.cat(favourites, 1)), champion
 
     def best_winning(self, index: Tensor, held: Tensor, holder: Tensor) -> tuple[Tensor, Tensor]:
         """Each object's best IoU with an anchor that prefers it to its holder (else -1), and that anchor: [B, n] twice.
