@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from singleshot import backbones
 from singleshot.backbones import Backbone
 from singleshot.errors import UserError
 from singleshot.layers import BatchNorm2d
-from singleshot.necks import Extra, ExtraLevels, derived_extras, map_sizes, ssd300_extras, ssd512_extras
+from singleshot.necks import FPN, Extra, ExtraLevels, derived_extras, map_sizes, ssd300_extras, ssd512_extras
 
 
 class Tiny(Backbone):
@@ -152,3 +155,54 @@ def test_compiles_whole_and_exports() -> None:
     for a, b, c in zip(expected, compiled, exported, strict=True):
         torch.testing.assert_close(a, b)
         torch.testing.assert_close(a, c)
+
+
+# ------------------------------------------------------------------ feature pyramid
+MAPS = [torch.randn(1, width, *side) for width, side in ((4, (13, 20)), (6, (7, 10)), (8, (4, 5)))]
+
+
+def fpn(**options: Any) -> FPN:
+    return FPN((4, 6, 8), (8, 16, 32), 16, **options)
+
+
+def test_pyramid_has_two_levels_more_of_one_width() -> None:
+    pyramid = fpn()
+    assert pyramid.channels == (16,) * 5
+    assert pyramid.strides == (8, 16, 32, 64, 128)
+    assert [tuple(features.shape) for features in pyramid(MAPS)] == [
+        (1, 16, 13, 20),
+        (1, 16, 7, 10),
+        (1, 16, 4, 5),
+        (1, 16, 2, 3),
+        (1, 16, 1, 2),
+    ]
+
+
+@pytest.mark.parametrize("p6", ["c5", "p5"])
+@pytest.mark.parametrize("relu", [True, False])
+def test_pyramid_equals_its_definition(p6: str, relu: bool) -> None:
+    pyramid = fpn(p6=p6, relu_before_p7=relu)
+    lateral, output = list(pyramid.lateral), list(pyramid.output)
+    m5 = lateral[2](MAPS[2])
+    m4 = lateral[1](MAPS[1]) + F.interpolate(m5, size=(7, 10))
+    m3 = lateral[0](MAPS[0]) + F.interpolate(m4, size=(13, 20))
+    p5 = output[2](m5)
+    p6_map = pyramid.p6(MAPS[2] if p6 == "c5" else p5)
+    p7 = pyramid.p7(p6_map.relu() if relu else p6_map)
+    for found, expected in zip(pyramid(MAPS), [output[0](m3), output[1](m4), p5, p6_map, p7], strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_pyramid_of_equal_maps_upsamples_to_the_nearest() -> None:
+    pyramid = fpn()
+    for part in (*pyramid.lateral, *pyramid.output):
+        nn.init.zeros_(part.get_parameter("weight"))
+    nn.init.ones_(pyramid.lateral[2].get_parameter("bias"))
+    for conv in pyramid.output:
+        conv.get_parameter("weight").data[:, :, 1, 1] = torch.eye(16)
+    assert all(bool((features == 1).all()) for features in pyramid(MAPS)[:3])
+
+
+def test_unknown_source_of_p6() -> None:
+    with pytest.raises(UserError, match="c5, p5"):
+        fpn(p6="c4")

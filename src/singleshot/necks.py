@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from singleshot.errors import UserError
@@ -115,6 +116,52 @@ class ExtraLevels(nn.Module):
         for extra in self.extras:
             maps.append(extra(maps[-1]))
         return [maps[index] for index in self.outputs]
+
+
+P6_SOURCES = ("c5", "p5")
+
+
+class FPN(nn.Module):
+    """A feature pyramid (Lin et al., 2017) with two coarser levels (focal loss paper, section 4 and footnote 2).
+
+    Maps of a backbone, finest first -> as many maps of `channels` channels and two more: 1x1 convolutions bring the
+    maps to one width, each coarser map is added to the next finer one (nearest neighbour, to its very size), a 3x3
+    convolution follows. P6 is a 3x3 convolution of stride 2 on the backbone's last map ("c5") or on the pyramid's
+    ("p5"); P7 the same on P6, after ReLU unless `relu_before_p7` is off. No norm, no other activation; drawn uniform by
+    fan-in.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        strides: Sequence[int],
+        channels: int = 256,
+        *,
+        p6: str = "c5",
+        relu_before_p7: bool = True,
+    ) -> None:
+        super().__init__()
+        if p6 not in P6_SOURCES:
+            raise UserError(f"p6: expected one of {', '.join(P6_SOURCES)}, got {p6!r}")
+        self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in inputs)
+        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in inputs)
+        self.p6 = nn.Conv2d(inputs[-1] if p6 == "c5" else channels, channels, 3, 2, 1)
+        self.p7 = nn.Conv2d(channels, channels, 3, 2, 1)
+        self.p6_source, self.relu_before_p7 = p6, relu_before_p7
+        fan_in_uniform_(self)
+        self.channels = (channels,) * (len(inputs) + 2)
+        self.strides = (*strides, 2 * strides[-1], 4 * strides[-1])
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps [B, C, h, w] -> the pyramid's, finest first."""
+        merged = [lateral(features) for lateral, features in zip(self.lateral, maps, strict=True)]
+        for level in reversed(range(len(merged) - 1)):
+            coarser = F.interpolate(merged[level + 1], size=merged[level].shape[-2:], mode="nearest")
+            merged[level] = merged[level] + coarser
+        pyramid = [output(features) for output, features in zip(self.output, merged, strict=True)]
+        p6 = self.p6(maps[-1] if self.p6_source == "c5" else pyramid[-1])
+        p7 = self.p7(p6.relu() if self.relu_before_p7 else p6)
+        return [*pyramid, p6, p7]
 
 
 def map_sizes(backbone: nn.Module, image_size: tuple[int, int]) -> list[tuple[int, int]]:
