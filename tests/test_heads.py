@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from singleshot.heads import Branch, Head
+from singleshot.errors import UserError
+from singleshot.heads import Branch, BranchLayers, Head
+from singleshot.layers import normal_
 
 
 def conv(head: Head, level: int, branch: int, name: str) -> nn.Conv2d:
@@ -67,3 +72,65 @@ def test_several_outputs_of_one_branch() -> None:
     head = Head((4,), (2,), [Branch({"box_deltas": 4, "iou_logits": 1})])
     predictions = head([torch.randn(1, 4, 2, 2)])
     assert predictions["iou_logits"].shape == (1, 8, 1)
+
+
+def tower_head(norm: str | None = None, *, shared: bool = True) -> Head:
+    branches = [
+        Branch({"class_logits": 5}, {"class_logits": -2.0}, 4, norm, partial(normal_, std=0.01)),
+        Branch({"box_deltas": 4, "iou_logits": 1}, {}, 4, norm, partial(normal_, std=0.01)),
+    ]
+    return Head((32, 32, 32), (9, 9, 9), branches, shared=shared)
+
+
+MAPS = [torch.randn(2, 32, side, side, generator=torch.Generator().manual_seed(side)) for side in (4, 2, 1)]
+
+
+def test_shared_towers_read_every_level_alike() -> None:
+    head = tower_head()
+    alone = [head([features] * 3)["box_deltas"][:, : features.shape[-1] ** 2 * 9] for features in MAPS]
+    torch.testing.assert_close(head(MAPS)["box_deltas"], torch.cat(alone, 1))
+
+
+def test_sharing_has_the_parameters_of_one_level() -> None:
+    def count(head: Head) -> int:
+        return sum(parameter.numel() for parameter in head.parameters())
+
+    tower = 4 * (32 * 32 * 9 + 32)
+    outputs = [numbers * 9 * (32 * 9 + 1) for numbers in (5, 4, 1)]
+    assert count(tower_head()) == 2 * tower + sum(outputs)
+    assert count(tower_head(shared=False)) == 3 * count(tower_head())
+    assert len(tower_head().state_dict()) == len(set(map(id, tower_head().state_dict().values())))
+
+
+def test_iou_output_shares_the_tower_of_the_box() -> None:
+    branch = tower_head().levels[0][1]  # type: ignore[index]
+    assert isinstance(branch, BranchLayers)
+    assert len([part for part in branch.tower if isinstance(part, nn.Conv2d)]) == 4
+    assert set(branch.predict) == {"box_deltas", "iou_logits"}
+
+
+def test_towers_are_drawn_small_with_the_prior_on_the_class_output_only() -> None:
+    head = tower_head()
+    weights = torch.cat([p.flatten() for name, p in head.named_parameters() if name.endswith("weight")])
+    assert float(weights.detach().std()) == pytest.approx(0.01, rel=0.05)
+    biases = {name: p for name, p in head.named_parameters() if name.endswith("bias")}
+    for name, bias in biases.items():
+        assert (bias == (-2.0 if "class_logits" in name else 0.0)).all(), name
+
+
+def test_group_norm_replaces_the_bias() -> None:
+    branch = Head((64,), (9,), [Branch({"a": 1}, depth=4, norm="group")]).levels[0][0]  # type: ignore[index]
+    assert isinstance(branch, BranchLayers)
+    kinds = [type(part) for part in branch.tower][:3]
+    assert kinds == [nn.Conv2d, nn.GroupNorm, nn.ReLU]
+    assert branch.tower[0].bias is None
+
+
+def test_towers_that_cannot_be_built() -> None:
+    for channels in (40, 32):
+        with pytest.raises(UserError, match="64, 96"):
+            Head((channels,), (9,), [Branch({"a": 1}, depth=1, norm="group")])
+    with pytest.raises(UserError, match="batch"):
+        Head((32,), (9,), [Branch({"a": 1}, depth=1, norm="batch")])
+    with pytest.raises(ValueError, match="alike"):
+        Head((32, 16), (9, 9), [Branch({"a": 1})], shared=True)

@@ -8,59 +8,91 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from singleshot.errors import UserError
 from singleshot.layers import fan_in_uniform_
 from singleshot.structures import Predictions
+
+TOWER_NORMS = (None, "group")
+_GROUPS = 32  # of channels that group norm treats together (Wu and He, 2018)
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Predictions that are read from the end of one tower: name -> numbers per anchor.
+    """Predictions that are read from the end of one tower of 3x3 convolutions: name -> numbers per anchor.
 
-    `bias`: the initial bias by name, 0 where a name is missing (focal loss's prior lives there).
+    `bias`: the initial bias by name, 0 where a name is missing (focal loss's prior lives there). `depth`: convolutions
+    before the one that predicts, each as wide as the map, with ReLU; `norm`: None or "group" (group norm before the
+    ReLU, in place of the bias).
     """
 
     outputs: Mapping[str, int]
     bias: Mapping[str, float] = field(default_factory=dict)
+    depth: int = 0
+    norm: str | None = None
     initialise: Callable[[nn.Module], object] = fan_in_uniform_
 
 
 class BranchLayers(nn.Module):
-    """The layers of a branch on one map."""
+    """The layers of a branch on one map, or on all of them."""
 
     def __init__(self, branch: Branch, channels: int, anchors: int) -> None:
         super().__init__()
         self.outputs = dict(branch.outputs)
+        self.tower = nn.Sequential(
+            *(layer for _ in range(branch.depth) for layer in _tower_layers(channels, branch.norm))
+        )
         self.predict = nn.ModuleDict(
             {name: nn.Conv2d(channels, anchors * numbers, 3, padding=1) for name, numbers in branch.outputs.items()}
         )
+        branch.initialise(self)
         for name, conv in self.predict.items():
-            branch.initialise(conv)
             nn.init.constant_(conv.get_parameter("bias"), branch.bias.get(name, 0.0))
 
     def forward(self, features: Tensor) -> Predictions:
         """[B, C, H, W] -> name -> [B, H * W * anchors per cell, numbers]."""
+        features = self.tower(features)
         return {
             name: self.predict[name](features).permute(0, 2, 3, 1).reshape(len(features), -1, numbers)
             for name, numbers in self.outputs.items()
         }
 
 
+def _tower_layers(channels: int, norm: str | None) -> list[nn.Module]:
+    if norm not in TOWER_NORMS:
+        raise UserError(f"norm of the towers: expected one of {TOWER_NORMS}, got {norm!r}")
+    layers: list[nn.Module] = [nn.Conv2d(channels, channels, 3, padding=1, bias=norm is None)]
+    if norm == "group":
+        if channels % _GROUPS or channels == _GROUPS:  # a channel of one cell alone has no variance
+            raise UserError(
+                f"group norm has {_GROUPS} groups: expected {2 * _GROUPS}, {3 * _GROUPS}, ... channels, got {channels}"
+            )
+        layers.append(nn.GroupNorm(_GROUPS, channels))
+    return [*layers, nn.ReLU(inplace=True)]
+
+
 class Head(nn.Module):
-    """Branches applied to every map, each map with layers of its own.
+    """Branches applied to every map: each map with layers of its own, or all with the same ones (`shared`).
 
     Forward: maps -> name -> float32 [B, A, numbers]; levels in order, within a level row, column, box.
     """
 
-    def __init__(self, channels: Sequence[int], anchors: Sequence[int], branches: Sequence[Branch]) -> None:
+    def __init__(
+        self, channels: Sequence[int], anchors: Sequence[int], branches: Sequence[Branch], *, shared: bool = False
+    ) -> None:
         super().__init__()
+        if shared and (len(set(channels)) > 1 or len(set(anchors)) > 1):
+            raise ValueError(f"maps that share layers must be alike, got channels {channels} and anchors {anchors}")
+        self.shared = shared
+        kinds = list(zip(channels, anchors, strict=True))
         self.levels = nn.ModuleList(
             nn.ModuleList(BranchLayers(branch, width, count) for branch in branches)
-            for width, count in zip(channels, anchors, strict=True)
+            for width, count in (kinds[:1] if shared else kinds)
         )
 
     def forward(self, features: list[Tensor]) -> Predictions:
         levels: list[Predictions] = []
-        for branches, level in zip(self.levels, features, strict=True):
+        copies = [self.levels[0]] * len(features) if self.shared else list(self.levels)
+        for branches, level in zip(copies, features, strict=True):
             assert isinstance(branches, nn.ModuleList)
             levels.append({name: value for branch in branches for name, value in branch(level).items()})
         return {name: torch.cat([level[name] for level in levels], 1).float() for name in levels[0]}

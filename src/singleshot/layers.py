@@ -128,3 +128,12 @@ def he_normal_(module: nn.Module) -> None:
         part.weight.normal_(0, (2 / part.weight[0].numel()) ** 0.5)
         if part.bias is not None:
             part.bias.zero_()
+
+
+@torch.no_grad()
+def normal_(module: nn.Module, *, std: float) -> None:
+    """Draw every convolution's weights from N(0, std^2); biases 0."""
+    for part in _convolutions(module):
+        part.weight.normal_(0, std)
+        if part.bias is not None:
+            part.bias.zero_()
