@@ -150,3 +150,46 @@ class TestSumOverRanks:
         count = torch.tensor(7)
         assert sum_over_ranks(count) == (torch.tensor(28), 4)
         assert count == 7  # what was given stays as it is
+
+
+def test_retinanets_normaliser_counts_each_image_at_least_once() -> None:
+    predictions, anchors, targets = case(1)
+    few = Criterion(CRITERION.matcher, CRITERION.terms)
+    each = Criterion(CRITERION.matcher, CRITERION.terms, at_least_one=True)
+    truth = Targets.from_list(targets)
+    positives = CRITERION.matcher(anchors, truth).positive.sum(1)
+    assert positives.tolist()[1] == 0
+    ratio = float(positives.sum() / positives.clamp(min=1).sum())
+    assert ratio < 1
+    plain, counted = few(predictions, anchors, truth), each(predictions, anchors, truth)
+    for name in plain:
+        torch.testing.assert_close(counted[name], plain[name] * ratio)
+
+
+def test_a_batch_without_objects_still_teaches_background() -> None:
+    predictions, anchors, _ = case(2)
+    empty = Targets.from_list([{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}] * 3)
+    everything = lambda found, matched: found["class_logits"].square().sum()  # noqa: E731
+    losses = Criterion(IoUMatcher(), {"all": everything}, at_least_one=True)(predictions, anchors, empty)
+    torch.testing.assert_close(losses["all"], predictions["class_logits"].square().sum() / 3)
+    assert Criterion(IoUMatcher(), {"all": everything})(predictions, anchors, empty)["all"] == 0
+
+
+def test_a_term_may_bring_its_own_number() -> None:
+    predictions, anchors, targets = case(0)
+    total = predictions["class_logits"].sum()
+    terms = {
+        "own": lambda found, matched: (found["class_logits"].sum(), torch.tensor(7.0)),
+        "none": lambda found, matched: (found["class_logits"].sum(), torch.tensor(0.0)),
+    }
+    losses = Criterion(IoUMatcher(), terms)(predictions, anchors, Targets.from_list(targets))
+    torch.testing.assert_close(losses["own"], total / 7)
+    assert losses["none"] == 0
+
+
+def test_an_own_number_is_summed_over_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "sum_over_ranks", lambda count: (count + 5, 2))
+    predictions, anchors, targets = case(0)
+    terms = {"own": lambda found, matched: (torch.tensor(30.0), torch.tensor(7.0))}
+    losses = Criterion(IoUMatcher(), terms)(predictions, anchors, Targets.from_list(targets))
+    assert losses["own"] == pytest.approx(30 * 2 / 12)

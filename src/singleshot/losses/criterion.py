@@ -12,20 +12,25 @@ from torch import Tensor
 from singleshot.matchers import IoUMatcher
 from singleshot.structures import Anchors, Matched, Predictions, Targets
 
-LossTerm = Callable[[Predictions, Matched], Tensor]
+LossTerm = Callable[[Predictions, Matched], "Tensor | tuple[Tensor, Tensor]"]
+"""A sum over the batch, which the criterion divides; or a sum and the number that it is to be divided by."""
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """Matches once, sums each term, and divides by the number of positives.
+    """Matches once, sums each term, and divides all by one number: the positives.
 
     The positives are summed over the images of all ranks, and the loss is multiplied by the number of ranks: averaging
     of gradients over N ranks then equals one rank with N times the batch. Without any positive every term is exactly 0,
     with finite gradients (authors' multibox loss gives 0 as well).
+
+    With `at_least_one` each image counts max(its positives, 1): an image without objects teaches what background is,
+    and the number is never 0 (RetinaNet; mmdetection).
     """
 
     matcher: IoUMatcher
     terms: Mapping[str, LossTerm]
+    at_least_one: bool = False
 
     def __call__(
         self, predictions: Predictions, anchors: Anchors, targets: Targets, keep: Tensor | None = None
@@ -34,9 +39,20 @@ class Criterion:
         matched = self.matcher(anchors, targets)
         if keep is not None:
             matched = replace(matched, counted=matched.positive | (matched.counted & keep))
-        num_positive, ranks = sum_over_ranks(matched.positive.sum())
-        scale = torch.where(num_positive > 0, ranks / num_positive.clamp(min=1), 0.0)
-        return {name: term(predictions, matched) * scale for name, term in self.terms.items()}
+        positives = matched.positive.sum(1)
+        shared = positives.clamp(min=1).sum() if self.at_least_one else positives.sum()
+        losses = {}
+        for name, term in self.terms.items():
+            value = term(predictions, matched)
+            total, count = value if isinstance(value, tuple) else (value, shared)
+            losses[name] = total * _share(count)
+        return losses
+
+
+def _share(count: Tensor) -> Tensor:
+    """What a rank's sum is multiplied by, from its part of the number; 0 where the number is 0."""
+    everywhere, ranks = sum_over_ranks(count)
+    return torch.where(everywhere > 0, ranks / everywhere.clamp(min=1), 0.0)
 
 
 def sum_over_ranks(count: Tensor) -> tuple[Tensor, int]:
