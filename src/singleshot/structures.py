@@ -20,7 +20,10 @@ Predictions = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images of any size, made one tensor that the network takes."""
+    """Images of any size, made one tensor that the network takes.
+
+    Where they keep their aspect ratio, each lies at the top left and is padded with zeros.
+    """
 
     pixels: Tensor  # [B, 3, H, W] float32, normalised
     sizes: Tensor  # [B, 2] float32 (height, width) of the original images

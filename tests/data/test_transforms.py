@@ -28,6 +28,7 @@ from singleshot.data.transforms import (
 from singleshot.data.transforms.crop import best_overlap, crop_boxes
 from singleshot.data.transforms.geometric import take_window
 from singleshot.data.transforms.photometric import Distortion
+from singleshot.ops.fit import LongestSide, ShortSide, ShortSideRange
 
 MEAN = (123.0, 117.0, 104.0)
 PLAIN = Distortion(brightness=None, contrast=None, saturation=None, hue=None, contrast_last=False)
@@ -230,6 +231,30 @@ def test_resize_scales_boxes() -> None:
     assert out.boxes.tolist() == [[20, 10, 60, 20]]
 
 
+def test_resize_by_a_rule_keeps_the_aspect() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.bit_generator.state
+    out = Resize(ShortSide(30, 50))(make([[10, 20, 30, 40]], size=(60, 80)), rng)
+    assert out.size == (30, 40)
+    assert out.boxes.tolist() == [[5, 10, 15, 20]]
+    # the longest side decides
+    assert Resize(ShortSide(30, 50))(make([], size=(80, 20)), rng).size == (50, 13)  # 12.5
+    assert Resize(LongestSide(40))(make([], size=(80, 20)), rng).size == (40, 10)
+    sizes = Resize((30, 40)), Resize(ShortSide(30, 50))
+    after = []
+    for resize in sizes:
+        rng.bit_generator.state = before
+        resize(make([]), rng)
+        after.append(rng.bit_generator.state)
+    assert after[0] == after[1]  # a rule draws nothing of its own
+
+
+def test_resize_draws_the_short_side_from_a_range() -> None:
+    resize = Resize(ShortSideRange(30, 34, 44))
+    sizes = {resize(make([]), np.random.default_rng(seed)).size for seed in range(60)}
+    assert sizes == {(30, 40), (31, 41), (32, 43), (33, 44)}  # 34 would be 45.3 wide: 44 decides, and 33 is the height
+
+
 def test_all_five_interpolations_are_drawn() -> None:
     rng = np.random.default_rng(0)
     assert {Resize((8, 8), INTERPOLATIONS).draw(rng) for _ in range(100)} == set(INTERPOLATIONS)
@@ -263,6 +288,11 @@ def test_a_window_is_the_cut_of_a_canvas(interpolation: int) -> None:
         # INTER_AREA places whole pixels; the others differ by rounding, and at most at the image's edge by more.
         assert difference.mean() < (6 if interpolation == cv2.INTER_AREA else 1.5), (rect, difference.mean())
         assert np.median(difference) <= 1
+
+
+def test_scale_jitter_by_a_rule_has_the_size_of_the_whole_image() -> None:
+    zoom = ScaleJitter(ShortSide(30, 50), MEAN)
+    assert {zoom(make([]), np.random.default_rng(seed)).size for seed in range(20)} == {(30, 40)}
 
 
 # --- everything together
@@ -299,6 +329,28 @@ def test_without_expansion_and_distortion_the_fast_path_is_exact() -> None:
         assert np.array_equal(a.boxes, b.boxes)
 
 
+@pytest.mark.parametrize("rule", [ShortSide(40, 64), LongestSide(50), ShortSideRange(30, 48, 64)])
+def test_the_fast_path_gives_the_sizes_of_the_exact_one(rule: ShortSide | LongestSide | ShortSideRange) -> None:
+    sample = make([[10, 20, 30, 40], [0, 0, 79, 60]])
+    augmentation = replace(fast(), resize=Resize(rule, INTERPOLATIONS))
+    sizes = set()
+    for seed in range(60):
+        a = augmentation(sample, np.random.default_rng(seed))
+        b = augmentation.exact()(sample, np.random.default_rng(seed))
+        assert np.array_equal(a.boxes, b.boxes)
+        assert a.size == b.size
+        sizes.add(a.size)
+    assert len(sizes) > 15
+
+
+def test_a_crop_keeps_its_aspect() -> None:
+    sample, crop, rule = make([[10, 20, 30, 40], [0, 0, 79, 60]]), SamplerCrop(), ShortSide(40, 64)
+    augmentation = SSDAugmentation(Resize(rule), crop=crop)
+    for seed in range(20):
+        x1, y1, x2, y2 = crop.draw(np.random.default_rng(seed), sample.size, sample.boxes, sample.crowd)
+        assert augmentation(sample, np.random.default_rng(seed)).size == rule(y2 - y1, x2 - x1)
+
+
 def test_switches() -> None:
     sample = make([[10, 20, 30, 40]])
     off = ssd_augmentation((60, 80), mean=MEAN, photometric=False, expand=False, crop=False, flip=False)
@@ -321,9 +373,13 @@ EVERY: list[Transform] = [
     Mirror(1.0),
     VerticalFlip(1.0),
     QuarterTurn(1.0),
+    Resize(ShortSide(40, 50), INTERPOLATIONS),
+    Resize(ShortSideRange(30, 45, 70)),
     ScaleJitter((40, 50), DARK),
+    ScaleJitter(ShortSideRange(40, 50, 66), DARK),
     fast(mean=DARK),
     Compose((QuarterTurn(), VerticalFlip(), fast(mean=DARK))),
+    replace(fast(mean=DARK), resize=Resize(ShortSideRange(40, 50, 66), INTERPOLATIONS)),
 ]
 
 

@@ -18,9 +18,9 @@ import singleshot
 from singleshot.errors import UserError
 from singleshot.training import from_yaml, override, train
 from singleshot.training.folder import RunFolder
-from singleshot.training.recipe import Augmentation, Recipe
+from singleshot.training.recipe import Recipe
 from singleshot.training.run import Run, metric_value
-from singleshot.training.setup import build_transform, choose_precision, worker_count
+from singleshot.training.setup import choose_precision, worker_count
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -222,14 +222,6 @@ def test_recipes_that_cannot_be(tmp_path: Path, make_recipe: MakeRecipe) -> None
 def test_metric_names() -> None:
     metrics = {"coco": {"AP": 0.5, "APs": -1.0}, "voc10": {"mAP": None}}
     assert [metric_value(metrics, name) for name in ("coco.AP", "coco.APs", "voc10.mAP")] == [0.5, 0.0, 0.0]
-
-
-def test_augmentations() -> None:
-    size, mean = (64, 48), (1.0, 2.0, 3.0)
-    everything = Augmentation(expand=False, crop=False, jitter=(0.7, 1.5), vertical_flip=True, quarter_turns=True)
-    assert len(build_transform(everything, size, mean).transforms) == 5  # type: ignore[attr-defined]
-    ssd = build_transform(Augmentation(expand_maximum=2.0, crop_scale=0.5), size, mean).transforms[0]  # type: ignore[attr-defined]
-    assert (ssd.expand.maximum, ssd.crop.scale, ssd.expand.mean) == (2.0, (0.5, 1.0), mean)
 
 
 def test_choices() -> None:

@@ -16,8 +16,9 @@ from singleshot.losses.classification import SoftmaxLoss
 from singleshot.losses.criterion import Criterion
 from singleshot.losses.regression import SmoothL1
 from singleshot.matchers import IoUMatcher
+from singleshot.ops.fit import ShortSide
 from singleshot.postprocess import ClassScores, PerClassPostprocess
-from singleshot.preprocess import Stretch
+from singleshot.preprocess import KeepAspect, Stretch
 
 
 class Trunk(Backbone):
@@ -46,14 +47,17 @@ def tiny(
     num_classes: int,
     dropout: float = 0.0,
     norm: bool = False,
+    short_side: int | None = None,
+    jitter: Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
     category_ids: Sequence[int | str] | None = None,
 ) -> Detector:
     trunk = Trunk(dropout, norm)
     loss, coder = SoftmaxLoss(ratio=3), DeltaCoder((0.1, 0.2))
     anchors = DefaultBoxes(ssd_boxes.level_groups((16, 32, 60)))
+    sizes = None if jitter is None else (jitter[0], jitter[1])
     return Detector(
-        preprocess=Stretch((64, 64)),
+        preprocess=KeepAspect(ShortSide(short_side, 96), divisor=16, jitter=sizes) if short_side else Stretch((64, 64)),
         backbone=trunk,
         neck=nn.Identity(),
         head=Head(

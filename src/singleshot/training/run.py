@@ -50,8 +50,7 @@ class Run:
         layout = torch.channels_last if recipe.compute.channels_last else torch.contiguous_format
         self.detector = detector.to(ranks.device, memory_format=layout)  # type: ignore[call-overload]
         self.detector.precision = recipe.compute.precision
-        red, green, blue = (255.0 * float(value) for value in self.detector.preprocess.pixels.mean)
-        self.transform = setup.build_transform(recipe.augmentation, detector.image_size, (red, green, blue))
+        self.transform = setup.build_transform(recipe.augmentation, self.detector.preprocess)
         self.average = (
             Average(self.detector, decay=recipe.ema.decay, ramp=recipe.ema.ramp) if recipe.ema.decay else None
         )

@@ -28,6 +28,7 @@ from singleshot.data.transforms import (
     SamplerCrop,
     ScaleJitter,
     SSDAugmentation,
+    Target,
     Transform,
     VerticalFlip,
 )
@@ -35,6 +36,7 @@ from singleshot.detectors.detector import Detector
 from singleshot.detectors.parts import from_plain, to_plain
 from singleshot.detectors.registry import find_builder, remembers_arguments
 from singleshot.errors import UserError
+from singleshot.preprocess import KeepAspect, Preprocess
 from singleshot.training.recipe import Augmentation, Recipe
 from singleshot.weights import checkpoint
 
@@ -133,8 +135,17 @@ def worker_count(workers: int | None, processes: int = 1) -> int:
     return max(1, min(8, cores // processes - 1))
 
 
-def build_transform(settings: Augmentation, size: tuple[int, int], mean: tuple[float, float, float]) -> Transform:
-    """The augmentation of a recipe, ending in images of `size` (height, width). `mean` is RGB, 0 to 255."""
+def build_transform(settings: Augmentation, preprocess: Preprocess) -> Transform:
+    """The augmentation of a recipe, ending in images that the detector's `preprocess` does not resize any more.
+
+    Where that keeps the aspect ratio (`KeepAspect`) so does the last step here: of the whole image or, after a crop, of
+    the crop. Its short-side jitter is drawn here too, from the random numbers of the sample, so that a run is the same
+    with any number of workers, and resumed. The five interpolations are drawn from as SSD does; an image that keeps its
+    aspect and has nothing of SSD's augmentation but the mirror is resized linearly, as RetinaNet's is.
+    """
+    size: Target = preprocess.training_fit if isinstance(preprocess, KeepAspect) else preprocess.size
+    red, green, blue = (255.0 * float(value) for value in preprocess.pixels.mean)
+    mean = (red, green, blue)  # of the canvas
     first: list[Transform] = []
     if settings.vertical_flip:
         first.append(VerticalFlip())
@@ -154,7 +165,7 @@ def build_transform(settings: Augmentation, size: tuple[int, int], mean: tuple[f
         low, high = settings.jitter
         steps = (photometric, ScaleJitter(size, mean, (low, high)), mirror)
         return Compose((*first, *(step for step in steps if step is not None)))
-    augmenting = settings.photometric or settings.expand or settings.crop or settings.flip
+    augmenting = settings.photometric or settings.expand or settings.crop or (settings.flip and isinstance(size, tuple))
     ssd = SSDAugmentation(
         resize=Resize(size, INTERPOLATIONS) if augmenting else Resize(size),
         photometric=photometric,

@@ -13,6 +13,7 @@ from singleshot.data.transforms.geometric import (
     QuarterTurn,
     Resize,
     ScaleJitter,
+    Target,
     VerticalFlip,
 )
 from singleshot.data.transforms.photometric import PhotometricDistortion
@@ -31,6 +32,7 @@ __all__ = [
     "Sample",
     "SamplerCrop",
     "ScaleJitter",
+    "Target",
     "Transform",
     "VerticalFlip",
     "ssd_augmentation",

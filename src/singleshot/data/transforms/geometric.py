@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from singleshot.data.transforms.crop import Rect, crop_boxes
 from singleshot.data.transforms.sample import Image, Sample
+from singleshot.ops.fit import Fit, ShortSideRange
 
 INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 """The five that the authors of SSD draw from in training (caffe, branch ssd, data_transformer.cpp)."""
 
 Mean = tuple[float, float, float]  # RGB, 0..255
+Target = tuple[int, int] | Fit | ShortSideRange
+"""What size an image is given: (height, width), or a rule that keeps the aspect ratio."""
 
 _MARGIN = 4  # pixels around a window that the widest filter (Lanczos, 8 taps) reaches
 _WARP_LIMIT = 32_000  # cv2.warpAffine addresses its source with 16 bits
@@ -56,9 +59,12 @@ class Expand:
 
 @dataclass(frozen=True)
 class Resize:
-    """Stretch to `size` (height, width), with an interpolation drawn uniformly when several are given."""
+    """Stretch to `size` (height, width), or resize by a rule that keeps the aspect ratio.
 
-    size: tuple[int, int]
+    The interpolation is drawn uniformly when several are given, and then the short side when the rule is a range.
+    """
+
+    size: Target
     interpolations: tuple[int, ...] = (cv2.INTER_LINEAR,)
 
     def draw(self, rng: np.random.Generator) -> int:
@@ -67,10 +73,10 @@ class Resize:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Resize the image and scale the boxes with it."""
-        height, width = self.size
         interpolation = self.draw(rng)
+        height, width = output_size(self.size, sample.size, rng)
         image = np.asarray(cv2.resize(sample.image, (width, height), interpolation=interpolation), np.uint8)
-        return replace(sample, image=image, boxes=scale_boxes(sample.boxes, sample.size, self.size))
+        return replace(sample, image=image, boxes=scale_boxes(sample.boxes, sample.size, (height, width)))
 
 
 @dataclass(frozen=True)
@@ -132,10 +138,11 @@ class ScaleJitter:
 
     The image is scaled by a factor drawn log-uniformly from `scale`, each side again by one from 1 / `stretch` to
     `stretch`, and put at a random place: cut where it is larger than the output, on the mean where it is smaller.
-    A box stays when its centre does, and is clipped.
+    A box stays when its centre does, and is clipped. Where `size` is a rule that keeps the aspect ratio, the output has
+    the size that the whole image would have.
     """
 
-    size: tuple[int, int]
+    size: Target
     mean: Mean  # RGB, 0..255
     scale: tuple[float, float] = (0.7, 1.5)
     stretch: float = 1.15
@@ -152,8 +159,21 @@ class ScaleJitter:
         rect = (x, y, x + w, y + h)
         interpolation = self.interpolations[int(rng.integers(len(self.interpolations)))]
         cropped = crop_boxes(sample, rect)
-        image = take_window(sample.image, rect, self.size, interpolation, self.mean)
-        return replace(cropped, image=image, boxes=scale_boxes(cropped.boxes, (h, w), self.size))
+        size = output_size(self.size, sample.size, rng)
+        image = take_window(sample.image, rect, size, interpolation, self.mean)
+        return replace(cropped, image=image, boxes=scale_boxes(cropped.boxes, (h, w), size))
+
+
+def output_size(target: Target, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    """(height, width) that an image or window of `size` (height, width) is resized to.
+
+    Draws one number where the target is a range of short sides, and none else.
+    """
+    if isinstance(target, tuple):
+        return target
+    if isinstance(target, ShortSideRange):
+        target = target.at(int(rng.integers(target.low, target.high + 1)))
+    return target(*size)
 
 
 def scale_boxes(boxes: NDArray[np.float32], before: tuple[int, int], after: tuple[int, int]) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from singleshot.data.transforms.geometric import (
     Expand,
     Mirror,
     Resize,
+    output_size,
     reach,
     scale_boxes,
     take_window,
@@ -42,7 +43,7 @@ class SSDAugmentation:
         return Compose(tuple(step for step in steps if step is not None))
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Augment one sample; the output has the size of `resize`."""
+        """Augment one sample; the output has the size of `resize`, by the window's size where that is a rule."""
         height, width = sample.size
         distortion = self.photometric.draw(rng) if self.photometric else None
         left, top, right, bottom = self.expand.draw(rng, sample.size) if self.expand else (0, 0, width, height)
@@ -54,6 +55,7 @@ class SSDAugmentation:
             window = self.crop.draw(rng, canvas, placed.boxes, placed.crowd)
             placed = crop_boxes(placed, window)
         interpolation = self.resize.draw(rng)
+        size = output_size(self.resize.size, (window[3] - window[1], window[2] - window[0]), rng)
 
         x1, y1, x2, y2 = window[0] + left, window[1] + top, window[2] + left, window[3] + top
         seen = reach((x1, y1, x2, y2), sample.size)
@@ -62,8 +64,8 @@ class SSDAugmentation:
             image = distortion.apply(image)
         mean = self.expand.mean if self.expand else (0.0, 0.0, 0.0)
         rect = (x1 - seen[0], y1 - seen[1], x2 - seen[0], y2 - seen[1])
-        image = take_window(image, rect, self.resize.size, interpolation, mean)
-        boxes = scale_boxes(placed.boxes, (y2 - y1, x2 - x1), self.resize.size)
+        image = take_window(image, rect, size, interpolation, mean)
+        boxes = scale_boxes(placed.boxes, (y2 - y1, x2 - x1), size)
         result = replace(placed, image=image, boxes=boxes)
         return self.mirror(result, rng) if self.mirror else result
 
