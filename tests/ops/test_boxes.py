@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import reference
 import torch
 from torch import Tensor
 
-from singleshot.ops.boxes import aligned_iou, box_area, box_convert, clip_boxes, coverage, intersection, pairwise_iou
+from singleshot.ops.boxes import (
+    aligned_giou,
+    aligned_iou,
+    box_area,
+    box_convert,
+    clip_boxes,
+    coverage,
+    intersection,
+    pairwise_iou,
+)
 
 
 def random_boxes(count: int, seed: int = 0) -> Tensor:
@@ -126,3 +137,47 @@ def test_convert_of_a_box_to_its_own_form_is_a_copy_without_rounding() -> None:
     copy = box_convert(boxes, "xyxy", "xyxy")
     assert torch.equal(copy, boxes)
     assert copy.data_ptr() != boxes.data_ptr()
+
+
+class TestGeneralisedIoU:
+    def test_worked_by_hand(self) -> None:
+        first, second = torch.tensor([0.0, 0.0, 4.0, 3.0]), torch.tensor([2.0, 1.0, 7.0, 2.5])
+        union, hull = 12 + 7.5 - 3, 7 * 3
+        assert aligned_giou(first, second).item() == pytest.approx(3 / union - (hull - union) / hull)
+
+    def test_boxes_that_do_not_meet(self) -> None:
+        box = torch.tensor([0.0, 0.0, 1.0, 1.0])
+        near, far = torch.tensor([1.0, 0.0, 2.0, 1.0]), torch.tensor([9.0, 0.0, 10.0, 1.0])
+        assert aligned_giou(box, near) == 0  # they touch: the hull is their union
+        assert aligned_giou(box, far).item() == pytest.approx(-0.8)
+
+    def test_limits(self) -> None:
+        first, second = random_boxes(200), random_boxes(200, seed=1)
+        giou, iou = aligned_giou(first, second), aligned_iou(first, second)
+        assert (giou <= iou + 1e-6).all()
+        assert (giou >= -1).all()
+        assert torch.equal(giou, aligned_giou(second, first))
+        torch.testing.assert_close(aligned_giou(first, first), torch.ones(200))
+
+    def test_inside_of_one_another_it_is_the_iou(self) -> None:
+        outer, inner = torch.tensor([0.0, 0.0, 10.0, 10.0]), torch.tensor([2.0, 3.0, 4.0, 5.0])
+        assert aligned_giou(outer, inner) == aligned_iou(outer, inner)
+
+    def test_does_not_depend_on_place_and_scale(self) -> None:
+        first, second = random_boxes(50), random_boxes(50, seed=1)
+        torch.testing.assert_close(
+            aligned_giou(first * 3 + 7, second * 3 + 7), aligned_giou(first, second), rtol=1e-4, atol=1e-5
+        )
+
+    def test_boxes_without_area(self) -> None:
+        point = torch.tensor([3.0, 3.0, 3.0, 3.0])
+        assert aligned_giou(point, point) == 0
+        assert aligned_giou(point, torch.tensor([4.0, 4.0, 4.0, 4.0])) == -1
+        assert aligned_giou(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0,)
+
+    @pytest.mark.parametrize("measure", [aligned_iou, aligned_giou])
+    def test_gradients_are_finite_for_boxes_without_area(self, measure: Callable[[Tensor, Tensor], Tensor]) -> None:
+        boxes = torch.tensor([[3.0, 3.0, 3.0, 3.0], [0.0, 0.0, 0.0, 5.0], [0.0, 0.0, 9.0, 9.0], [5.0, 5.0, 1.0, 1.0]])
+        first = boxes.repeat(4, 1).requires_grad_()
+        (gradient,) = torch.autograd.grad(measure(first, boxes.repeat_interleave(4, 0)).sum(), first)
+        assert gradient.isfinite().all()

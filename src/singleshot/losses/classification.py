@@ -1,7 +1,8 @@
 """Which class an anchor shows.
 
 A classification loss owns its link: the number of logits, what they mean as probabilities, and the initial bias of the
-layer that gives them. Called with predictions and matches it returns a sum; the criterion divides.
+layer that gives them. Called with predictions and matches it returns a sum; the criterion divides, by the number of
+positives or by the number that the loss gives along with its sum.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from singleshot.losses.fused import anchor_losses
 from singleshot.structures import Matched, Predictions
 
 
@@ -28,8 +30,11 @@ class ClassificationLoss(Protocol):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits [B, A, n] -> probability of each class [B, A, K]."""
 
-    def __call__(self, predictions: Predictions, matched: Matched) -> Tensor:
-        """The sum of the loss over the batch."""
+    def __call__(self, predictions: Predictions, matched: Matched) -> Tensor | tuple[Tensor, Tensor]:
+        """The sum of the loss over the batch, or (sum, count), both 0-dim, where the loss says what to divide by.
+
+        Anchors with `matched.counted` False contribute nothing, not even a gradient.
+        """
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,19 @@ class SoftmaxLoss:
         logits = predictions[self.key]  # [B, A, K + 1]
         background = logits.shape[-1] - 1
         label = torch.where(matched.positive, matched.labels, background)
-        loss = logits.logsumexp(-1) - logits.gather(-1, label[..., None])[..., 0]
+        loss = anchor_losses(_softmax_cross_entropy, logits, label, matched.positive)
         hard = hardest(loss, matched.counted & ~matched.positive, self.ratio * matched.positive.sum(1))
         # where, not a product: a masked infinity must not become NaN.
         return torch.where(matched.positive | hard, loss, 0.0).sum()
+
+
+def _softmax_cross_entropy(logits: Tensor, labels: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [N, K + 1] and labels [N] -> -log p of the label [N] and its gradient p - 1 at the label, p elsewhere."""
+    column = labels[:, None]
+    total = logits.logsumexp(-1, keepdim=True)
+    slope = (logits - total).exp_()
+    slope.scatter_add_(1, column, slope.new_full((), -1.0).expand_as(column))
+    return (total - logits.gather(1, column))[:, 0], slope
 
 
 def hardest(loss: Tensor, eligible: Tensor, number: Tensor) -> Tensor:

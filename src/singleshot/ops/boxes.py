@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_NO_AREA = 1e-12  # square pixels: below, a quotient of areas and its gradient mean nothing, but must stay finite
+
 
 def box_area(boxes: Tensor) -> Tensor:
     """Area of boxes [..., 4] -> [...]; 0 for an inverted box."""
@@ -25,7 +27,21 @@ def aligned_iou(first: Tensor, second: Tensor) -> Tensor:
     """
     common = intersection(first, second)
     union = box_area(first) + box_area(second) - common
-    return common / union.clamp(min=torch.finfo(union.dtype).tiny)
+    return common / union.clamp(min=_NO_AREA)
+
+
+def aligned_giou(first: Tensor, second: Tensor) -> Tensor:
+    """Generalised IoU of boxes aligned by broadcasting: [..., 4] x [..., 4] -> [...] in [-1, 1].
+
+    IoU less the share of the smallest enclosing box that neither covers (Rezatofighi et al., 2019, arXiv 1902.09630).
+    Boxes that do not meet are told apart by their distance. Two boxes without area have IoU 0 and, where the enclosing
+    box has none either, generalised IoU 0.
+    """
+    common = intersection(first, second)
+    union = box_area(first) + box_area(second) - common
+    low, high = torch.minimum(first[..., :2], second[..., :2]), torch.maximum(first[..., 2:], second[..., 2:])
+    hull = (high - low).clamp(min=0).prod(-1)
+    return common / union.clamp(min=_NO_AREA) - (hull - union) / hull.clamp(min=_NO_AREA)
 
 
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:

@@ -1,0 +1,80 @@
+"""The loss of every anchor and its gradient in one go: a piece of the logits at a time, of which nothing is kept.
+
+Written with plain operations, a focal loss of [B, A, K] logits holds some ten tensors of that size until the backward
+pass. Here the gradient is the only one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Formula = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Logits [N, n], labels [N], positive [N] -> the loss of each anchor [N] and its gradient to the logits [N, n]."""
+
+_CPU_PIECE = 1 << 16  # logits at once on one thread: a handful of such tensors stays in the cache
+_THREADS_PIECE = 1 << 20  # on several: each operation wakes them all, which has to be worth it
+_DEVICE_PIECE = 1 << 24  # on a GPU: many times what keeps it busy, 64 MiB each
+
+
+def anchor_losses(formula: Formula, logits: Tensor, labels: Tensor, positive: Tensor) -> Tensor:
+    """Logits [B, A, n], labels [B, A] int64, positive [B, A] bool -> the loss of each anchor [B, A].
+
+    Differentiable once, in the logits. Memory besides the result: one tensor of the size of the logits, the gradient,
+    which is found together with the loss; none under `no_grad`. An anchor whose loss is not used afterwards has a
+    gradient of exactly 0, even where its own would be infinite or NaN.
+    """
+    wanted = torch.is_grad_enabled() and logits.requires_grad
+    losses: Tensor = _AnchorLosses.apply(formula, logits, labels, positive, wanted)  # type: ignore[no-untyped-call]
+    return losses
+
+
+class _AnchorLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, formula: Formula, logits: Tensor, labels: Tensor, positive: Tensor, wanted: bool) -> Tensor:
+        losses, gradient = _in_pieces(formula, logits, labels, positive, wanted)
+        ctx.formula, ctx.gradient = formula, gradient
+        ctx.save_for_backward(logits, labels, positive)
+        return losses
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[None, Tensor, None, None, None]:
+        logits, labels, positive = ctx.saved_tensors
+        # The gradient is scaled where it lies, so it serves once; a second pass through a retained graph finds it anew.
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:
+            _, gradient = _in_pieces(ctx.formula, logits, labels, positive, wanted=True)
+        rows, factors = gradient.view(-1, gradient.shape[-1]), upstream.reshape(-1, 1)
+        for piece in _pieces(rows):
+            # The fill is for infinite logits of anchors that do not count: 0 times NaN is no 0.
+            rows[piece].mul_(factors[piece]).masked_fill_(factors[piece] == 0, 0.0)
+        return None, gradient, None, None, None
+
+
+def _in_pieces(
+    formula: Formula, logits: Tensor, labels: Tensor, positive: Tensor, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    losses = logits.new_empty(labels.shape)
+    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if wanted else None
+    rows, loss_rows = logits.reshape(-1, logits.shape[-1]), losses.view(-1)
+    gradient_rows = None if gradient is None else gradient.view(-1, logits.shape[-1])
+    label_rows, positive_rows = labels.reshape(-1), positive.reshape(-1)
+    for piece in _pieces(rows):
+        loss_rows[piece], slope = formula(rows[piece], label_rows[piece], positive_rows[piece])
+        if gradient_rows is not None:
+            gradient_rows[piece] = slope
+    return losses, gradient
+
+
+def _pieces(rows: Tensor) -> Iterator[slice]:
+    if rows.device.type != "cpu":
+        size = _DEVICE_PIECE
+    else:
+        size = _CPU_PIECE if torch.get_num_threads() == 1 else _THREADS_PIECE
+    step = max(1, size // max(1, rows.shape[1]))
+    for start in range(0, rows.shape[0], step):
+        yield slice(start, start + step)
