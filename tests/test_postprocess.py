@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
 import pytest
 import reference
 import torch
 from torch import Tensor
 
+from singleshot import postprocess
 from singleshot.coders import DeltaCoder
-from singleshot.losses.classification import SoftmaxLoss
-from singleshot.postprocess import ClassScores, PerClassPostprocess
-from singleshot.structures import Anchors
+from singleshot.errors import UserError
+from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
+from singleshot.postprocess import (
+    ClassScores,
+    IoUAwareScores,
+    PerClassPostprocess,
+    PerLevelPostprocess,
+    Postprocess,
+    vary,
+)
+from singleshot.structures import Anchors, Detections, Matched
 
 CODER = DeltaCoder()
 
@@ -151,7 +164,7 @@ def test_the_size_of_the_suppression_does_not_change_the_result() -> None:
 
 
 class Wrapped(torch.nn.Module):
-    def __init__(self, step: PerClassPostprocess, anchors: Anchors) -> None:
+    def __init__(self, step: Postprocess, anchors: Anchors) -> None:
         super().__init__()
         self.step, self.anchors = step, anchors
 
@@ -164,3 +177,307 @@ def test_class_scores_leave_the_background_out() -> None:
     logits = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
     scores = ClassScores(SoftmaxLoss())({"class_logits": logits})
     torch.testing.assert_close(scores, logits.softmax(-1)[..., :3])
+
+
+@dataclass(frozen=True)
+class Sigmoid(ClassificationLoss):
+    """The link of the sigmoid losses; no loss is asked for here."""
+
+    initial_bias: ClassVar[float] = 0.0
+
+    def num_logits(self, num_classes: int) -> int:
+        return num_classes
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid()
+
+    def __call__(self, predictions: dict[str, Tensor], matched: Matched) -> Tensor:
+        raise AssertionError
+
+
+class TestIoUAwareScores:
+    LOGITS: ClassVar[dict[str, Tensor]] = {
+        "class_logits": torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(1)) * 3,
+        "iou_logits": torch.randn(2, 7, 1, generator=torch.Generator().manual_seed(2)) * 3,
+    }
+
+    def test_by_hand(self) -> None:
+        predictions = {
+            "class_logits": torch.tensor([[[0.0, math.log(3)]]]),
+            "iou_logits": torch.tensor([[[-math.log(4)]]]),
+        }
+        # p = 1/2 and 3/4, IoU = 1/5
+        for alpha, expected in {
+            None: [0.1, 0.15],
+            0.5: [math.sqrt(0.1), math.sqrt(0.15)],
+            0.25: [0.5**0.25 * 0.2**0.75, 0.75**0.25 * 0.2**0.75],
+            0: [0.2, 0.2],
+        }.items():
+            scores = IoUAwareScores(Sigmoid(), alpha)(predictions)
+            assert scores.shape == (1, 1, 2)
+            assert scores.flatten().tolist() == pytest.approx(expected)
+
+    @pytest.mark.parametrize("classification", [Sigmoid(), SoftmaxLoss()])
+    def test_alpha_1_is_the_class_alone_bit_for_bit(self, classification: ClassificationLoss) -> None:
+        expected = ClassScores(classification)(self.LOGITS)
+        assert torch.equal(IoUAwareScores(classification, 1.0)(self.LOGITS), expected)
+        assert torch.equal(IoUAwareScores(classification, 1)(self.LOGITS), expected)
+
+    def test_alpha_0_is_the_iou_alone(self) -> None:
+        scores = IoUAwareScores(SoftmaxLoss(), 0.0)(self.LOGITS)
+        assert torch.equal(scores, self.LOGITS["iou_logits"].sigmoid().expand(2, 7, 3))
+
+    def test_the_papers_choice(self) -> None:
+        assert IoUAwareScores(Sigmoid()).alpha == 0.5
+
+    @pytest.mark.parametrize("alpha", [None, 0, 1e-3, 0.5, 0.999, 1])
+    def test_extreme_logits(self, alpha: float | None) -> None:
+        ends = torch.tensor([-1e4, -100.0, 0.0, 100.0, 1e4])
+        predictions = {"class_logits": ends.expand(1, 5, 5), "iou_logits": ends[None, :, None]}
+        scores = IoUAwareScores(Sigmoid(), alpha)(predictions)
+        assert scores.isfinite().all()
+        assert scores.min() == 0
+        assert scores.max() == 1
+        for axis, moves in ((1, alpha != 1), (2, alpha != 0)):
+            assert (scores.diff(dim=axis) >= 0).all()
+            assert bool((scores.diff(dim=axis) > 0).any()) == moves
+
+    @pytest.mark.parametrize("alpha", [-0.1, 1.5, math.nan, math.inf])
+    def test_alpha_outside(self, alpha: float) -> None:
+        with pytest.raises(UserError, match=r"iou_alpha must be a number from 0 .* to 1 .*, or None .*, got"):
+            IoUAwareScores(Sigmoid(), alpha)
+
+
+def pyramid(
+    seed: int, *, batch: int = 3, counts: tuple[int, ...] = (90, 40, 10, 0, 3), classes: int = 4, steps: int | None = 20
+) -> tuple[dict[str, Tensor], Anchors]:
+    """Boxes that overlap much; with `steps`, scores of few different values, so that most are equal to others."""
+    generator = torch.Generator().manual_seed(seed)
+    number = sum(counts)
+    low = torch.rand(number, 2, generator=generator) * 60
+    boxes = torch.cat([low, low + 10 + torch.rand(number, 2, generator=generator) * 40], 1)
+    scores = torch.rand(batch, number, classes, generator=generator) ** 2
+    if steps:
+        scores = (scores * steps).round() / steps
+    deltas = torch.randn(batch, number, 4, generator=generator) * 0.3
+    return {"scores": scores, "box_deltas": deltas}, Anchors(boxes, counts)
+
+
+def slow_per_level(
+    scores: Tensor,
+    boxes: Tensor,
+    counts: tuple[int, ...],
+    *,
+    threshold: float,
+    candidates: int,
+    iou: float,
+    detections: int,
+) -> list[tuple[float, int, list[float]]]:
+    """One image: focal loss paper section 4.1, with lists."""
+    threshold = reference.as_float32(threshold)
+    pairs: list[tuple[float, int, int]] = []
+    first = 0
+    for count in counts:
+        level = []
+        for a in range(first, first + count):
+            for label, score in enumerate(scores[a].tolist()):
+                if score > threshold:
+                    level.append((score, a, label))
+        pairs += sorted(level, key=lambda pair: -pair[0])[:candidates]  # sorted leaves equal scores in their order
+        first += count
+    pairs.sort(key=lambda pair: -pair[0])
+    kept = []
+    for label in range(scores.shape[1]):
+        own = [place for place, pair in enumerate(pairs) if pair[2] == label]
+        survivors = reference.greedy_nms([boxes[pairs[p][1]].tolist() for p in own], [pairs[p][0] for p in own], iou)
+        kept += [own[k] for k in survivors]
+    return [(pairs[p][0], pairs[p][2], boxes[pairs[p][1]].tolist()) for p in sorted(kept)[:detections]]
+
+
+def assert_equals_slow(
+    step: PerLevelPostprocess, predictions: dict[str, Tensor], anchors: Anchors, found: list[dict[str, Tensor]]
+) -> None:
+    boxes = CODER.decode(predictions["box_deltas"], anchors.boxes)
+    for i, image in enumerate(found):
+        expected = slow_per_level(
+            predictions["scores"][i],
+            boxes[i],
+            anchors.counts,
+            threshold=step.threshold,
+            candidates=step.candidates,
+            iou=step.iou,
+            detections=step.detections,
+        )
+        assert image["scores"].tolist() == [score for score, _, _ in expected]
+        assert image["labels"].tolist() == [label for _, label, _ in expected]
+        torch.testing.assert_close(
+            image["boxes"], torch.tensor([box for _, _, box in expected]).reshape(-1, 4), rtol=1e-5, atol=1e-4
+        )
+
+
+class TestPerLevel:
+    @pytest.mark.parametrize("seed", range(2))
+    @pytest.mark.parametrize("steps", [None, 20, 3])
+    @pytest.mark.parametrize(("candidates", "detections"), [(1000, 100), (17, 100), (1000, 9), (60, 1000)])
+    def test_equals_the_slow_form(self, seed: int, steps: int | None, candidates: int, detections: int) -> None:
+        predictions, anchors = pyramid(seed, steps=steps)
+        step = PerLevelPostprocess(CODER, given_scores, 0.05, candidates, 0.5, detections)
+        found = step(predictions, anchors).to_list()
+        assert all(len(image["scores"]) > 5 for image in found)
+        assert_equals_slow(step, predictions, anchors, found)
+
+    @pytest.mark.parametrize("block", [1, 100])
+    def test_blocks_of_scores(self, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+        predictions, anchors = pyramid(0)
+        step = PerLevelPostprocess(CODER, given_scores)
+        expected = step(predictions, anchors)
+        monkeypatch.setattr(postprocess, "_CPU_BLOCK", block)
+        assert torch.equal(step(predictions, anchors).scores, expected.scores)
+
+    @pytest.mark.parametrize("enough", [100, 1000])
+    def test_many_chunks(self, enough: int) -> None:
+        """More candidates than the suppression takes at a time, few of which survive."""
+        predictions, anchors = pyramid(5, batch=2, counts=(700, 200), classes=2, steps=50)
+        step = PerLevelPostprocess(CODER, given_scores, iou=0.3, detections=enough)
+        assert_equals_slow(step, predictions, anchors, step(predictions, anchors).to_list())
+
+    def test_the_papers_numbers(self) -> None:
+        step = PerLevelPostprocess(CODER, given_scores)
+        assert (step.threshold, step.candidates, step.iou, step.detections) == (0.05, 1000, 0.5, 100)
+
+    def test_by_hand(self) -> None:
+        boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 10.0, 4.0], [0.0, 0.0, 10.0, 8.0]]
+        predictions, _ = one_row(boxes, [[0.5, 0.04], [0.6, 0.7], [0.3, 0.0], [0.05, 0.9]])
+        (found,) = PerLevelPostprocess(CODER, given_scores)(predictions, Anchors(torch.tensor(boxes), (3, 1))).to_list()
+        # Class 1: the box of the other level suppresses 0.7. Class 0: 0.6 suppresses 0.5; 0.3 overlaps by 4/9 only.
+        assert found["scores"].tolist() == pytest.approx([0.9, 0.6, 0.3])
+        assert found["labels"].tolist() == [1, 0, 0]
+        assert found["boxes"].tolist() == [boxes[3], boxes[1], boxes[2]]
+
+    def test_each_level_has_candidates_of_its_own(self) -> None:
+        boxes = [[20.0 * i, 0.0, 20.0 * i + 9, 9.0] for i in range(4)]
+        predictions, _ = one_row(boxes, [[0.9], [0.8], [0.2], [0.1]])
+        step = PerLevelPostprocess(CODER, given_scores, candidates=1)
+        (found,) = step(predictions, Anchors(torch.tensor(boxes), (2, 2))).to_list()
+        assert found["scores"].tolist() == pytest.approx([0.9, 0.2])
+
+    def test_a_score_at_the_threshold_is_not_above_it(self) -> None:
+        boxes = [[0.0, 0.0, 9.0, 9.0], [20.0, 20.0, 29.0, 29.0]]
+        step = PerLevelPostprocess(CODER, given_scores, threshold=0.25)
+        (found,) = step(*one_row(boxes, [[0.25], [0.2501]])).to_list()
+        assert found["boxes"].tolist() == [[20, 20, 29, 29]]
+
+    def test_nothing_above_the_threshold(self) -> None:
+        predictions, anchors = pyramid(0)
+        for image in PerLevelPostprocess(CODER, given_scores, threshold=2.0)(predictions, anchors).to_list():
+            assert image["boxes"].shape == (0, 4)
+            assert image["labels"].dtype == torch.int64
+
+    def test_no_images(self) -> None:
+        predictions, anchors = pyramid(0)
+        nothing = {name: value[:0] for name, value in predictions.items()}
+        assert PerLevelPostprocess(CODER, given_scores)(nothing, anchors).to_list() == []
+
+    @pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+    @pytest.mark.parametrize("name", ["class_logits", "box_deltas", "iou_logits"])
+    @pytest.mark.parametrize("alpha", [None, 0, 0.5, 1])
+    def test_broken_numbers_are_no_findings(self, number: float, name: str, alpha: float | None) -> None:
+        predictions, anchors = pyramid(1)
+        predictions["class_logits"] = predictions.pop("scores")
+        predictions["iou_logits"] = predictions["box_deltas"][..., :1].clone()
+        step = PerLevelPostprocess(CODER, IoUAwareScores(Sigmoid(), alpha))
+        expected = step(predictions, anchors).to_list()[1]
+        predictions[name] = predictions[name].clone()
+        predictions[name][0, :, 0] = number
+        found = step(predictions, anchors).to_list()
+        assert len(found[0]["boxes"]) == 0
+        assert len(expected["boxes"]) > 0
+        assert torch.equal(found[1]["scores"], expected["scores"])
+
+    def test_a_box_that_overflows_is_none(self) -> None:
+        predictions, anchors = pyramid(1)
+        predictions["box_deltas"][0, :, 0] = torch.finfo(torch.float32).max
+        found = PerLevelPostprocess(CODER, given_scores)(predictions, anchors).to_list()
+        assert len(found[0]["boxes"]) == 0
+        assert found[1]["boxes"].isfinite().all()
+
+    def test_keep_leaves_anchors_out(self) -> None:
+        predictions, anchors = pyramid(2)
+        keep = torch.zeros(3, 143, dtype=torch.bool)
+        keep[0, :50] = True
+        found = PerLevelPostprocess(CODER, given_scores)(predictions, anchors, keep).to_list()
+        first = {name: value[:1, :50] for name, value in predictions.items()}
+        (expected,) = PerLevelPostprocess(CODER, given_scores)(first, Anchors(anchors.boxes[:50], (50,))).to_list()
+        for name, value in expected.items():
+            assert torch.equal(found[0][name], value)
+        assert len(found[1]["boxes"]) == len(found[2]["boxes"]) == 0
+
+    def test_anchors_of_each_image_its_own(self) -> None:
+        predictions, anchors = pyramid(3)
+        moved = torch.stack([anchors.boxes, anchors.boxes + 5, anchors.boxes])
+        found = PerLevelPostprocess(CODER, given_scores)(predictions, Anchors(moved, anchors.counts)).to_list()
+        alone = PerLevelPostprocess(CODER, given_scores)(predictions, Anchors(moved[1], anchors.counts)).to_list()
+        assert torch.equal(found[1]["boxes"], alone[1]["boxes"])
+
+    def test_an_image_alone_and_in_a_batch(self) -> None:
+        predictions, anchors = pyramid(4)
+        step = PerLevelPostprocess(CODER, given_scores, candidates=30, detections=20)
+        together = step(predictions, anchors).to_list()
+        for i, image in enumerate(together):
+            one = {name: value[i : i + 1] for name, value in predictions.items()}
+            (alone,) = step(one, anchors).to_list()
+            assert all(torch.equal(image[name], alone[name]) for name in image)
+
+    @pytest.mark.parametrize("threshold", [0.05, 0.9])
+    def test_traced_it_is_the_same(self, threshold: float) -> None:
+        """A graph has the full number of candidates; otherwise only what the fullest image needs."""
+        predictions, anchors = pyramid(6, batch=2, counts=(900, 300, 20), classes=3, steps=30)
+        step = PerLevelPostprocess(CODER, given_scores, threshold)
+        inputs = (predictions["scores"], predictions["box_deltas"])
+        expected = step(predictions, anchors).to_list()
+        torch._dynamo.reset()
+        for program in (
+            torch.export.export(Wrapped(step, anchors), inputs).module(),
+            torch.compile(Wrapped(step, anchors), fullgraph=True, backend="eager"),
+        ):
+            boxes, scores, labels = program(*inputs)
+            assert boxes.shape == (2, 100, 4)
+            for ours, theirs in zip(Detections(boxes, scores, labels).to_list(), expected, strict=True):
+                assert len(theirs["scores"]) > 3
+                assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+class TestVary:
+    STEP: ClassVar = PerLevelPostprocess(CODER, IoUAwareScores(Sigmoid()))
+
+    def test_one_number_is_changed(self) -> None:
+        for name, value, field in [
+            ("threshold", 0.3, "threshold"),
+            ("nms", 0.6, "iou"),
+            ("candidates", 7, "candidates"),
+            ("detections", 9.0, "detections"),
+        ]:
+            assert vary(self.STEP, name, value) == replace(self.STEP, **{field: value})  # type: ignore[arg-type]
+        for alpha in (0.2, 1, None):
+            assert vary(self.STEP, "iou_alpha", alpha).scores == IoUAwareScores(Sigmoid(), alpha)
+        ssd = PerClassPostprocess(CODER, IoUAwareScores(SoftmaxLoss()))
+        assert vary(ssd, "iou_alpha", 0.1) == replace(ssd, scores=IoUAwareScores(SoftmaxLoss(), 0.1))
+
+    @pytest.mark.parametrize(
+        ("name", "value", "said"),
+        [
+            ("coder", 1.0, "'coder' is no number of the post-processing: expected one of iou_alpha, threshold, nms"),
+            ("nms", 1.5, "nms must be a number from 0 to 1, got 1.5"),
+            ("nms", None, "nms must be a number from 0 to 1, got None"),
+            ("candidates", 0.5, "candidates must be a whole number, 1 or more, got 0.5"),
+            ("detections", 0, "detections must be a whole number, 1 or more, got 0"),
+            ("iou_alpha", 2.0, "iou_alpha must be a number from 0"),
+        ],
+    )
+    def test_what_cannot_be(self, name: str, value: float | None, said: str) -> None:
+        with pytest.raises(UserError, match=said):
+            vary(self.STEP, name, value)
+
+    def test_no_iou_head(self) -> None:
+        with pytest.raises(UserError, match="this detector has no IoU head: train one that has"):
+            vary(PerLevelPostprocess(CODER, ClassScores(Sigmoid())), "iou_alpha", 0.5)

@@ -65,6 +65,13 @@ def test_no_image_is_needed_for_files(tiny_voc: Path, tmp_path: Path, capsys: Ca
         (["MODEL", "DATA", "--builder", "no_such_module:x"], "builder 'no_such_module:x' cannot be imported"),
         (["--detections", "nowhere", "DATA"], "nowhere"),
         (["--detections", "x", "DATA", "--builder", "a:b"], "--builder belongs to a model"),
+        (["--detections", "x", "DATA", "--sweep", "nms=0.5"], "--sweep repeats a model's post-processing"),
+        (["MODEL", "DATA", "--sweep", "nms=0.5", "--save-detections", "x"], "leave one of them out"),
+        (["MODEL", "DATA", "--sweep", "nms"], "--sweep: expected NAME=VALUE,VALUE"),
+        (["MODEL", "DATA", "--sweep", "colour=1,2"], "--sweep colour: expected one of iou_alpha, threshold, nms"),
+        (["MODEL", "DATA", "--sweep", "nms=0.5,2"], "nms must be a number from 0 to 1, got 2"),
+        (["MODEL", "DATA", "--sweep", "nms=product"], "'product' is a value of iou_alpha"),
+        (["MODEL", "DATA", "--sweep", "iou_alpha=1,0"], "model.safetensors: iou_alpha needs a predicted IoU"),
     ],
 )
 def test_bad_input(words: list[str], said: str, tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:
@@ -74,6 +81,51 @@ def test_bad_input(words: list[str], said: str, tiny_model: Path, tiny_voc: Path
     assert out == ""
     assert said in err
     assert "Traceback" not in err
+
+
+@pytest.fixture(scope="module")
+def iou_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained detector that predicts an IoU too."""
+    import torch
+
+    import singleshot
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("iou") / "model.safetensors"
+    names = ("cell", "other")
+    detector = singleshot.ssd(num_classes=2, class_names=names, backbone="mobilenetv2", image_size=64, iou_head=True)
+    singleshot.save(detector, path)
+    return path
+
+
+def test_a_sweep_is_as_many_evaluations(iou_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
+    from dataclasses import replace
+
+    import singleshot
+    from singleshot.evaluation.run import run
+
+    words = ["evaluate", str(iou_model), str(tiny_voc), "--device", "cpu", "--json"]
+    assert main([*words, "--sweep", "iou_alpha=product,1,0.5,...,0"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["sweep"] == "iou_alpha"
+    results = document["results"]
+    assert [one["iou_alpha"] for one in results] == ["product", 1, 0.5, 0]
+    detector = singleshot.load(iou_model)
+    dataset = singleshot.open_dataset(tiny_voc, split="val")
+    for alpha, one in zip([None, 1.0, 0.5, 0.0], results, strict=True):
+        scores = replace(detector.postprocess.scores, alpha=alpha)  # type: ignore[type-var]
+        detector.postprocess = replace(detector.postprocess, scores=scores)  # type: ignore[type-var]
+        expected = singleshot.evaluate(dataset, run(detector, dataset)).to_json()
+        assert {name: one["coco"][name] for name in expected["coco"]} == expected["coco"]
+        assert one["voc10"] == expected["voc10"]
+        assert {"AP60", "AP70", "AP80", "AP90"} < one["coco"].keys()
+
+
+def test_the_table_of_a_sweep(tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:
+    assert main(["evaluate", str(tiny_model), str(tiny_voc), "--device", "cpu", "--sweep", "candidates=10,400"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:4] == ["candidates", "AP", "AP50", "AP60"]
+    assert [line.split()[0] for line in lines[2:4]] == ["10", "400"]
 
 
 def test_other_classes(tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -59,14 +59,18 @@ def oracle(
         category: (mean(precision[:, :, k, 0, 2]), mean(precision[0, :, k, 0, 2]))
         for k, category in enumerate(evaluation.params.catIds)
     }
-    return dict(zip(NAMES, map(float, evaluation.stats), strict=True)), classes
+    numbers = dict(zip(NAMES, map(float, evaluation.stats), strict=True))
+    for t in range(10):
+        numbers[f"AP{50 + 5 * t}"] = mean(precision[t, :, :, 0, 2])
+    return numbers, classes
 
 
 def assert_equal_to_oracle(content, results, coco_dataset, coco_found) -> None:
     dataset = coco_dataset(content)
     metrics = coco_metrics(dataset, coco_found(dataset, results))
     numbers, classes = oracle(content, results)
-    assert metrics.numbers == numbers
+    assert {**metrics.numbers, **metrics.by_iou} == numbers
+    assert list(metrics.numbers) == list(NAMES)
     assert {
         c: (ap, ap50) for c, ap, ap50 in zip(dataset.category_ids, metrics.AP, metrics.AP50, strict=True)
     } == classes
@@ -223,6 +227,21 @@ def test_a_perfect_detector_has_one_everywhere(library: str, make_dataset, make_
     assert list(coco_metrics(dataset, found).numbers.values()) == pytest.approx([1] * 12)
 
 
+def test_ap_at_one_iou_by_hand(library: str, make_dataset, make_found) -> None:
+    """Four objects, found with overlaps of 0.55, 0.65, 0.8 and 0.91: at IoU t those above t count."""
+    dataset = make_dataset([[(0, 0, 0, 100, 100)] for _ in range(4)])
+    found = [make_found([(0, 0.9, 0, 0, 100, side)]) for side in (55.5, 65.5, 80.5, 91)]
+    metrics = coco_metrics(dataset, found)
+    assert list(metrics.by_iou) == [f"AP{t}" for t in range(50, 100, 5)]
+    assert metrics.by_iou["AP50"] == metrics.numbers["AP50"] == pytest.approx(1)
+    assert metrics.by_iou["AP75"] == metrics.numbers["AP75"]
+    assert metrics.by_iou["AP95"] == 0
+    falling = list(metrics.by_iou.values())
+    assert falling == sorted(falling, reverse=True)
+    assert sum(falling) / 10 == pytest.approx(metrics.numbers["AP"])
+    assert metrics.by_iou["AP90"] == metrics.by_iou["AP85"] < metrics.by_iou["AP80"] == metrics.by_iou["AP70"]
+
+
 def test_one_right_one_wrong_by_hand(library: str, make_dataset, make_found) -> None:
     # The wrong one scores higher: precision is 1/2 at every recall.
     dataset = make_dataset([[(0, 0, 0, 100, 100)]])
@@ -252,8 +271,9 @@ def test_voc_difficult_is_a_crowd_and_sides_are_differences(library: str, make_d
         {"image_id": 1, "category_id": 1, "bbox": [110, 110, 80, 80], "score": 0.9},
         {"image_id": 1, "category_id": 1, "bbox": [1, 1, 32, 32], "score": 0.8},
     ]
-    numbers = coco_metrics(dataset, found).numbers
-    assert numbers == oracle(content, results)[0]
+    metrics = coco_metrics(dataset, found)
+    numbers = metrics.numbers
+    assert {**numbers, **metrics.by_iou} == oracle(content, results)[0]
     assert numbers["AP"] == pytest.approx(1)
     assert numbers["APs"] == numbers["APm"] == pytest.approx(1)  # an area of 32 * 32 is both
 
@@ -262,6 +282,7 @@ def test_nothing_at_all(library: str, make_dataset, make_found) -> None:
     empty = coco_metrics(make_dataset([]), [])
     assert set(empty.numbers.values()) == {-1.0}
     assert empty.AP == (-1.0,)
+    assert set(empty.by_iou.values()) == {-1.0}
     without_classes = coco_metrics(make_dataset([[]], ()), [make_found()])
     assert set(without_classes.numbers.values()) == {-1.0}
     assert without_classes.AP == ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from singleshot.errors import UserError
 from singleshot.evaluation.metrics import evaluate
-from singleshot.evaluation.run import run
+from singleshot.evaluation.run import run, run_with, sweep
 
 
 @pytest.fixture
@@ -100,3 +102,52 @@ def test_an_image_that_cannot_be_read_is_named(dataset) -> None:
     (dataset.root / "3.png").write_text("no image")
     with pytest.raises(UserError, match=r"3\.png"):
         run(bright, dataset)
+
+
+class Halves(nn.Module):
+    """Finds the bright box and a wrong one; the post-processing is the score that the wrong one gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+        self.alive: list[weakref.ref[Tensor]] = []
+
+    def raw(self, images: Sequence[Tensor]) -> Tensor:
+        assert not self.training
+        assert not any(kept() is not None for kept in self.alive)  # of the batch before
+        self.calls.append(len(images))
+        raw = torch.cat([one["boxes"] for one in bright(list(images))])
+        self.alive.append(weakref.ref(raw))
+        return raw
+
+    def detections(self, raw: Tensor, postprocess: float | None = None) -> list[dict[str, Tensor]]:
+        score = 0.1 if postprocess is None else postprocess
+        order = [0, 1] if score < 0.5 else [1, 0]
+        scores, labels = torch.tensor([0.5, score])[order], torch.zeros(2, dtype=torch.int64)
+        return [{"boxes": torch.stack([box, box + 15])[order], "scores": scores, "labels": labels} for box in raw]
+
+    def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        return self.detections(self.raw(images))
+
+
+def test_several_postprocessings_of_one_pass(dataset) -> None:
+    module, seen = Halves().train(), []
+    found = run_with(module, dataset, [0.1, 0.9], batch_size=2, progress=lambda done, total: seen.append((done, total)))
+    assert module.calls == [2, 2, 1]  # the network ran once
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+    assert module.training
+    for one, alone in zip(found[0], run(module, dataset), strict=True):
+        assert all(np.array_equal(getattr(one, name), getattr(alone, name)) for name in ("boxes", "scores", "labels"))
+    assert [one.scores.tolist() for one in found[1]] == [pytest.approx([0.9, 0.5])] * 5
+
+
+def test_a_sweep_measures_each_of_them(dataset) -> None:
+    found = sweep(Halves(), dataset, "score", {0.1: 0.1, 0.9: 0.9, "usual": None}, batch_size=3)
+    assert found.name == "score"
+    assert found.values == (0.1, 0.9, "usual")
+    assert [metrics.coco.numbers["AP"] for metrics in found.metrics] == pytest.approx([1, 0.5, 1])
+
+
+def test_a_sweep_of_nothing(dataset) -> None:
+    assert run_with(Halves(), dataset, []) == []
+    assert run_with(Halves(), replace(dataset, records=()), [0.1, 0.9]) == [[], []]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from singleshot.ops import nms as module
-from singleshot.ops.nms import nms, nms_sorted
+from singleshot.ops.nms import class_nms_sorted, first_marked, nms, nms_sorted
 
 
 def random_boxes(rows: int, count: int, seed: int) -> Tensor:
@@ -162,3 +162,51 @@ def test_on_the_gpu_the_same_survive() -> None:
     assert torch.equal(nms_sorted(boxes.cuda(), valid.cuda(), 0.45).cpu(), expected)
     with torch.autocast("cuda", torch.float16):
         assert torch.equal(nms_sorted(boxes.cuda(), valid.cuda(), 0.45).cpu(), expected)
+
+
+def slow_by_class(boxes: Tensor, labels: Tensor, valid: Tensor, threshold: float) -> Tensor:
+    """A class at a time."""
+    parts = [slow(boxes, valid & (labels == label), threshold) for label in sorted(set(labels.flatten().tolist()))]
+    return torch.stack(parts).any(0)
+
+
+@pytest.mark.parametrize("chunk", [7, 16, 1000])
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1.0])
+def test_by_class_equals_a_class_at_a_time(monkeypatch: pytest.MonkeyPatch, threshold: float, chunk: int) -> None:
+    monkeypatch.setattr(module, "_CHUNK", chunk)
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        boxes = random_boxes(4, 50, seed)
+        labels = torch.randint(0, 3, (4, 50), generator=generator)
+        valid = torch.rand(4, 50, generator=generator) > 0.2
+        expected = slow_by_class(boxes, labels, valid, threshold)
+        assert torch.equal(class_nms_sorted(boxes, labels, valid, threshold), expected)
+        first = class_nms_sorted(boxes, labels, valid, threshold, enough=5)
+        for row, survivors in zip(first, expected, strict=True):
+            assert row.nonzero()[:5, 0].tolist() == survivors.nonzero()[:5, 0].tolist()
+            assert not (row & ~survivors).any()
+
+
+def test_by_class_is_exact_far_from_the_origin() -> None:
+    """Classes that are moved apart by offsets lose these bits of the coordinates."""
+    side = 2.0**-6
+    boxes = torch.tensor([[1000.0, 0.0, 1000 + 4 * side, 1.0], [1000.0, 0.0, 1000 + 3 * side, 1.0]])[None]
+    labels, valid = torch.full((1, 2), 79), torch.ones(1, 2, dtype=torch.bool)
+    assert class_nms_sorted(boxes, labels, valid, 0.75).tolist() == [[True, True]]  # the IoU is 3/4
+    assert class_nms_sorted(boxes, labels, valid, 0.74).tolist() == [[True, False]]
+    assert class_nms_sorted(boxes, labels - torch.tensor([0, 1]), valid, 0.0).tolist() == [[True, True]]
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0), (2, 1)])
+def test_by_class_of_few_boxes(shape: tuple[int, int]) -> None:
+    labels, valid = torch.zeros(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.bool)
+    alive = class_nms_sorted(torch.zeros(*shape, 4), labels, valid, 0.5, enough=3)
+    assert torch.equal(alive, valid)
+
+
+def test_first_marked() -> None:
+    marked = torch.tensor([[0, 1, 0, 1, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]).bool()
+    index, found = first_marked(marked, 2)
+    assert found.tolist() == [[True, True], [True, False], [False, False]]
+    assert index[0].tolist() == [1, 3]
+    assert index[1, 0] == 3

@@ -10,12 +10,15 @@ from jsonargparse import Namespace
 
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
+from singleshot.cli.sweep import postprocesses, sweep_of
 from singleshot.errors import UserError
 
 EPILOG = """\
 Detections from files (a COCO results JSON, or a folder of VOC comp4_det_test_CLASS.txt files) need no model and no
 images: singleshot evaluate --detections FILE_OR_DIR DATA
-Prints the 12 COCO numbers and the VOC07 (11 points) and VOC10+ (area) mAP, also per class."""
+Prints the 12 COCO numbers and the VOC07 (11 points) and VOC10+ (area) mAP, also per class.
+--sweep repeats the post-processing, not the network: iou_alpha (of a model with an IoU head; "product" for the plain
+product of both), threshold, nms, candidates, detections."""
 
 # Where no split is named, the first of these that the data has; or the only one.
 PREFERRED = ("val", "test")
@@ -36,6 +39,11 @@ def parse(words: Sequence[str]) -> Namespace:
     add("--format", choices=["voc", "coco"], help="needed where a folder holds both")
     add("--detections", metavar="FILE_OR_DIR", help="measure what stands in files, without a model")
     add("--save-detections", metavar="DIR", help="write the detections in both forms, for the VOC and COCO servers")
+    add(
+        "--sweep",
+        metavar="NAME=VALUES",
+        help="AP for several values of one number, in one pass: iou_alpha=product,1,0.9,...,0 or nms=0.4,0.5,0.6",
+    )
     add("--batch-size", type=whole(1), default=8, metavar="N", help="images at a time (default: 8)")
     add("--device", metavar="cpu|cuda", help="where to compute (default: cuda where there is one)")
     add("--workers", type=whole(0), default=0, metavar="N", help="processes that read images (default: 0)")
@@ -47,6 +55,14 @@ def parse(words: Sequence[str]) -> Namespace:
             raise UserError(
                 "--builder belongs to a model, and --detections measures without one: leave one of them out"
             )
+        if options.sweep:
+            raise UserError("--sweep repeats a model's post-processing, and --detections measures what stands in files")
+    if options.sweep:
+        options["sweep"] = sweep_of(options.sweep)
+    if options.sweep and options.save_detections is not None:
+        raise UserError(
+            "--save-detections writes one set of detections and --sweep makes several: leave one of them out"
+        )
     return options
 
 
@@ -65,11 +81,17 @@ def run(options: Namespace) -> Result:
         from singleshot.cli.model import load_model
         from singleshot.cli.progress import shown
         from singleshot.evaluation.run import run as run_detector
+        from singleshot.evaluation.run import sweep
 
         detector = load_model(options.model, builder=options.builder, device=options.device)
         dataset = open_dataset(options.data, class_names=detector.class_names, **asked)
         _announce(dataset)
         sizes = {"batch_size": options.batch_size, "workers": options.workers}
+        if options.sweep:
+            choices = postprocesses(options.sweep, detector, options.model)
+            with shown("images") as progress:
+                found = sweep(detector, dataset, options.sweep.name, choices, **sizes, progress=progress)
+            return Result(found.to_json(), found.table())
         with shown("images") as progress:
             detections = run_detector(detector, dataset, **sizes, progress=progress)
     if options.save_detections is not None:

@@ -45,6 +45,7 @@ class CocoMetrics:
     numbers: dict[str, float]  # AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl
     AP: tuple[float, ...]  # of each class, in the order of the dataset
     AP50: tuple[float, ...]
+    by_iou: dict[str, float]  # AP50, AP55 .. AP95: AP at that one IoU, of all classes
     precision: Floats  # [10, 101, K] at IoU 0.5, 0.55 .. 0.95 and recall 0, 0.01 .. 1; all sizes, 100 per image
     scores: Floats  # [10, 101, K] the score at which that precision is had
 
@@ -72,11 +73,13 @@ def coco_metrics(dataset: Dataset, detections: Sequence[ImageDetections]) -> Coc
         name: _mean((recall if is_recall else precision)[overlaps, ..., area, most])
         for name, (is_recall, overlaps, area, most) in _NUMBERS.items()
     }
+    by_iou = {f"AP{50 + 5 * t}": _mean(precision[t : t + 1, ..., _ALL, _TOP100]) for t in range(10)}
     precision, scores = (table[..., category_ids - 1, _ALL, _TOP100] for table in (precision, scores))
     return CocoMetrics(
         numbers=numbers,
         AP=tuple(_mean(precision[:, :, k]) for k in range(count)),
         AP50=tuple(_mean(precision[:1, :, k]) for k in range(count)),
+        by_iou=by_iou,
         precision=precision,
         scores=scores,
     )

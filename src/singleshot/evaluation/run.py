@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,9 +14,21 @@ from singleshot.data.dataset import Dataset
 from singleshot.data.loader import image_loader
 from singleshot.errors import UserError
 from singleshot.evaluation.detections import ImageDetections
+from singleshot.evaluation.metrics import evaluate
+from singleshot.evaluation.sweep import Sweep, Value
 
 Detect = Callable[[list[Tensor]], Any]
 """Images, uint8 [3, H, W] RGB each, to one {"boxes", "scores", "labels"} per image, in pixels of that image."""
+
+
+class TwoHalves(Protocol):
+    """A detector that can be called in two halves, so that the second one may be repeated."""
+
+    def raw(self, images: Sequence[Tensor]) -> Any:
+        """What the network says about a batch."""
+
+    def detections(self, raw: Any, postprocess: Any = None) -> list[dict[str, Tensor]]:
+        """The detections that a post-processing makes of it."""
 
 
 def run(
@@ -40,21 +53,80 @@ def run(
             f"{dataset.root}: {len(missing)} of {len(dataset)} images of split {dataset.split!r} are missing, "
             f"such as {', '.join(str(path) for path in missing[:3])}; restore them or take them out of the split"
         )
+    result: list[ImageDetections] = []
+    with _evaluating(detector), torch.inference_mode():
+        paths = [record.path for record in dataset.records]
+        for images in image_loader(paths, batch_size=batch_size, workers=workers):
+            result += [_to_arrays(found) for found in detector(images)]
+            if progress is not None:
+                progress(len(result), len(dataset))
+    return result
+
+
+def run_with(
+    detector: TwoHalves,
+    dataset: Dataset,
+    postprocesses: Sequence[Any],
+    *,
+    batch_size: int = 8,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[ImageDetections]]:
+    """Detect in every image with several post-processings: for each of them what `run` would give with it.
+
+    The network runs once. Its predictions are kept for one batch only, whatever the size of the dataset.
+
+    Raises `UserError` as `run` does.
+    """
+    results: list[list[ImageDetections]] = [[] for _ in postprocesses]
+
+    def several(images: list[Tensor]) -> list[dict[str, Tensor]]:
+        raw = detector.raw(images)
+        for result, postprocess in zip(results, postprocesses, strict=True):
+            result += [_to_arrays(found) for found in detector.detections(raw, postprocess)]
+        return [_NOTHING] * len(images)
+
+    with _evaluating(detector):
+        run(several, dataset, batch_size=batch_size, workers=workers, progress=progress)
+    return results
+
+
+def sweep(
+    detector: TwoHalves,
+    dataset: Dataset,
+    name: str,
+    postprocesses: Mapping[Value, Any],
+    *,
+    batch_size: int = 8,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Sweep:
+    """Measure one pass of the network for several values of one number of the post-processing.
+
+    `name` is that of the number, `postprocesses` a post-processing for each of its values (see
+    `singleshot.postprocess.vary`). With "iou_alpha" it is Tables 3 and 4 of the IoU-aware paper.
+
+    Raises `UserError` as `run` and `evaluate` do.
+    """
+    sizes = {"batch_size": batch_size, "workers": workers}
+    found = run_with(detector, dataset, list(postprocesses.values()), **sizes, progress=progress)
+    return Sweep(name, tuple(postprocesses), tuple(evaluate(dataset, detections) for detections in found))
+
+
+_NOTHING = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}
+
+
+@contextmanager
+def _evaluating(detector: object) -> Iterator[None]:
+    """A module is in evaluation mode inside, and in its own again after."""
     was_training = isinstance(detector, nn.Module) and detector.training
     if isinstance(detector, nn.Module):
         detector.eval()
-    result: list[ImageDetections] = []
     try:
-        with torch.inference_mode():
-            paths = [record.path for record in dataset.records]
-            for images in image_loader(paths, batch_size=batch_size, workers=workers):
-                result += [_to_arrays(found) for found in detector(images)]
-                if progress is not None:
-                    progress(len(result), len(dataset))
+        yield
     finally:
         if isinstance(detector, nn.Module):
             detector.train(was_training)
-    return result
 
 
 def _to_arrays(found: Mapping[str, Tensor]) -> ImageDetections:

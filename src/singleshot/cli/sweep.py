@@ -1,0 +1,87 @@
+"""`--sweep NAME=VALUES` of `singleshot evaluate`: what is varied, and the post-processing for each value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING
+
+from singleshot.errors import UserError
+
+if TYPE_CHECKING:
+    from singleshot.detectors.detector import Detector
+    from singleshot.evaluation.sweep import Value
+    from singleshot.postprocess import Postprocess
+
+PRODUCT = "product"  # no alpha: p * IoU
+_MOST = 1000  # values of one sweep
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What stands behind `--sweep`."""
+
+    name: str
+    values: tuple[Value, ...]
+
+
+def sweep_of(text: str) -> Sweep:
+    """What the flag says: `nms=0.4,0.5,0.6`; `iou_alpha=product,1,0.9,...,0`, where the dots go on in equal steps."""
+    name, sign, values = text.partition("=")
+    words = [word.strip() for word in values.split(",")]
+    if not (name.strip() and sign and all(words)):
+        raise UserError(f"--sweep: expected NAME=VALUE,VALUE,..., as in iou_alpha=1,0.5,0, got {text!r}")
+    found: list[Value] = []
+    for place, word in enumerate(words):
+        if word in ("...", "…"):
+            found += _between(words, place)
+        elif word in (PRODUCT, "none"):  # "none" is the paper's word
+            found.append(PRODUCT)
+        else:
+            found.append(float(_number(word)))
+    if len(found) > _MOST:
+        raise UserError(f"--sweep: expected at most {_MOST} values, got {len(found)}")
+    return Sweep(name.strip().replace("-", "_"), tuple(dict.fromkeys(found)))
+
+
+def _between(words: list[str], place: int) -> list[float]:
+    """The numbers that the dots at a place stand for."""
+    if place < 2 or place + 1 >= len(words):
+        raise UserError("--sweep: '...' needs two numbers before it and one after it, as in 1,0.9,...,0")
+    before, first, last = (_number(words[k]) for k in (place - 2, place - 1, place + 1))
+    step = first - before  # decimal numbers: 1 - 0.1 - 0.1 is 0.8
+    count = (last - first) / step if step else Decimal(-1)
+    if count < 1 or count != int(count):
+        raise UserError(f"--sweep: steps of {step} from {first} do not meet {last}; write the values out")
+    return [float(first + step * k) for k in range(1, min(int(count), _MOST + 1))]
+
+
+def _number(word: str) -> Decimal:
+    try:
+        value = Decimal(word)
+    except InvalidOperation:
+        value = Decimal("nan")
+    if not value.is_finite():
+        raise UserError(f"--sweep: expected numbers between the commas (or {PRODUCT} for iou_alpha), got {word!r}")
+    return value
+
+
+def postprocesses(asked: Sweep, detector: Detector, model: str) -> dict[Value, Postprocess]:
+    """The post-processing of a detector for each value; a `UserError` that names the model's file where it has none."""
+    from singleshot.postprocess import VARIED, vary
+
+    if asked.name not in VARIED:
+        raise UserError(f"--sweep {asked.name}: expected one of {', '.join(VARIED)}")
+    whole = VARIED[asked.name][1] is int
+    found: dict[Value, Postprocess] = {}
+    for value in asked.values:
+        try:
+            if isinstance(value, float):
+                found[int(value) if whole else value] = vary(detector.postprocess, asked.name, value)
+            elif asked.name == "iou_alpha":
+                found[value] = vary(detector.postprocess, asked.name, None)
+            else:
+                raise UserError(f"expected numbers; {value!r} is a value of iou_alpha")
+        except UserError as error:
+            raise UserError(f"--sweep {asked.name}: {model}: {error}") from None
+    return found
