@@ -108,7 +108,9 @@ def test_octaves() -> None:
         ([8], [[32]], [1.0], "middle"),
     ],
 )
-def test_nonsense_is_refused(strides: list[int], sizes: list[list[float]], ratios: list[float], convention: str) -> None:
+def test_nonsense_is_refused(
+    strides: list[int], sizes: list[list[float]], ratios: list[float], convention: str
+) -> None:
     with pytest.raises(ValueError, match=r"levels|positive|convention"):
         AnchorGenerator(strides, sizes, ratios, convention=convention)  # type: ignore[arg-type]
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from singleshot.errors import UserError
 from singleshot.heads import Branch, BranchLayers, Head
-from singleshot.layers import normal_
+from singleshot.layers import GroupNorm, normal_
 
 
 def conv(head: Head, level: int, branch: int, name: str) -> nn.Conv2d:
@@ -122,7 +122,7 @@ def test_group_norm_replaces_the_bias() -> None:
     branch = Head((64,), (9,), [Branch({"a": 1}, depth=4, norm="group")]).levels[0][0]  # type: ignore[index]
     assert isinstance(branch, BranchLayers)
     kinds = [type(part) for part in branch.tower][:3]
-    assert kinds == [nn.Conv2d, nn.GroupNorm, nn.ReLU]
+    assert kinds == [nn.Conv2d, GroupNorm, nn.ReLU]
     assert branch.tower[0].bias is None
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from singleshot.layers import (
     BatchNorm2d,
     ConvNormAct,
+    GroupNorm,
     L2Scale,
     StridedDepthwiseConv2d,
     fan_in_uniform_,
@@ -157,3 +158,14 @@ def test_he_normal_keeps_the_second_moment_through_relu() -> None:
     pixels = torch.randn(2, 128, 24, 24)
     moment = network(pixels)[:, :, 6:-6, 6:-6].square().mean().item()
     assert moment == pytest.approx(1, abs=0.3)  # E[x^2] doubles in each convolution and halves in each ReLU
+
+
+def test_group_norm_is_exact_whatever_autocast_does() -> None:
+    layer, plain = GroupNorm(4, 8), nn.GroupNorm(4, 8)
+    features = torch.randn(2, 8, 5, 6, generator=torch.Generator().manual_seed(0)) * 100 + 1000
+    torch.testing.assert_close(layer(features), plain(features))
+    rough = features.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(rough)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, plain(rough.float()).bfloat16())

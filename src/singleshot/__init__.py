@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
+    from singleshot import analysis as analysis
     from singleshot import recipes as recipes
     from singleshot.data.check import check as check
     from singleshot.data.dataset import Dataset as Dataset
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from singleshot.data.open import open_dataset as open_dataset
     from singleshot.detectors import create as create
     from singleshot.detectors.detector import Detector as Detector
+    from singleshot.detectors.iou_retinanet import iou_retinanet as iou_retinanet
+    from singleshot.detectors.retinanet import retinanet as retinanet
     from singleshot.detectors.ssd import ssd as ssd
     from singleshot.detectors.torchvision_labels import torchvision_labels as torchvision_labels
     from singleshot.errors import UserError as UserError
@@ -54,15 +57,18 @@ _WHERE: dict[str, str | None] = {
     "Targets": "singleshot.structures",
     "TrainResult": "singleshot.training",
     "UserError": "singleshot.errors",
+    "analysis": None,
     "check": "singleshot.data.check",
     "create": "singleshot.detectors",
     "detect": "singleshot.inference.predictor",
     "draw": "singleshot.inference.draw",
     "evaluate": "singleshot.evaluation.metrics",
+    "iou_retinanet": "singleshot.detectors.iou_retinanet",
     "load": "singleshot.weights.checkpoint",
     "open_dataset": "singleshot.data.open",
     "read_image": "singleshot.data.images",
     "recipes": None,
+    "retinanet": "singleshot.detectors.retinanet",
     "save": "singleshot.weights.checkpoint",
     "ssd": "singleshot.detectors.ssd",
     "torchvision_labels": "singleshot.detectors.torchvision_labels",
@@ -81,15 +87,18 @@ __all__ = [  # noqa: RUF022 (kept equal to the table above by a test)
     "Targets",
     "TrainResult",
     "UserError",
+    "analysis",
     "check",
     "create",
     "detect",
     "draw",
     "evaluate",
+    "iou_retinanet",
     "load",
     "open_dataset",
     "read_image",
     "recipes",
+    "retinanet",
     "save",
     "ssd",
     "torchvision_labels",

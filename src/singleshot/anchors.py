@@ -37,7 +37,9 @@ class AnchorGenerator:
 
     - "corner": at (i * stride, j * stride), nothing rounded (Detectron2, mmdetection 2 and later).
     - "centre": at the middle of the cell, (i + 0.5) * stride, nothing rounded.
-    - "torchvision": as "corner", with sizes cut to integers and the corners around (0, 0) rounded.
+    - "torchvision": as "corner", with sizes cut to integers and the corners around (0, 0) rounded, and with the input's
+      height (width) divided by the map's, cut to an integer, in place of the stride: less than it on the coarsest maps,
+      which are no whole fraction of the input.
     - "legacy": Detectron's boxes of whole pixels, where a side is x2 - x1 + 1. In continuous coordinates (a pixel ends
       where the next begins) these are boxes around the middle of the cell whose sides come from a base box of
       stride x stride with sides rounded to integers. Give truth its full width too, x2 = x1 + width, and intersections
@@ -69,7 +71,7 @@ class AnchorGenerator:
         return tuple(len(level) * len(self.ratios) for level in self.sizes)
 
     def __call__(self, shapes: Sequence[tuple[int, int]], size: tuple[int, int]) -> Anchors:
-        """Shapes (h, w) of the maps -> Anchors with boxes [A, 4]; the input's (height, width) plays no part.
+        """Shapes (h, w) of the maps and (height, width) of the network's input -> Anchors with boxes [A, 4].
 
         Levels in order; within a level row by row, then column, then box.
         """
@@ -78,7 +80,10 @@ class AnchorGenerator:
         levels = []
         for stride, sizes, shape in zip(self.strides, self.sizes, shapes, strict=True):
             first = stride / 2 if self.convention in ("centre", "legacy") else 0.0
-            levels.append(_around(_centres(shape, (stride, stride), (first, first)), self._half(stride, sizes)))
+            step: tuple[float, float] = (stride, stride)
+            if self.convention == "torchvision":
+                step = (size[0] // shape[0], size[1] // shape[1])
+            levels.append(_around(_centres(shape, step, (first, first)), self._half(stride, sizes)))
         return Anchors(torch.cat(levels).float(), tuple(len(level) for level in levels))
 
     def _half(self, stride: float, sizes: Sequence[float]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from singleshot.errors import UserError
-from singleshot.layers import fan_in_uniform_
+from singleshot.layers import GroupNorm, fan_in_uniform_
 from singleshot.structures import Predictions
 
 TOWER_NORMS = (None, "group")
@@ -66,7 +66,7 @@ def _tower_layers(channels: int, norm: str | None) -> list[nn.Module]:
             raise UserError(
                 f"group norm has {_GROUPS} groups: expected {2 * _GROUPS}, {3 * _GROUPS}, ... channels, got {channels}"
             )
-        layers.append(nn.GroupNorm(_GROUPS, channels))
+        layers.append(GroupNorm(_GROUPS, channels))
     return [*layers, nn.ReLU(inplace=True)]
 
 

@@ -54,6 +54,18 @@ class BatchNorm2d(nn.BatchNorm2d):
         return self
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation (Wu and He, 2018) in float32 whatever autocast does; the result has the input's dtype.
+
+    Autocast does so on CUDA already. On the CPU it would take three times longer in bfloat16, and be less exact.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape and dtype."""
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.float()).to(features.dtype)
+
+
 class StridedDepthwiseConv2d(nn.Conv2d):
     """A depthwise convolution with a stride, trained in float32 on the CPU whatever autocast does.
 

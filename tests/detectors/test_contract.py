@@ -16,15 +16,22 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from singleshot.detectors import Detector, ssd
+from singleshot.detectors import Detector, iou_retinanet, retinanet, ssd
 from singleshot.detectors.parts import to_plain
 from singleshot.errors import UserError
 from singleshot.ops.boxes import pairwise_iou
+from singleshot.preprocess import Stretch
 from singleshot.weights.checkpoint import load, read_metadata, save
 
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "ssd": functools.partial(
         ssd, backbone="mobilenetv2", backbone_options={"width": 0.25}, image_size=(80, 112), ignore_crowd=True
+    ),
+    "retinanet": functools.partial(
+        retinanet, backbone="resnet18", channels=64, tower_norm="group", image_size=(80, 112)
+    ),
+    "iou_retinanet": functools.partial(  # without norm in the towers, and with the aspect ratio kept
+        iou_retinanet, backbone="resnet18", channels=32, image_size=64, max_size=112
     ),
 }
 CLASSES = 3
@@ -33,7 +40,11 @@ CLASSES = 3
 @functools.cache
 def built(name: str) -> Detector:
     torch.manual_seed(0)
-    return DETECTORS[name](num_classes=CLASSES).eval()
+    detector = DETECTORS[name](num_classes=CLASSES).eval()
+    for key, parameter in detector.named_parameters():
+        if key.endswith("class_logits.bias"):
+            torch.nn.init.zeros_(parameter)  # an untrained network with a prior would find nothing at all
+    return detector
 
 
 @pytest.fixture(params=list(DETECTORS))
@@ -65,6 +76,16 @@ TARGETS = [target(BOX, [0.0, 0.0, 9.0, 9.0]), target([1.0, 1.0, 120.0, 30.0], la
 
 def gradients_are_finite(detector: Detector) -> bool:
     return all(p.grad is None or bool(p.grad.isfinite().all()) for p in detector.parameters())
+
+
+def assert_without_objects(detector: Detector, losses: dict[str, Tensor]) -> None:
+    """No term but that of the classes, and that only where images without objects teach background."""
+    for name, loss in losses.items():
+        if name == "classification" and detector.criterion.at_least_one:
+            assert loss.isfinite()
+            assert loss > 0
+        else:
+            assert loss == 0
 
 
 def assert_same(first: list[dict[str, Tensor]], second: list[dict[str, Tensor]], **tolerance: float) -> None:
@@ -171,15 +192,15 @@ class TestTraining:
         assert gradients_are_finite(detector)
         assert all(p.grad is not None for p in detector.parameters() if p.requires_grad)
 
-    def test_no_object_in_any_image_gives_0_and_finite_gradients(self, detector: Detector) -> None:
+    def test_no_object_in_any_image_gives_finite_gradients_and_0_for_boxes(self, detector: Detector) -> None:
         losses = detector.train()(IMAGES, [target(), target(), target()])
-        assert all(loss == 0 for loss in losses.values())
+        assert_without_objects(detector, losses)
         sum(losses.values()).backward()
         assert gradients_are_finite(detector)
 
     def test_empty_targets_may_have_any_empty_shape(self, detector: Detector) -> None:
         empty = {"boxes": torch.zeros(0), "labels": torch.zeros(0)}
-        assert all(loss == 0 for loss in detector.train()(IMAGES[:1], [empty]).values())
+        assert_without_objects(detector, detector.train()(IMAGES[:1], [empty]))
 
     def test_a_batch_of_one(self, detector: Detector) -> None:
         losses = detector.train()(IMAGES[:1], TARGETS[:1])
@@ -200,7 +221,7 @@ class TestTraining:
 
     def test_crowd_boxes_are_no_objects(self, detector: Detector) -> None:
         crowd = {**target(BOX), "iscrowd": torch.tensor([True])}
-        assert all(loss == 0 for loss in detector.train()(IMAGES[:1], [crowd]).values())
+        assert_without_objects(detector, detector.train()(IMAGES[:1], [crowd]))
 
     def test_needs_targets(self, detector: Detector) -> None:
         with pytest.raises(UserError, match="training mode needs targets"):
@@ -244,9 +265,12 @@ class TestDetection:
             assert (result["boxes"][:, 2:] >= result["boxes"][:, :2]).all()
 
     def test_a_batch_of_three_equals_three_batches_of_one(self, detector: Detector) -> None:
+        # Where the aspect ratio is kept, images of several shapes are padded, and what lies beside an image shows.
+        stretched = isinstance(detector.preprocess, Stretch)
+        pictures = IMAGES if stretched else [image(80, 60, seed) for seed in range(3)]
         with torch.no_grad():
-            together = detector(IMAGES)
-            alone = [detector([picture])[0] for picture in IMAGES]
+            together = detector(pictures)
+            alone = [detector([picture])[0] for picture in pictures]
         assert_same(together, alone, rtol=1e-4, atol=1e-5)
         for a, b in zip(together, alone, strict=True):
             torch.testing.assert_close(a["boxes"][0], b["boxes"][0], rtol=1e-3, atol=0.01)
@@ -481,19 +505,18 @@ def scene(seed: int) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def test_overfits_four_images(name: str) -> None:
-    pictures, targets = zip(*(scene(seed) for seed in range(4)), strict=True)
-    detector = copy.deepcopy(built(name)).train()
-    optimizer = torch.optim.AdamW(detector.parameters(), lr=5e-3)
-    for _ in range(45):
+    """The two best findings of each image are its two objects."""
+    pictures, targets = (list(part) for part in zip(*(scene(seed) for seed in range(4)), strict=True))
+    torch.manual_seed(0)
+    detector = DETECTORS[name](num_classes=CLASSES).train()
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-3)
+    for _ in range(60):
         optimizer.zero_grad()
-        sum(detector(list(pictures), list(targets)).values()).backward()
+        sum(detector(pictures, targets).values()).backward()
         optimizer.step()
-    detector.eval()
-    with torch.no_grad():
-        results = detector(list(pictures))
-    for result, truth in zip(results, targets, strict=True):
+    # In training mode, as learnt: after so few steps the running statistics are not those of these images yet.
+    for result, truth in zip(detector.losses_and_detections(pictures, targets)[1], targets, strict=True):
         best, found = pairwise_iou(truth["boxes"], result["boxes"][:2]).max(1)
-        assert best.min() > 0.6
+        assert best.min() > 0.7
         assert torch.equal(result["labels"][:2][found], truth["labels"])
-        assert result["scores"][1] > 0.8
-        assert (result["scores"][2:] < 0.3).all()
+        assert result["scores"][1] > 0.5

@@ -3,7 +3,10 @@
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.models import models
 from singleshot.detectors.registry import BUILDERS, VARIANTS, create, find_builder, remembers_arguments
-from singleshot.detectors.ssd import ssd
+
+from singleshot.detectors.ssd import ssd  # isort: skip (the tables list the detectors in this order)
+from singleshot.detectors.retinanet import retinanet  # isort: skip
+from singleshot.detectors.iou_retinanet import iou_retinanet  # isort: skip
 from singleshot.detectors.torchvision_labels import torchvision_labels
 
 __all__ = [
@@ -12,8 +15,10 @@ __all__ = [
     "Detector",
     "create",
     "find_builder",
+    "iou_retinanet",
     "models",
     "remembers_arguments",
+    "retinanet",
     "ssd",
     "torchvision_labels",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,18 +13,28 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from singleshot.anchors import DefaultBoxes
+from singleshot.anchors import AnchorMaker
 from singleshot.detectors.classes import Classes
 from singleshot.detectors.modes import evaluating
 from singleshot.detectors.sources import to_tensor
 from singleshot.errors import UserError
 from singleshot.losses.criterion import Criterion
 from singleshot.necks import map_sizes
-from singleshot.postprocess import PerClassPostprocess
-from singleshot.preprocess import Stretch
-from singleshot.structures import Anchors, Detections, ImageBatch, Prediction, Predictions, Targets
+from singleshot.postprocess import Postprocess
+from singleshot.preprocess import Preprocess
+from singleshot.structures import Anchors, ImageBatch, Matched, Prediction, Predictions, Targets
 
 PRECISIONS = ("fp32", "bf16")
+_SIZES_KEPT = 32  # anchors of 800 x 1333 pixels take 3 MB; images of all shapes would fill the memory
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What the network says about a batch, before it is made losses or detections."""
+
+    predictions: Predictions
+    anchors: Anchors
+    batch: ImageBatch
 
 
 class Detector(nn.Module):
@@ -44,10 +55,10 @@ class Detector(nn.Module):
         backbone: nn.Module,
         neck: nn.Module,
         head: nn.Module,
-        anchors: DefaultBoxes,
+        anchors: AnchorMaker,
         criterion: Criterion,
-        postprocess: PerClassPostprocess,
-        preprocess: Stretch,
+        postprocess: Postprocess,
+        preprocess: Preprocess,
         classes: Classes,
     ) -> None:
         super().__init__()
@@ -60,7 +71,7 @@ class Detector(nn.Module):
         self.arguments: dict[str, Any] = {}
         self._precision = "fp32"
         self._shapes: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {}
-        self._anchors: dict[tuple[tuple[int, int], torch.device], Anchors] = {}
+        self._anchors: dict[tuple[tuple[int, int], torch.device], Anchors] = {}  # the latest ones
 
     # ------------------------------------------------------------------ what it is
     @property
@@ -105,9 +116,11 @@ class Detector(nn.Module):
         return self._shapes[size]
 
     def anchors_for(self, size: tuple[int, int], device: torch.device | str = "cpu") -> Anchors:
-        """The anchors of an input of (height, width), on a device; made once."""
+        """The anchors of an input of (height, width), on a device; those of the last sizes are kept."""
         key = (size, torch.device(device))
         if key not in self._anchors:
+            while len(self._anchors) >= _SIZES_KEPT:
+                self._anchors.pop(next(iter(self._anchors)), None)
             made = self.anchors(self.map_shapes(size), size)
             usable = None if made.usable is None else made.usable.to(device)
             self._anchors[key] = Anchors(made.boxes.to(device), made.counts, usable)
@@ -121,22 +134,36 @@ class Detector(nn.Module):
         if self.training:
             if targets is None:
                 raise UserError("a detector in training mode needs targets; call .eval() to detect")
-            batch, truth = self._batch(images), self._truth(images, targets)
-            predictions, anchors = self._predict(batch)
-            return self._losses(predictions, anchors, batch, truth)
-        batch = self._batch(images)
-        return self._detections(*self._predict(batch), batch).to_list()
+            truth = self._truth(images, targets)
+            return self._losses(self.raw(images), truth)
+        return self.detections(self.raw(images))
 
     def losses_and_detections(
         self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]
     ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         """Both from one forward pass, in either mode (validation loss without a second pass)."""
-        batch, truth = self._batch(images), self._truth(images, targets)
-        predictions, anchors = self._predict(batch)
-        losses = self._losses(predictions, anchors, batch, truth)
-        with torch.no_grad():
-            found = self._detections({name: value.detach() for name, value in predictions.items()}, anchors, batch)
-        return losses, found.to_list()
+        truth, raw = self._truth(images, targets), self.raw(images)
+        return self._losses(raw, truth), self.detections(raw)
+
+    def raw(self, images: Sequence[Tensor]) -> Raw:
+        """The first half of `forward`: images to predictions, the anchors that they belong to, and the sizes."""
+        batch = self._batch(images)
+        height, width = batch.pixels.shape[-2:]
+        return Raw(self.network(batch.pixels), self.anchors_for((height, width), batch.pixels.device), batch)
+
+    @torch.no_grad()
+    def detections(self, raw: Raw, postprocess: Postprocess | None = None) -> list[dict[str, Tensor]]:
+        """The second half of `forward` in eval mode; another post-processing ranks the same predictions anew."""
+        limits = raw.batch.sizes * raw.batch.scales.flip(1)  # of the images within the padded input
+        found = (postprocess or self.postprocess)(raw.predictions, raw.anchors, limits=limits)
+        return self.preprocess.restore(found, raw.batch).to_list()
+
+    def matched(self, raw: Raw, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> Matched:
+        """What each anchor should predict, as the criterion sees it."""
+        return self.criterion.matcher(raw.anchors, self.preprocess.targets(self._truth(images, targets), raw.batch))
+
+    def _losses(self, raw: Raw, truth: Targets) -> dict[str, Tensor]:
+        return self.criterion(raw.predictions, raw.anchors, self.preprocess.targets(truth, raw.batch))
 
     def _batch(self, images: Sequence[Tensor]) -> ImageBatch:
         if not len(images):
@@ -147,19 +174,7 @@ class Detector(nn.Module):
                 raise UserError(f"image {i}: expected a tensor [3, H, W], got {came}")
             if not image.is_floating_point() and image.dtype != torch.uint8:
                 raise UserError(f"image {i}: expected float in 0..1 or uint8, got {image.dtype}")
-        return self.preprocess(images, self.device)
-
-    def _predict(self, batch: ImageBatch) -> tuple[Predictions, Anchors]:
-        height, width = batch.pixels.shape[-2:]
-        return self.network(batch.pixels), self.anchors_for((height, width), batch.pixels.device)
-
-    def _losses(
-        self, predictions: Predictions, anchors: Anchors, batch: ImageBatch, truth: Targets
-    ) -> dict[str, Tensor]:
-        return self.criterion(predictions, anchors, self.preprocess.targets(truth, batch))
-
-    def _detections(self, predictions: Predictions, anchors: Anchors, batch: ImageBatch) -> Detections:
-        return self.preprocess.restore(self.postprocess(predictions, anchors), batch)
+        return self.preprocess(images, self.device, training=self.training)
 
     def _truth(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> Targets:
         """Targets on the detector's device, checked where they lie: on the CPU that costs no wait for the GPU."""

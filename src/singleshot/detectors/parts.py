@@ -6,11 +6,17 @@ import dataclasses
 import os
 from typing import Any
 
+from singleshot.detectors.iou_head import IoUHead
 from singleshot.errors import UserError
 from singleshot.losses.classification import SoftmaxLoss
+from singleshot.losses.focal import FocalLoss, FocalStarLoss
+from singleshot.losses.ohem import OHEMLoss
+from singleshot.losses.sigmoid import BalancedCrossEntropy, HingeLoss
 from singleshot.preprocess import Pixels
 
-PARTS: dict[str, Any] = {part.__name__: part for part in (SoftmaxLoss, Pixels)}
+CLASSIFICATION_LOSSES = (FocalLoss, BalancedCrossEntropy, FocalStarLoss, HingeLoss, OHEMLoss, SoftmaxLoss)
+
+PARTS: dict[str, Any] = {part.__name__: part for part in (*CLASSIFICATION_LOSSES, IoUHead, Pixels)}
 """Every part that files, recipes and the command line may name."""
 
 

@@ -10,19 +10,20 @@ from torch import nn
 from singleshot import backbones
 from singleshot.anchors import DefaultBoxes
 from singleshot.coders import DeltaCoder
-from singleshot.detectors import ssd_boxes
+from singleshot.detectors import choices, ssd_boxes
 from singleshot.detectors.classes import Classes
 from singleshot.detectors.detector import Detector
-from singleshot.detectors.parts import from_plain
+from singleshot.detectors.iou_head import IoUHead
 from singleshot.detectors.registry import VARIANTS, Variant, register
 from singleshot.errors import UserError
 from singleshot.heads import Branch, Head
 from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
-from singleshot.losses.criterion import Criterion
+from singleshot.losses.criterion import Criterion, LossTerm
+from singleshot.losses.quality import IoUQuality
 from singleshot.losses.regression import SmoothL1
 from singleshot.matchers import IoUMatcher
 from singleshot.necks import Extra, ExtraLevels, derived_extras, map_sizes, ssd300_extras, ssd512_extras
-from singleshot.postprocess import ClassScores, PerClassPostprocess
+from singleshot.postprocess import ClassScores, IoUAwareScores, PerClassPostprocess, Scores
 from singleshot.preprocess import Pixels, Stretch
 
 
@@ -46,6 +47,7 @@ def ssd(
     boundary_boxes: bool = True,
     ignore_crowd: bool = False,
     classification: ClassificationLoss | Mapping[str, Any] | None = None,
+    iou_head: bool | IoUHead | Mapping[str, Any] = False,
     class_names: Sequence[str] | None = None,
     category_ids: Sequence[int | str] | None = None,
 ) -> Detector:
@@ -58,11 +60,10 @@ def ssd(
     `aspect_ratios` are those beside 1 (Table 2: (2, 3), (2,), ()); `box_sizes` is "voc", "coco" or the sides in pixels;
     `clip` cuts default boxes at the border (the authors do not); `boundary_boxes=False` leaves those that cross it out
     of training (Table 3). `ignore_crowd`: default boxes half inside a crowd region do not count. `norm` and
-    `frozen_stages` are the backbone's.
+    `frozen_stages` are the backbone's. `classification` is any classification loss, and `iou_head` adds the prediction
+    of each box's IoU (`IoUHead`), so that the ideas of the later papers can be tried here.
     """
-    size = (image_size, image_size) if isinstance(image_size, int) else (int(image_size[0]), int(image_size[1]))
-    if min(size) < 32:
-        raise UserError(f"image_size must be at least 32 pixels on each side, got {size[0]}x{size[1]}")
+    size = choices.two_sides(image_size)
     classes = Classes.of(num_classes, class_names, category_ids)
     trunk = backbones.build(
         _variant(backbone, atrous),
@@ -82,21 +83,29 @@ def ssd(
     maps = ExtraLevels(trunk, extras, outputs=source_maps)  # section 2.1
     anchors = DefaultBoxes(groups, steps=steps, clip=clip, boundary=boundary_boxes)  # section 2.2
     coder = DeltaCoder((0.1, 0.2))  # authors' script
-    loss = _loss(classification)
+    loss = choices.classification_loss(classification, SoftmaxLoss(ratio=3))  # section 2.2, hard negative mining
+    iou = choices.iou_head(iou_head)
+    box_outputs = {"box_deltas": 4}
+    terms: dict[str, LossTerm] = {"classification": loss, "box": SmoothL1(coder)}  # equation 1 with alpha = 1
+    scores: Scores = ClassScores(loss)
+    if iou is not None:
+        box_outputs["iou_logits"] = 1
+        terms["iou"] = IoUQuality(coder, iou.loss, iou.detach)
+        scores = IoUAwareScores(loss, iou.alpha)
     return Detector(
         preprocess=Stretch(size, Pixels.named(pixels)),
         backbone=maps,
         neck=nn.Identity(),
         head=Head(maps.channels, anchors.per_location, branches=[
             Branch({"class_logits": loss.num_logits(num_classes)}, {"class_logits": loss.initial_bias}),
-            Branch({"box_deltas": 4}),
+            Branch(box_outputs),
         ]),
         anchors=anchors,
         criterion=Criterion(
             IoUMatcher(positive=0.5, negative=0.5, ignore_crowd=ignore_crowd),  # section 2.2, matching strategy
-            {"classification": loss, "box": SmoothL1(coder)},  # equation 1 with alpha = 1
+            terms,
         ),
-        postprocess=PerClassPostprocess(coder, ClassScores(loss)),  # section 3.7
+        postprocess=PerClassPostprocess(coder, scores),  # section 3.7
         classes=classes,
     )  # fmt: skip
 
@@ -107,18 +116,6 @@ def _drop_unused_scales(trunk: backbones.Backbone, source_maps: Sequence[int]) -
         for k, name in enumerate(trunk.sources):
             if k not in source_maps and name in trunk.scales:
                 del trunk.scales[name]
-
-
-def _loss(given: ClassificationLoss | Mapping[str, Any] | None) -> ClassificationLoss:
-    if given is None:
-        return SoftmaxLoss(ratio=3)  # section 2.2, hard negative mining
-    loss = from_plain(dict(given)) if isinstance(given, Mapping) else given
-    if not hasattr(loss, "num_logits"):
-        raise UserError(
-            f"classification must be a classification loss such as SoftmaxLoss(), or {{'type': 'SoftmaxLoss', ...}}, "
-            f"got {given!r}"
-        )
-    return loss
 
 
 def _variant(backbone: str, atrous: bool) -> str:

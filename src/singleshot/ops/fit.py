@@ -7,6 +7,7 @@ numbers here, so that no machine rounds otherwise), and never 0. A size that a r
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,6 +49,19 @@ class ShortSide:
         if self.short * l <= self.longest * s:
             return _scaled(height, width, self.short, s)
         return _scaled(height, width, self.longest, l)
+
+
+@dataclass(frozen=True)
+class TorchvisionShortSide(ShortSide):
+    """`ShortSide` as torchvision computes it: in floating point, both sides cut to whole pixels.
+
+    So the short side may come out one pixel below `short`.
+    """
+
+    def __call__(self, height: int, width: int) -> tuple[int, int]:
+        """The size for an image of `height` x `width`."""
+        scale = min(self.short / min(height, width), self.longest / max(height, width))
+        return max(math.floor(height * scale), 1), max(math.floor(width * scale), 1)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,44 @@
+"""Arguments that several builders take, from what a user may write to the parts that they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from singleshot.detectors.iou_head import IoUHead
+from singleshot.detectors.parts import from_plain
+from singleshot.errors import UserError
+from singleshot.losses.classification import ClassificationLoss
+
+
+def classification_loss(
+    given: ClassificationLoss | Mapping[str, Any] | None, default: ClassificationLoss
+) -> ClassificationLoss:
+    """A classification loss, its plain data {"type": name, ...}, or None for the default."""
+    if given is None:
+        return default
+    loss = from_plain(dict(given)) if isinstance(given, Mapping) else given
+    if not hasattr(loss, "num_logits"):
+        raise UserError(
+            "classification must be a classification loss such as FocalLoss(), or {'type': 'FocalLoss', ...}, "
+            f"got {given!r}"
+        )
+    return loss
+
+
+def iou_head(given: bool | IoUHead | Mapping[str, Any]) -> IoUHead | None:
+    """True for the paper's IoU head, False for none, or its choices, also as plain data {"alpha": 0.5, ...}."""
+    if isinstance(given, bool):
+        return IoUHead() if given else None
+    head = from_plain({"type": "IoUHead", **given}) if isinstance(given, Mapping) else given
+    if not isinstance(head, IoUHead):
+        raise UserError(f"iou_head must be true, false, or choices such as {{'alpha': 0.5}}, got {given!r}")
+    return head
+
+
+def two_sides(image_size: int | Sequence[int], smallest: int = 32) -> tuple[int, int]:
+    """(height, width) from one number or two."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if min(height, width) < smallest:
+        raise UserError(f"image_size must be at least {smallest} pixels on each side, got {height}x{width}")
+    return int(height), int(width)

@@ -1,0 +1,168 @@
+"""RetinaNet: Focal Loss for Dense Object Detection (Lin et al., 2017, arXiv 1708.02002)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, get_args
+
+from singleshot import backbones
+from singleshot.anchors import AnchorGenerator, Convention, octave_sizes
+from singleshot.coders import DeltaCoder
+from singleshot.detectors import choices
+from singleshot.detectors.classes import Classes
+from singleshot.detectors.detector import Detector
+from singleshot.detectors.iou_head import IoUHead
+from singleshot.detectors.registry import VARIANTS, Variant, register
+from singleshot.errors import UserError
+from singleshot.heads import Branch, Head
+from singleshot.layers import normal_
+from singleshot.losses.classification import ClassificationLoss
+from singleshot.losses.criterion import Criterion, LossTerm
+from singleshot.losses.focal import FocalLoss
+from singleshot.losses.quality import IoUQuality
+from singleshot.losses.regression import L1, GIoULoss, SmoothL1
+from singleshot.matchers import IoUMatcher, LowQuality
+from singleshot.necks import FPN
+from singleshot.ops.fit import LongestSide, ShortSide, TorchvisionShortSide
+from singleshot.postprocess import ClassScores, IoUAwareScores, PerLevelPostprocess, Scores
+from singleshot.preprocess import KeepAspect, Pixels, Preprocess, Stretch
+
+Resize = Literal["short", "longest", "stretch", "torchvision"]
+
+
+@register
+def retinanet(
+    *,
+    num_classes: int,
+    backbone: str = "resnet50",
+    image_size: int | Sequence[int] = 800,
+    max_size: int = 1333,
+    resize: Resize | None = None,
+    jitter: Sequence[int] | None = None,
+    divisor: int = 32,
+    backbone_weights: str | None = None,
+    pixels: str | Sequence[Any] | Pixels = "imagenet_rgb",
+    backbone_options: Mapping[str, Any] | None = None,
+    norm: str = "train",
+    frozen_stages: int = 0,
+    channels: int = 256,
+    p6: Literal["c5", "p5"] = "c5",
+    relu_before_p7: bool = True,
+    tower_depth: int = 4,
+    tower_norm: Literal["group"] | None = None,
+    anchor_sizes: Sequence[float] | None = None,
+    octaves: int = 3,
+    aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+    anchor_convention: Convention = "corner",
+    low_quality: LowQuality = "all",
+    ignore_crowd: bool = False,
+    classification: ClassificationLoss | Mapping[str, Any] | None = None,
+    box_loss: Literal["smooth_l1", "l1", "giou"] = "smooth_l1",
+    beta: float = 0.11,
+    iou_head: bool | IoUHead | Mapping[str, Any] = False,
+    detections: int = 100,
+    class_names: Sequence[str] | None = None,
+    category_ids: Sequence[int | str] | None = None,
+) -> Detector:
+    """RetinaNet on any backbone and at any input size.
+
+    `num_classes` does not count the background. `resize`: "short" brings the short side of an image to `image_size`,
+    the long one to at most `max_size`; "torchvision" is the same with that library's rounding; "longest" brings the
+    long side to `image_size`; "stretch" gives every image one size, `image_size` x `image_size` or (height, width). It
+    is "short" for a number and "stretch" for two. `jitter` (low, high): the short side in training, drawn for each
+    image. Images are padded to multiples of `divisor`.
+
+    `backbone_weights` is a file, never a download; `norm` and `frozen_stages` are the backbone's. `channels`,
+    `tower_depth`, `tower_norm` (None or "group"): the pyramid's width and the towers. P6 comes from C5 as in the paper,
+    or from P5. `anchor_sizes`: of each level, by default 4 x stride; with `octaves` and `aspect_ratios` (height /
+    width) that is Table 1c. `anchor_convention` as in `AnchorGenerator`, `low_quality` as in `IoUMatcher`.
+    `classification` is any classification loss; `box_loss` "smooth_l1" with `beta`, "l1", or "giou". `iou_head` adds
+    the IoU-aware detector's prediction. `ignore_crowd`: anchors half inside a crowd region do not count.
+    """
+    classes = Classes.of(num_classes, class_names, category_ids)
+    trunk = backbones.build(
+        backbone,
+        norm=norm,
+        frozen_stages=frozen_stages,
+        weights=backbone_weights,
+        **dict(backbone_options or {}),
+    )
+    pyramid = FPN(trunk.channels, trunk.strides, channels, p6=p6, relu_before_p7=relu_before_p7)  # section 4
+    sizes = tuple(anchor_sizes) if anchor_sizes is not None else tuple(4.0 * stride for stride in pyramid.strides)
+    if len(sizes) != len(pyramid.strides):
+        raise UserError(f"anchor_sizes: expected {len(pyramid.strides)} numbers, one for each level, got {list(sizes)}")
+    anchors = AnchorGenerator(
+        pyramid.strides, octave_sizes(sizes, octaves), aspect_ratios, convention=anchor_convention
+    )
+    coder = DeltaCoder((1.0, 1.0))
+    loss = choices.classification_loss(classification, FocalLoss(alpha=0.25, gamma=2.0))  # section 3
+    iou = choices.iou_head(iou_head)
+    box_outputs = {"box_deltas": 4}
+    terms: dict[str, LossTerm] = {"classification": loss, "box": _box_loss(box_loss, coder, beta)}
+    scores: Scores = ClassScores(loss)
+    if iou is not None:  # IoU-aware paper, section 3
+        box_outputs["iou_logits"] = 1
+        terms["iou"] = IoUQuality(coder, iou.loss, iou.detach)
+        scores = IoUAwareScores(loss, iou.alpha)
+    # Section 4.1: 0.01 for 256 channels. A narrower tower of that spread would begin with its signal all but gone.
+    draw = partial(normal_, std=0.01 * (256 / channels) ** 0.5)
+    return Detector(
+        preprocess=_preprocess(image_size, max_size, resize, jitter, divisor, Pixels.named(pixels)),
+        backbone=trunk,
+        neck=pyramid,
+        head=Head(pyramid.channels, anchors.per_location, shared=True, branches=[
+            Branch({"class_logits": loss.num_logits(num_classes)}, {"class_logits": loss.initial_bias},
+                   tower_depth, tower_norm, draw),
+            Branch(box_outputs, {}, tower_depth, tower_norm, draw),
+        ]),
+        anchors=anchors,
+        criterion=Criterion(
+            IoUMatcher(positive=0.5, negative=0.4, low_quality=low_quality, ignore_crowd=ignore_crowd),
+            terms,
+            at_least_one=True,
+        ),
+        postprocess=PerLevelPostprocess(coder, scores, detections=detections),  # section 4.1
+        classes=classes,
+    )  # fmt: skip
+
+
+def _preprocess(
+    image_size: int | Sequence[int],
+    max_size: int,
+    resize: Resize | None,
+    jitter: Sequence[int] | None,
+    divisor: int,
+    pixels: Pixels,
+) -> Preprocess:
+    resize = resize or ("short" if isinstance(image_size, int) else "stretch")
+    if resize not in get_args(Resize):
+        raise UserError(f"resize: expected one of {', '.join(get_args(Resize))}, got {resize!r}")
+    if resize != "short" and jitter is not None:
+        raise UserError(f"jitter draws the short side: it goes with resize='short', not with {resize!r}")
+    if resize == "stretch":
+        return Stretch(choices.two_sides(image_size), pixels)
+    if not isinstance(image_size, int):
+        raise UserError(f"resize={resize!r} takes one number as image_size, got {list(image_size)}")
+    short = {"short": ShortSide, "torchvision": TorchvisionShortSide}
+    fit = short[resize](image_size, max_size) if resize in short else LongestSide(image_size)
+    return KeepAspect(fit, pixels, divisor, None if jitter is None else (int(jitter[0]), int(jitter[1])))
+
+
+def _box_loss(name: str, coder: DeltaCoder, beta: float) -> LossTerm:
+    losses: dict[str, LossTerm] = {"smooth_l1": SmoothL1(coder, beta), "l1": L1(coder), "giou": GIoULoss(coder)}
+    if name not in losses:
+        raise UserError(f"box_loss: expected one of {', '.join(losses)}, got {name!r}")
+    return losses[name]
+
+
+# Group norm, because without it a short training on few images hardly gets anywhere (docs/retinanet.md).
+SMALL: Mapping[str, Any] = {
+    "backbone": "mobilenetv2", "image_size": (320, 320), "channels": 128, "tower_norm": "group",
+}  # fmt: skip
+_COCO = "COCO test-dev AP"
+VARIANTS["retinanet_r50"] = Variant("retinanet", {}, f"{_COCO} 35.7 (RetinaNet paper, Table 1e)")
+VARIANTS["retinanet_r101"] = Variant(
+    "retinanet", {"backbone": "resnet101"}, f"{_COCO} 37.8, with scale jitter and 1.5x schedule 39.1 (Tables 1e, 2)"
+)
+VARIANTS["retinanet320_mobilenetv2"] = Variant("retinanet", SMALL)
