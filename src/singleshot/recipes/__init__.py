@@ -9,12 +9,14 @@ import difflib
 from pathlib import Path
 
 from singleshot.errors import UserError
-from singleshot.recipes import coco, finetune, ilsvrc, voc
+from singleshot.recipes import coco, finetune, ilsvrc, iou_retinanet, retinanet, voc
 from singleshot.training.plain import load_yaml
 from singleshot.training.recipe import Recipe, from_tree
 
 _RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for family in (finetune, voc, coco, ilsvrc) for recipe in family.RECIPES
+    recipe.name: recipe
+    for family in (finetune, voc, coco, ilsvrc, retinanet, iou_retinanet)
+    for recipe in family.RECIPES
 }
 
 

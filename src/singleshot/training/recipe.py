@@ -35,13 +35,18 @@ class Data:
     classes: tuple[str, ...] = ()  # names in the order of the labels; empty: as the data has them
     drop_difficult: bool = False  # True: objects marked difficult (VOC) are not trained on
     crowd: Literal["drop", "ignore"] = "drop"  # crowd regions (COCO): left out, or no negatives inside
+    skip_empty: bool = False  # True: images without an object to train on are left out
     skip_bad: bool = False  # True: what the check calls an error is left out instead of stopping
     workers: int | None = None  # processes that prepare images; None: by the number of cores
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The random changes to a training image, in the order in which they are made (SSD, section 2.2 and 3.6)."""
+    """The random changes to a training image, in the order in which they are made (SSD, section 2.2 and 3.6).
+
+    The size at the end is the detector's: one for all, or by a rule that keeps the aspect ratio, with or without a
+    short side drawn for each image (RetinaNet's scale jitter, an argument of its builder).
+    """
 
     photometric: bool = True  # brightness, contrast, saturation, hue
     expand: bool = True  # the image on a canvas up to 4 x 4 times as large ("zoom out")

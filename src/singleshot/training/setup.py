@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from singleshot.data.check import check
-from singleshot.data.dataset import Dataset
+from singleshot.data.dataset import Dataset, ImageRecord
 from singleshot.data.open import open_dataset
 from singleshot.data.splits import find_split
 from singleshot.data.transforms import (
@@ -37,7 +37,7 @@ from singleshot.detectors.parts import from_plain, to_plain
 from singleshot.detectors.registry import find_builder, remembers_arguments
 from singleshot.errors import UserError
 from singleshot.preprocess import KeepAspect, Preprocess
-from singleshot.training.recipe import Augmentation, Recipe
+from singleshot.training.recipe import Augmentation, Data, Recipe
 from singleshot.weights import checkpoint
 
 TRAIN_SPLITS = ("train", "trainval")
@@ -89,8 +89,16 @@ def open_data(recipe: Recipe, known: tuple[str, ...] = ()) -> RunData:
         raise UserError(f"{settings.path}: no image of the split {found.split!r} is left to train on")
     if not any((~record.crowd).any() for record in train.records):
         raise UserError(f"{settings.path}: no image of the split {found.split!r} has an object to train on")
+    if settings.skip_empty:
+        train = replace(train, records=tuple(record for record in train.records if _trains(record, settings)))
     val, more = _open_val(recipe, train)
     return RunData(train, val, warnings + more)
+
+
+def _trains(record: ImageRecord, settings: Data) -> bool:
+    """Whether an image has an object to train on."""
+    left_out = record.crowd | record.difficult if settings.drop_difficult else record.crowd
+    return bool((~left_out).any())
 
 
 def _open_val(recipe: Recipe, train: Dataset) -> tuple[Dataset | None, list[str]]:
