@@ -1,0 +1,184 @@
+"""Weights of torchvision's `retinanet_resnet50_fpn` and `retinanet_resnet50_fpn_v2` in our RetinaNet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from singleshot.backbones.pretrained import read_tensors
+from singleshot.detectors.detector import Detector
+from singleshot.detectors.retinanet import retinanet
+from singleshot.errors import UserError
+
+# COCO's categories by id, 1 to 90; COCO has never used the ids left out.
+_COCO = {
+    **dict(enumerate(["person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"], 1)),
+    10: "traffic light", 11: "fire hydrant", 13: "stop sign", 14: "parking meter", 15: "bench", 16: "bird", 17: "cat",
+    18: "dog", 19: "horse", 20: "sheep", 21: "cow", 22: "elephant", 23: "bear", 24: "zebra", 25: "giraffe",
+    27: "backpack", 28: "umbrella", 31: "handbag", 32: "tie", 33: "suitcase", 34: "frisbee", 35: "skis",
+    36: "snowboard", 37: "sports ball", 38: "kite", 39: "baseball bat", 40: "baseball glove", 41: "skateboard",
+    42: "surfboard", 43: "tennis racket", 44: "bottle", 46: "wine glass", 47: "cup", 48: "fork", 49: "knife",
+    50: "spoon", 51: "bowl", 52: "banana", 53: "apple", 54: "sandwich", 55: "orange", 56: "broccoli", 57: "carrot",
+    58: "hot dog", 59: "pizza", 60: "donut", 61: "cake", 62: "chair", 63: "couch", 64: "potted plant", 65: "bed",
+    67: "dining table", 70: "toilet", 72: "tv", 73: "laptop", 74: "mouse", 75: "remote", 76: "keyboard",
+    77: "cell phone", 78: "microwave", 79: "oven", 80: "toaster", 81: "sink", 82: "refrigerator", 84: "book",
+    85: "clock", 86: "vase", 87: "scissors", 88: "teddy bear", 89: "hair drier", 90: "toothbrush",
+}  # fmt: skip
+
+_CLASS_LAYER, _BOX_LAYER = "head.classification_head.cls_logits", "head.regression_head.bbox_reg"
+_P6 = "backbone.fpn.extra_blocks.p6.weight"
+_GROUP_NORM = "head.classification_head.conv.0.1.weight"
+_ANCHORS = 9
+_EPSILON = 1e-5  # of our batch norm
+
+
+def load_torchvision_retinanet(
+    weights: str | Path | Mapping[str, Tensor],
+    *,
+    norm_epsilon: float | None = None,
+    device: str | torch.device = "cpu",
+    **arguments: Any,
+) -> Detector:
+    """RetinaNet with the weights, anchors and conventions of torchvision's, in eval mode; nothing is downloaded.
+
+    `weights` is a file (`.pth`, read by PyTorch's restricted reader, or safetensors) or a state dict of torchvision's
+    `retinanet_resnet50_fpn` (P6 from P5) or `retinanet_resnet50_fpn_v2` (P6 from C5, group norm in the towers), of any
+    torchvision version. `arguments` are those of `retinanet` and win over torchvision's: `backbone` for another ResNet,
+    `image_size` and `max_size` (800, 1333), `class_names`, `norm`, `frozen_stages`, `detections` (300) ...
+
+    Labels are torchvision's: the label is COCO's category id where there are 91 classes (names and ids say so), 0 is a
+    background that torchvision never trains on. Scores, boxes and labels are those of torchvision to within rounding
+    (1e-4). In training the box loss is torchvision's (L1, GIoU for v2); the losses are divided as everywhere here.
+
+    `norm_epsilon`: the epsilon of batch norm that the weights were trained with; it goes into the scales. By default 0
+    for v1 with 91 classes, as torchvision sets it for its released file, 1e-5 for all others.
+
+    Raises UserError where keys are missing, unexpected or of other shapes (they are named), and for other anchors.
+    """
+    where = f"{weights}: " if isinstance(weights, str | Path) else ""
+    given = read_tensors(weights) if isinstance(weights, str | Path) else dict(weights)
+    given = {key.removeprefix("module."): value for key, value in given.items()}
+    choices = _choices(given, where)
+    second = choices["tower_norm"] is not None
+    if norm_epsilon is None:
+        norm_epsilon = 0.0 if choices["num_classes"] == 91 and not second else _EPSILON
+    with torch.device("meta"):  # no time is spent on weights that will be replaced
+        detector = retinanet(**{**choices, **arguments})
+    state = _translate(given, detector, where)
+    _absorb_epsilon(state, norm_epsilon)
+    detector.load_state_dict(state, assign=True)
+    return detector.to(device).eval()
+
+
+def _choices(given: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+    """The builder's arguments, as far as the weights tell them, else torchvision's."""
+    telling = [f"{_CLASS_LAYER}.bias", f"{_BOX_LAYER}.bias", _P6]
+    if absent := [key for key in telling if key not in given]:
+        raise UserError(
+            f"{where}not the weights of a torchvision RetinaNet: {', '.join(absent)} missing; the keys are "
+            f"{', '.join(list(given)[:3]) or 'none'}; expected the state dict of retinanet_resnet50_fpn or of its v2"
+        )
+    outputs, deltas = len(given[f"{_CLASS_LAYER}.bias"]), len(given[f"{_BOX_LAYER}.bias"])
+    if deltas != _ANCHORS * 4 or outputs % _ANCHORS:
+        raise UserError(
+            f"{where}{_BOX_LAYER} has {deltas} outputs and {_CLASS_LAYER} {outputs}; expected {_ANCHORS * 4} and a "
+            f"multiple of {_ANCHORS}: models with an anchor generator of their own cannot be loaded"
+        )
+    num_classes = outputs // _ANCHORS
+    channels, p6_inputs = given[_P6].shape[:2]
+    second = _GROUP_NORM in given
+    return {
+        "num_classes": num_classes,
+        "class_names": _names(num_classes),
+        "category_ids": list(range(num_classes)),
+        "channels": channels,
+        "p6": "p5" if p6_inputs == channels else "c5",
+        "relu_before_p7": True,
+        "tower_norm": "group" if second else None,
+        "resize": "torchvision",
+        "anchor_convention": "torchvision",
+        "box_loss": "giou" if second else "l1",
+        "detections": 300,
+        # Of five parts of the ResNet torchvision trains the last three; batch norm is fixed in v1 only.
+        "frozen_stages": 2,
+        "norm": "train" if second else "frozen",
+    }
+
+
+def _names(num_classes: int) -> list[str]:
+    if num_classes == 91:
+        return ["background", *(_COCO.get(number, f"unused {number}") for number in range(1, 91))]
+    return ["background", *(f"class {number}" for number in range(1, num_classes))]
+
+
+def _translate(given: Mapping[str, Tensor], detector: Detector, where: str) -> dict[str, Tensor]:
+    """Torchvision's state dict under our keys, complete and of the right shapes."""
+    state: dict[str, Tensor] = {}
+    missing, shapes, used = [], [], set()
+    for key, own in detector.state_dict().items():
+        names = _torchvision_names(key, group_norm=_GROUP_NORM in given)
+        name = next((name for name in names if name in given), None)
+        if key.endswith("num_batches_tracked"):  # absent from released files, and of no use to fixed statistics
+            state[key] = torch.zeros((), dtype=own.dtype)
+            used.update(names)
+        elif name is None:
+            missing.append(names[0])
+        elif given[name].shape != own.shape:
+            shapes.append(f"{name} is {tuple(given[name].shape)}, expected {tuple(own.shape)}")
+            used.add(name)
+        else:
+            state[key] = given[name].detach().to("cpu", own.dtype, copy=True)
+            used.add(name)
+    unexpected = [name for name in given if name not in used]
+    problems = [_some("missing", missing), _some("unexpected", unexpected), _some("of another shape", shapes)]
+    if any(problems):
+        trunk = detector.arguments.get("backbone", "resnet50")
+        raise UserError(
+            f"{where}these weights are not of torchvision's RetinaNet on {trunk}: {'; '.join(filter(None, problems))}. "
+            "Another ResNet? Name it, such as backbone='resnet101'"
+        )
+    if broken := [key for key, value in state.items() if not value.isfinite().all()]:
+        raise UserError(f"{where}{_some('with NaN or infinite values', broken)}; the weights are damaged")
+    return state
+
+
+def _torchvision_names(key: str, *, group_norm: bool) -> list[str]:
+    """What torchvision calls an entry of our state dict: since its version 0.13, and before."""
+    part, *path, kind = key.split(".")
+    if part == "backbone":
+        return [f"backbone.body.{'.'.join(path)}.{kind}"]
+    if part == "neck" and path[0] in ("p6", "p7"):
+        return [f"backbone.fpn.extra_blocks.{path[0]}.{kind}"]
+    if part == "neck":
+        block = {"lateral": "inner_blocks", "output": "layer_blocks"}[path[0]]
+        return [f"backbone.fpn.{block}.{path[1]}.0.{kind}", f"backbone.fpn.{block}.{path[1]}.{kind}"]
+    branch, group, name = path[2:]  # head.levels.0.BRANCH.predict.NAME.KIND, or tower in place of predict
+    if group == "predict":
+        return [f"{_CLASS_LAYER if name == 'class_logits' else _BOX_LAYER}.{kind}"]
+    tower = f"head.{('classification_head', 'regression_head')[int(branch)]}.conv"
+    if group_norm:  # convolution, norm, ReLU
+        return [f"{tower}.{int(name) // 3}.{int(name) % 3}.{kind}"]
+    return [f"{tower}.{int(name) // 2}.0.{kind}", f"{tower}.{name}.{kind}"]
+
+
+def _absorb_epsilon(state: dict[str, Tensor], epsilon: float) -> None:
+    """Change the scales of batch norm so that with our epsilon they do what they did with `epsilon`."""
+    if epsilon == _EPSILON:
+        return
+    for key in list(state):
+        if key.endswith(".running_var"):
+            variance = state[key].double()
+            factor = torch.where(variance + epsilon > 0, ((variance + _EPSILON) / (variance + epsilon)).sqrt(), 1.0)
+            weight = key.removesuffix("running_var") + "weight"
+            state[weight] = (state[weight].double() * factor).float()
+
+
+def _some(what: str, names: list[str], limit: int = 4) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{len(names)} {what}: {', '.join(names[:limit])}{more}"
