@@ -19,7 +19,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"demo"},
-    {"recipes", "inference"},
+    {"recipes", "inference", "analysis"},
     {"training"},
     {"evaluation.run"},
     {"evaluation"},

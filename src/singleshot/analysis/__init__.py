@@ -1,0 +1,15 @@
+"""What explains a detector: how its loss is spread over the anchors, how its scores go with the IoU of its boxes."""
+
+from singleshot.analysis.correlation import Correlation as Correlation
+from singleshot.analysis.correlation import correlation as correlation
+from singleshot.analysis.correlation import pearson as pearson
+from singleshot.analysis.correlation import spearman as spearman
+from singleshot.analysis.iou import IoUAnalysis as IoUAnalysis
+from singleshot.analysis.iou import ScoreAnalysis as ScoreAnalysis
+from singleshot.analysis.iou import iou_analysis as iou_analysis
+from singleshot.analysis.iou import oracle_iou as oracle_iou
+from singleshot.analysis.losses import LossDistribution as LossDistribution
+from singleshot.analysis.losses import LossHistogram as LossHistogram
+from singleshot.analysis.losses import loss_distribution as loss_distribution
+from singleshot.analysis.plots import plot_iou as plot_iou
+from singleshot.analysis.plots import plot_losses as plot_losses

@@ -1,0 +1,271 @@
+"""How the scores of the detections go with the IoU of their boxes, and what that costs (IoU-aware paper, section 1).
+
+Everything is had from one pass of the network: each way to score repeats only the ranking and the suppression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from singleshot.analysis.correlation import Correlation, correlation
+from singleshot.analysis.passes import Visit, match, visit_images
+from singleshot.analysis.truth import best_overlaps, true_iou
+from singleshot.data.dataset import Dataset
+from singleshot.detectors.detector import Detector, Raw
+from singleshot.evaluation.coco import coco_metrics
+from singleshot.evaluation.detections import ImageDetections
+from singleshot.ops.boxes import aligned_iou
+from singleshot.postprocess import ClassScores, IoUAwareScores, Scores
+from singleshot.structures import Matched
+
+IOU_KEY = "iou_logits"
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+PLAIN, AWARE, TRUE = "class score", "IoU-aware", "true IoU"
+_METRICS = ("AP50", "AP60", "AP70", "AP75", "AP80", "AP90")  # Table 4, and COCO's AP75
+_ALL = 1 << 40  # no limit to the detections of an image
+_NO_NMS = 2.0  # an IoU that no pair exceeds
+
+Alpha = float | None | Literal["model"]
+Floats32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ScoreAnalysis:
+    """What comes of one way to score."""
+
+    name: str  # "class score", "IoU-aware", "true IoU"
+    alpha: float | None  # of the IoU-aware score; None: the plain product, or no such score
+    scores: Floats32  # [N] of the detections that are counted
+    ious: Floats32  # [N] with the best object of their class
+    positive_scores: Floats32  # [P] of the positive anchors, for the class that they are matched to
+    positive_ious: Floats32  # [P] of their decoded box with the object that they are matched to
+    reachable: tuple[int, ...]  # objects that have a candidate of IoU >= each of `thresholds`
+    lost: tuple[int, ...]  # those of them that have no such box any more after NMS
+    metrics: dict[str, float]  # AP, AP50, AP60, AP70, AP75, AP80, AP90; -1 where there is nothing to find
+
+    def detections(self, min_iou: float = 0.0) -> Correlation:
+        """Score and IoU of the detections, or of those placed so well."""
+        chosen = self.ious >= min_iou
+        return correlation(self.scores[chosen], self.ious[chosen])
+
+    def positives(self) -> Correlation:
+        """Score and IoU of the positive anchors: the same boxes whatever the score, before NMS and any threshold."""
+        return correlation(self.positive_scores, self.positive_ious)
+
+
+@dataclass(frozen=True)
+class IoUAnalysis:
+    """Score against IoU of a detector's findings: before the IoU-aware score, after it, and with the true IoU."""
+
+    images: int
+    objects: int  # without crowd regions and VOC's difficult objects
+    min_score: float
+    min_iou: float
+    thresholds: tuple[float, ...]
+    scores: tuple[ScoreAnalysis, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, without the single detections; NaN where a coefficient is not defined."""
+
+        def pairs(found: Correlation) -> dict[str, Any]:
+            return {"count": found.count, "pearson": found.pearson, "spearman": found.spearman}
+
+        return {
+            "images": self.images,
+            "objects": self.objects,
+            "min_score": self.min_score,
+            "min_iou": self.min_iou,
+            "scores": [
+                {
+                    "name": one.name,
+                    "alpha": one.alpha,
+                    "detections": pairs(one.detections()),
+                    "well_placed": pairs(one.detections(self.min_iou)),
+                    "positive_anchors": pairs(one.positives()),
+                    "nms": [
+                        {"iou": iou, "reachable": reachable, "lost": lost}
+                        for iou, reachable, lost in zip(self.thresholds, one.reachable, one.lost, strict=True)
+                    ],
+                    "metrics": dict(one.metrics),
+                }
+                for one in self.scores
+            ],
+        }
+
+
+def iou_analysis(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    min_score: float = 0.05,
+    min_iou: float = 0.5,
+    alpha: Alpha = "model",
+    oracle: bool = False,
+    drop_difficult: bool = False,
+    batch_size: int = 8,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> IoUAnalysis:
+    """Correlation of score and IoU, well-placed boxes that NMS lost, and AP, for each way to score.
+
+    The ways: the class score alone; the IoU-aware score where the detector predicts IoUs, with `alpha` (None: the plain
+    product; by default the detector's own); with `oracle` the same score with the true IoU in place of the predicted
+    one (see `oracle_iou`). Each ranks, suppresses and cuts with the detector's own thresholds.
+
+    The correlation is had three times, pooled over the classes:
+    - of the detections: what is left after NMS and the limit per image, with a score (the one in question) of at least
+      `min_score`; the IoU is that with the best object of the detection's class, 0 where there is none;
+    - of the well-placed ones among them, with an IoU of `min_iou` or more: the part that has to do with localisation,
+      since telling objects from background is left out;
+    - of the positive anchors (`drop_difficult`: without those of VOC's difficult objects), before NMS.
+    A detection that overlaps a difficult object of its class by 0.5, or lies by half in a crowd region of its class,
+    more than it overlaps any other object, is not counted, as in the metrics.
+
+    NMS: an object is reachable at IoU t if a candidate of its class, a box with a score above the detector's threshold
+    and within its limit before NMS, has an IoU of t or more with it; it is lost if no box that NMS kept has. The limit
+    of detections per image plays no part.
+
+    Raises `UserError` as `visit_images` does.
+    """
+    collector = _Collector(detector, min_score=min_score, alpha=alpha, oracle=oracle, drop_difficult=drop_difficult)
+    visit_images(detector, dataset, collector, batch_size=batch_size, workers=workers, progress=progress)
+    objects = sum(int((~(record.crowd | record.difficult)).sum()) for record in dataset.records)
+    scores = tuple(way.analysis(dataset) for way in collector.ways)
+    return IoUAnalysis(len(dataset), objects, min_score, min_iou, THRESHOLDS, scores)
+
+
+def oracle_iou(
+    detector: Detector,
+    dataset: Dataset,
+    *,
+    alpha: Alpha = "model",
+    batch_size: int = 8,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, dict[str, float]]:
+    """AP, AP50, AP60, AP70, AP75, AP80, AP90 of "class score", "IoU-aware" (if there is such a head) and "true IoU".
+
+    The last puts the true IoU of each decoded box, cut at the image's border, with its best object of any class (crowd
+    regions are none, difficult objects are some) in place of the predicted one, and repeats the ranking and NMS. It is
+    what a perfect IoU head would give, so AP at high IoU must rise clearly. As a box on the background has an IoU of 0,
+    false detections there vanish as well.
+
+    Raises `UserError` as `visit_images` does.
+    """
+    collector = _Collector(detector, alpha=alpha, oracle=True, metrics_only=True)
+    visit_images(detector, dataset, collector, batch_size=batch_size, workers=workers, progress=progress)
+    return {way.name: way.metrics(dataset) for way in collector.ways}
+
+
+class _Way:
+    """One way to score, and what has been found with it so far."""
+
+    def __init__(self, name: str, scores: Scores, alpha: float | None) -> None:
+        self.name, self.scores, self.alpha = name, scores, alpha
+        self.found: list[ImageDetections] = []
+        self.pairs: list[Tensor] = [torch.zeros(2, 0)]  # score and IoU
+        self.positives: list[Tensor] = [torch.zeros(2, 0)]
+        self.reachable = torch.zeros(len(THRESHOLDS), dtype=torch.int64)
+        self.lost = torch.zeros(len(THRESHOLDS), dtype=torch.int64)
+
+    def metrics(self, dataset: Dataset) -> dict[str, float]:
+        measured = coco_metrics(dataset, self.found)
+        return {"AP": measured.numbers["AP"], **{name: measured.by_iou[name] for name in _METRICS}}
+
+    def analysis(self, dataset: Dataset) -> ScoreAnalysis:
+        scores, ious = torch.cat(self.pairs, 1).numpy()
+        positive_scores, positive_ious = torch.cat(self.positives, 1).numpy()
+        return ScoreAnalysis(
+            name=self.name,
+            alpha=self.alpha,
+            scores=scores,
+            ious=ious,
+            positive_scores=positive_scores,
+            positive_ious=positive_ious,
+            reachable=tuple(self.reachable.tolist()),
+            lost=tuple(self.lost.tolist()),
+            metrics=self.metrics(dataset),
+        )
+
+
+class _Collector:
+    """Called with each batch; keeps of it what the analyses need."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        min_score: float = 0.0,
+        alpha: Alpha = "model",
+        oracle: bool = False,
+        drop_difficult: bool = False,
+        metrics_only: bool = False,
+    ) -> None:
+        self.detector, self.min_score = detector, min_score
+        self.alpha, self.oracle, self.drop_difficult = alpha, oracle, drop_difficult
+        self.metrics_only = metrics_only
+        self.ways: list[_Way] = []
+
+    def __call__(self, seen: Visit) -> None:
+        raw = seen.raw
+        if not self.ways:
+            self.ways = _ways(self.detector, has_iou=IOU_KEY in raw.predictions, alpha=self.alpha, oracle=self.oracle)
+        matched = None if self.metrics_only else match(self.detector, seen, drop_difficult=self.drop_difficult)
+        for way in self.ways:
+            if way.name == TRUE:
+                iou = true_iou(self.detector, raw, seen.records)
+                raw = replace(raw, predictions={**raw.predictions, IOU_KEY: iou.logit(eps=1e-6)[..., None]})
+            self._rank(way, raw, seen)
+            if matched is not None:
+                way.positives.append(_positives(self.detector, way.scores, raw, matched))
+
+    def _rank(self, way: _Way, raw: Raw, seen: Visit) -> None:
+        own: Any = self.detector.postprocess
+        ranking = replace(own, scores=way.scores, detections=_ALL)
+        kept = self.detector.detections(raw, ranking)
+        final = [{name: part[: own.detections] for name, part in found.items()} for found in kept]  # best first
+        way.found += [_to_arrays(found) for found in final]
+        if self.metrics_only:
+            return
+        candidates = self.detector.detections(raw, replace(ranking, iou=_NO_NMS))
+        levels = torch.tensor(THRESHOLDS)
+        for record, before, after, shown in zip(seen.records, candidates, kept, final, strict=True):
+            iou, counts, _ = best_overlaps(shown, record)
+            chosen = counts & (shown["scores"] >= self.min_score)
+            way.pairs.append(torch.stack([shown["scores"][chosen], iou[chosen]]).cpu())
+            # the best box of each object, before NMS and after
+            best, rest = (best_overlaps(found, record)[2].cpu()[:, None] >= levels for found in (before, after))
+            way.reachable += best.sum(0)
+            way.lost += (best & ~rest).sum(0)
+
+
+def _ways(detector: Detector, *, has_iou: bool, alpha: Alpha, oracle: bool) -> list[_Way]:
+    own: Any = detector.postprocess.scores
+    if not isinstance(own, IoUAwareScores):
+        plain, aware = own, IoUAwareScores(own.classification, key=own.key, iou_key=IOU_KEY)
+    else:
+        plain, aware = ClassScores(own.classification, own.key), replace(own, iou_key=IOU_KEY)
+    if alpha != "model":
+        aware = replace(aware, alpha=alpha)
+    names = [AWARE] * has_iou + [TRUE] * oracle
+    return [_Way(PLAIN, plain, None), *(_Way(name, aware, aware.alpha) for name in names)]
+
+
+def _positives(detector: Detector, scores: Scores, raw: Raw, matched: Matched) -> Tensor:
+    """Score for the right class and IoU with the matched object of each positive anchor: [2, P]."""
+    boxes = detector.postprocess.coder.decode(raw.predictions["box_deltas"], raw.anchors.boxes)
+    right = scores(raw.predictions).gather(-1, matched.labels[..., None])[..., 0]
+    both = torch.stack([right[matched.positive], aligned_iou(boxes, matched.boxes)[matched.positive]])
+    return both.cpu()
+
+
+def _to_arrays(found: dict[str, Tensor]) -> ImageDetections:
+    boxes, scores, labels = (found[name].cpu() for name in ("boxes", "scores", "labels"))
+    return ImageDetections(boxes.double().numpy(), scores.double().numpy(), labels.numpy())

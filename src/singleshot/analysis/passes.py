@@ -1,0 +1,92 @@
+"""One pass of a detector's network over a dataset, with the truth of each image at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from singleshot.data.dataset import Dataset, ImageRecord
+from singleshot.detectors.detector import Detector, Raw
+from singleshot.detectors.modes import evaluating
+from singleshot.errors import UserError
+from singleshot.evaluation.run import run
+from singleshot.structures import Matched
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What the network says about a few images, and what is there."""
+
+    raw: Raw
+    images: list[Tensor]  # uint8 [3, H, W]
+    records: tuple[ImageRecord, ...]
+
+
+def visit_images(
+    detector: Detector,
+    dataset: Dataset,
+    visit: Callable[[Visit], None],
+    *,
+    batch_size: int = 8,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Run the network once over every image, in eval mode and without gradients, and call `visit` with each batch.
+
+    Raises `UserError` when the dataset cannot be analysed: other classes than the detector's, an image without
+    annotation, no object at all, an image that is missing or cannot be read.
+    """
+    _check(detector, dataset)
+    done = 0
+
+    def look(images: list[Tensor]) -> list[dict[str, Tensor]]:
+        nonlocal done
+        visit(Visit(detector.raw(images), images, dataset.records[done : done + len(images)]))
+        done += len(images)
+        nothing = torch.zeros(0)
+        return [{"boxes": nothing, "scores": nothing, "labels": nothing}] * len(images)
+
+    with evaluating(detector):
+        run(look, dataset, batch_size=batch_size, workers=workers, progress=progress)
+
+
+def match(detector: Detector, seen: Visit, *, drop_difficult: bool = False) -> Matched:
+    """What each anchor should predict, with the truth as training sees it.
+
+    Boxes are cut at the border of the image, those that then have no area left out; VOC's difficult objects are left
+    out if `drop_difficult`.
+    """
+    targets = []
+    for image, record in zip(seen.images, seen.records, strict=True):
+        height, width = image.shape[-2:]
+        boxes = record.boxes.reshape(-1, 4).clip(0, [width, height, width, height])
+        keep = (boxes[:, :2] < boxes[:, 2:]).all(1)
+        if drop_difficult:
+            keep &= ~record.difficult
+        targets.append({
+            "boxes": torch.from_numpy(boxes[keep].astype(np.float32)),
+            "labels": torch.from_numpy(record.labels[keep]),
+            "iscrowd": torch.from_numpy(record.crowd[keep]),
+        })  # fmt: skip
+    return detector.matched(seen.raw, seen.images, targets)
+
+
+def _check(detector: Detector, dataset: Dataset) -> None:
+    where = f"{dataset.root}: split {dataset.split!r}"
+    if tuple(dataset.class_names) != tuple(detector.class_names):
+        raise UserError(
+            f"{where} has the classes {', '.join(dataset.class_names)}, the detector has "
+            f"{', '.join(detector.class_names)}; open the dataset with class_names=detector.class_names"
+        )
+    unlabelled = [record.name for record in dataset.records if not record.annotated]
+    if unlabelled:
+        raise UserError(
+            f"{where}: {len(unlabelled)} images have no annotation, such as {unlabelled[0]}, and the truth is needed "
+            "here; add the annotations, or take the images out of the split"
+        )
+    if not any((~record.crowd).any() for record in dataset.records):
+        raise UserError(f"{where} has no object, so there is nothing to compare with; choose another split")

@@ -1,0 +1,53 @@
+"""Boxes against the objects of an image, in pixels of that image, as the metrics see them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from singleshot.data.dataset import ImageRecord
+from singleshot.detectors.detector import Detector, Raw
+from singleshot.ops.boxes import coverage, pairwise_iou
+from singleshot.structures import Detections
+
+_IGNORED = 0.5  # so much overlap with what is ignored makes a detection neither right nor wrong
+_AT_ONCE = 64  # objects that the boxes of an image are compared with at once
+
+
+def best_overlaps(found: Mapping[str, Tensor], record: ImageRecord) -> tuple[Tensor, Tensor, Tensor]:
+    """Detections of an image against its objects of the same class.
+
+    `found` has "boxes" [N, 4] and "labels" [N]. Returns the IoU of each detection with its best object [N], whether the
+    detection counts [N] (it is no finding of an ignored object), and the IoU of each object with its best detection
+    [G], 0 where there is none. G are the objects that are neither crowd nor difficult.
+    """
+    boxes, labels = found["boxes"].float(), found["labels"]
+    truth = torch.from_numpy(record.boxes.reshape(-1, 4)).to(boxes)
+    same = labels[:, None] == torch.from_numpy(record.labels).to(labels)  # [N, all]
+    crowd, difficult = (torch.from_numpy(mask).to(labels.device) for mask in (record.crowd, record.difficult))
+    ignored = crowd | difficult
+    overlap = torch.where(crowd, coverage(boxes, truth), pairwise_iou(boxes, truth)) * same
+    iou, aside = overlap[:, ~ignored], overlap[:, ignored]
+    best, excused = _largest(iou, 1), _largest(aside, 1)
+    return best, (excused < _IGNORED) | (excused <= best), _largest(iou, 0)
+
+
+def true_iou(detector: Detector, raw: Raw, records: Sequence[ImageRecord]) -> Tensor:
+    """IoU of each decoded box, cut at the image's border, with its best object of any class but crowds: [B, A]."""
+    boxes = detector.postprocess.coder.decode(raw.predictions["box_deltas"], raw.anchors.boxes)
+    best = boxes.new_zeros(boxes.shape[:2])
+    boxes = detector.preprocess.restore(Detections(boxes, best, best.long()), raw.batch).boxes
+    for i, record in enumerate(records):
+        truth = torch.from_numpy(record.boxes.reshape(-1, 4)[~record.crowd]).to(boxes)
+        for part in torch.split(truth, _AT_ONCE) if len(truth) else ():
+            best[i] = torch.maximum(best[i], pairwise_iou(boxes[i], part).amax(1))
+    return best
+
+
+def _largest(values: Tensor, dim: int) -> Tensor:
+    """The maximum of values that are not negative over a dimension that may be empty."""
+    if values.shape[dim] == 0:
+        return values.sum(dim)
+    return values.amax(dim)

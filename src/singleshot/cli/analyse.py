@@ -1,0 +1,58 @@
+"""What the verbs `analyse loss` and `analyse iou` share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import Namespace
+
+from singleshot.cli.parser import VerbParser, whole
+
+if TYPE_CHECKING:
+    from singleshot.data.dataset import Dataset
+    from singleshot.detectors.detector import Detector
+
+PREFERRED = ("val", "test")  # where no split is named, the first of these that the data has
+
+
+def add_arguments(parser: VerbParser) -> None:
+    """MODEL, DATA, and how they are read and run."""
+    parser.usage = f"{parser.prog} MODEL DATA [flags]"
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a detector's file, such as RUN/best.safetensors")
+    add("data", metavar="DATA", help="a Pascal VOC folder, a COCO folder or a COCO JSON file")
+    add("--split", metavar="NAME", help="the split to analyse (default: val, else test, else the only one)")
+    add("--format", choices=["voc", "coco"], help="needed where a folder holds both")
+    add("--out", metavar="DIR", help="write the figure and the numbers into this folder")
+    add("--drop-difficult", action="store_true", help="match anchors without VOC's difficult objects")
+    add("--batch-size", type=whole(1), default=8, metavar="N", help="images at a time (default: 8)")
+    add("--device", metavar="cpu|cuda", help="where to compute (default: cuda where there is one)")
+    add("--workers", type=whole(0), default=0, metavar="N", help="processes that read images (default: 0)")
+    add("--builder", metavar="NAME", help="for a detector of your own: my_lab.models:my_detector")
+
+
+def opened(options: Namespace) -> tuple[Detector, Dataset, dict[str, Any]]:
+    """The detector, the data, and the keywords that both analyses take."""
+    from singleshot.cli.model import load_model
+    from singleshot.data.open import open_dataset
+
+    detector = load_model(options.model, builder=options.builder, device=options.device)
+    dataset = open_dataset(
+        options.data,
+        split=options.split,
+        format=options.format,
+        prefer=PREFERRED,
+        class_names=detector.class_names,
+    )
+    print(f"{dataset.root}: {len(dataset)} images of split {dataset.split!r} ({dataset.format})", file=sys.stderr)
+    sizes = {"batch_size": options.batch_size, "workers": options.workers, "drop_difficult": options.drop_difficult}
+    return detector, dataset, sizes
+
+
+def write_numbers(text: str, path: Path) -> None:
+    """Write a document as `--json` prints it."""
+    from singleshot.files import write_atomically
+
+    write_atomically(path, f"{text}\n".encode())

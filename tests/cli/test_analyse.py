@@ -1,0 +1,79 @@
+"""`singleshot analyse loss` and `singleshot analyse iou`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from singleshot.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_loss(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
+    words = ["analyse", "loss", str(tiny_model), str(tiny_voc), "--device", "cpu", "--out", str(tmp_path / "new")]
+    assert main([*words, "--gammas", "0,1.5", "--json"]) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert list(document) == ["link", "images", "positives", "negatives"]
+    assert list(document["negatives"]["share_of_hardest"]) == ["0", "1.5"]
+    assert "split 'val'" in err
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["loss.json", "loss.png"]
+    assert json.loads((tmp_path / "new" / "loss.json").read_text()) == document
+    assert main(words[:4]) == 0
+    said = capsys.readouterr().out
+    assert "softmax outputs" in said
+    assert said.count("positive") == said.count("negative") == 4
+
+
+def test_iou(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
+    words = ["analyse", "iou", str(tiny_model), str(tiny_voc), "--split", "train", "--device", "cpu"]
+    assert main([*words, "--json", "--oracle", "--alpha", "none", "--out", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert [way["name"] for way in document["scores"]] == ["class score", "true IoU"]
+    assert document["objects"] == 8
+    assert document["scores"][1]["alpha"] is None
+    assert "4 images of split 'train'" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["iou.json", "iou.png"]
+    assert main([*words, "--min-score", "0.9"]) == 0
+    said = capsys.readouterr().out
+    assert "Spearman" in said
+    assert "reachable" in said
+    assert "true IoU" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["loss", "missing.safetensors", "DATA"], "missing.safetensors: no such file"),
+        (["iou", "MODEL", "nowhere"], "nowhere: no such file or folder"),
+        (["iou", "MODEL", "DATA", "--split", "night"], "no split 'night'"),
+        (["loss", "MODEL", "DATA", "--gammas", "0,x"], "expected different numbers, 0 or more"),
+        (["loss", "MODEL", "DATA", "--gammas", "-1"], "--gammas"),
+        (["iou", "MODEL", "DATA", "--alpha", "2"], "expected a number from 0 to 1, or none, got '2'"),
+        (["iou", "MODEL", "DATA", "--min-score", "x"], "expected a number from 0 to 1"),
+        (["iou", "MODEL", "DATA", "--orakle"], "--oracle"),
+        (["speed", "MODEL", "DATA"], "'analyse' is followed by one of loss, iou"),
+    ],
+)
+def test_bad_input(words: list[str], said: str, tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:
+    real = {"MODEL": str(tiny_model), "DATA": str(tiny_voc)}
+    assert main(["analyse", *(real.get(word, word) for word in words), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_no_objects(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
+    image = next((tiny_voc / "JPEGImages").iterdir())
+    (tmp_path / image.name).write_bytes(image.read_bytes())
+    categories = [{"id": 1, "name": "cell"}, {"id": 2, "name": "other"}]
+    images = [{"id": 1, "file_name": image.name, "height": 72, "width": 96}]
+    file = tmp_path / "empty.json"
+    file.write_text(json.dumps({"images": images, "annotations": [], "categories": categories}))
+    assert main(["analyse", "iou", str(tiny_model), str(file)]) == 2
+    assert "has no object" in capsys.readouterr().err
