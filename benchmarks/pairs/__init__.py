@@ -1,0 +1,1 @@
+"""Paired experiments: the parts of `benchmarks/paired.py`."""

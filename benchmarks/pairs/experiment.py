@@ -1,0 +1,143 @@
+"""What an experiment is: arms that differ in one thing, seeds, comparisons, and what a paper says of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from singleshot import recipes
+from singleshot.errors import UserError
+from singleshot.training.plain import to_plain
+from singleshot.training.recipe import Recipe, override
+
+METRICS = ("AP", "AP50", "AP60", "AP70", "AP75", "AP80", "AP90")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says of a difference; figures in AP points."""
+
+    direction: Literal["higher", "lower", "same"]
+    figure: str  # the published difference
+    source: str
+    margin: float = 1.0  # "same" means: nearer to 0 than this, in AP points
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference `arm` - `against` in a metric, run by run of the same seed.
+
+    A side is an arm, or `ARM:VIEW` for a view of it (see `Arm`).
+    """
+
+    arm: str
+    metric: str
+    claim: Claim
+    against: str | None = None  # None: the experiment's baseline
+    beyond: str | None = None  # a metric: what is claimed is that `metric` gains more than this one does
+
+    @property
+    def measured(self) -> str:
+        return self.metric if self.beyond is None else f"{self.metric} - {self.beyond}"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train."""
+
+    changes: Mapping[str, Any] = field(default_factory=dict)  # dotted keys of the recipe
+    # The trained network measured again with other fields of its scores: name -> fields.
+    views: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Runs that share everything but their arm's changes and the seed; fixed before the first of them."""
+
+    name: str
+    data: str  # a folder of the data's folder
+    settings: Mapping[str, Any]  # dotted keys, on top of the recipe
+    arms: Mapping[str, Arm]
+    baseline: str
+    comparisons: tuple[Comparison, ...]
+    recipe: str = "finetune"
+    weights: str | None = None  # the backbone's file in the data's folder
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    metrics: tuple[str, ...] = METRICS  # columns of the table
+
+    def __post_init__(self) -> None:
+        sides = {self.baseline}
+        for comparison in self.comparisons:
+            sides |= {comparison.arm, comparison.against or self.baseline}
+        known = set(self.arms) | {f"{name}:{view}" for name, arm in self.arms.items() for view in arm.views}
+        if sides - known:
+            raise ValueError(f"{self.name}: compares {sorted(sides - known)}, but has {sorted(known)}")
+
+    @property
+    def runs(self) -> tuple[tuple[str, int], ...]:
+        """(arm, seed) in the order of the runs: after each seed the comparison is complete."""
+        return tuple((arm, seed) for seed in self.seeds for arm in self.arms)
+
+    def recipe_of(self, arm: str, seed: int, data: Path | None = None, weights: Path | None = None) -> Recipe:
+        """The recipe of one run. Without folders, paths are only names: enough to compare settings."""
+        changes: dict[str, Any] = {**self.settings, **self.arms[arm].changes, "seed": seed}
+        changes["name"] = f"{self.name}-{arm}"
+        changes["data.path"] = self.data if data is None else str(data / self.data)
+        changes = {"data.split": "train", "data.val_split": "val", **changes}
+        if self.weights is not None:
+            changes["arguments.backbone_weights"] = self.weights if weights is None else str(weights)
+        return override(recipes.get(self.recipe), changes)
+
+    def settings_of(self, arm: str, seed: int) -> dict[str, Any]:
+        """All that decides what a run computes and what is measured, dotted key -> plain value, without paths."""
+        views = {name: dict(fields) for name, fields in self.arms[arm].views.items()}
+        return {**settings_of(self.recipe_of(arm, seed)), "views": json.loads(json.dumps(views))}
+
+
+# Where things lie and what is written down on the way.
+NOT_SETTINGS = ("name", "expected", "data.path", "data.val_path", "data.workers", "log.")
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as dotted key -> plain value; of the backbone's weights the name of the file."""
+    tree = to_plain(recipe)
+    if tree["arguments"].get("backbone_weights"):
+        tree["arguments"]["backbone_weights"] = Path(tree["arguments"]["backbone_weights"]).name
+    found = _flat(json.loads(json.dumps(tree)))
+    return {key: value for key, value in found.items() if not key.startswith(NOT_SETTINGS)}
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        # Arguments of the builder are compared one by one, but each as a whole.
+        if isinstance(value, dict) and value and not prefix.startswith("arguments."):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Lines `key: before -> now` of two settings; a key that one of them lacks stands for the recipe's default."""
+    default = settings_of(Recipe())
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = (side.get(key, default.get(key)) for side in (before, now))
+        if old != new:
+            found.append(f"{key}: {json.dumps(old)} -> {json.dumps(new)}")
+    return found
+
+
+def get(experiments: Mapping[str, Experiment], name: str) -> Experiment:
+    """An experiment by name.
+
+    Raises:
+        UserError: no such experiment.
+    """
+    if name not in experiments:
+        raise UserError(f"unknown experiment {name!r}: expected one of {', '.join(experiments)}")
+    return experiments[name]

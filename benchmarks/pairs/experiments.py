@@ -1,0 +1,100 @@
+"""The table of experiments. Fixed before the first run of each: afterwards nothing of it may change."""
+
+from __future__ import annotations
+
+from pairs.experiment import Arm, Claim, Comparison, Experiment
+
+# ---------------------------------------------------------------- RetinaNet's losses and the IoU-aware score, on bccd
+# Everything that the arms share beside the recipe `finetune`: size and length are such that a run takes 5 to 10 minutes
+# on two cores. The augmentation is the one chosen for bccd on a part of its training images (docs/results.md).
+RETINANET_SETTINGS = {
+    "builder": "retinanet",
+    "arguments": {
+        "backbone": "mobilenetv2",
+        "image_size": [192, 256],
+        "channels": 128,
+        "tower_norm": "group",  # without it 40 epochs of 205 images are too few for the towers to learn much
+        "anchor_sizes": [16.0, 32.0, 64.0, 128.0, 256.0],  # half the usual ones: platelets are 16 pixels wide here
+        "frozen_stages": 2,
+    },
+    "data.format": "voc",
+    "data.split": "train",
+    "augmentation.crop_scale": 0.5,
+    "augmentation.expand_maximum": 2.0,
+    "augmentation.vertical_flip": True,
+    "schedule.epochs": 40.0,
+    "validation.every": 20.0,
+    "compute.device": "cpu",
+    "compute.precision": "bf16",
+    "compute.channels_last": True,
+}
+
+_IOU = "IoU-aware paper, Tables 3 and 4 (R50, COCO val2017)"
+_VOC = "Table 5 (R50, VOC2007 test)"
+_FOCAL = "RetinaNet paper"
+
+
+def _iou(metric: str, direction: str, coco: str, voc: str | None) -> Comparison:
+    figure = coco if voc is None else f"{coco}; VOC {voc}"
+    source = _IOU if voc is None else f"{_IOU}; {_VOC}"
+    return Comparison("iou", metric, Claim("same" if direction == "same" else "higher", figure, source))
+
+
+def _classification(arm: str, figure: str, source: str) -> tuple[Comparison, ...]:
+    return (Comparison(arm, "AP", Claim("lower", figure, source)),)
+
+
+RETINANET = Experiment(
+    name="retinanet",
+    data="bccd",
+    weights="weights/mobilenet_v2_imagenet.safetensors",
+    settings=RETINANET_SETTINGS,
+    baseline="focal",
+    arms={
+        "focal": Arm({"arguments.classification": {"type": "FocalLoss", "alpha": 0.25, "gamma": 2.0}}),
+        "iou": Arm(
+            {
+                "builder": "iou_retinanet",
+                "arguments.relu_before_p7": True,  # as in the baseline: its own default is another pyramid
+                "arguments.classification": {"type": "FocalLoss", "alpha": 0.25, "gamma": 2.0},
+                "arguments.iou_alpha": 0.5,
+            },
+            views={"alpha=1": {"alpha": 1.0}},  # the class score alone, from the same network
+        ),
+        "balanced_ce": Arm({"arguments.classification": {"type": "BalancedCrossEntropy", "alpha": 0.75}}),
+        "ohem_1_3": Arm(
+            # An image has some 100 positives here: with a batch of 128 there would be no room for three times as many
+            # negatives.
+            {"arguments.classification": {"type": "OHEMLoss", "batch_size": 512, "nms": 0.5, "ratio": 3.0}}
+        ),
+        "softmax_mining": Arm({"arguments.classification": {"type": "SoftmaxLoss", "ratio": 3.0}}),
+    },
+    comparisons=(
+        _iou("AP", "higher", "+1.2 (34.3 to 35.5)", "+2.2 (51.4 to 53.6)"),
+        _iou("AP50", "same", "-0.4 (54.5 to 54.1)", "+0.2 (78.8 to 79.0)"),
+        _iou("AP60", "higher", "+0.8 (49.2 to 50.0)", "+0.8 (74.3 to 75.1)"),
+        _iou("AP70", "higher", "+2.0 (41.3 to 43.3)", "+2.5 (63.6 to 66.1)"),
+        _iou("AP75", "higher", "+1.8 (36.4 to 38.2)", None),
+        _iou("AP80", "higher", "+2.1 (29.8 to 31.9)", "+3.8 (44.9 to 48.7)"),
+        _iou("AP90", "higher", "+1.3 (10.9 to 12.2)", "+4.2 (15.2 to 19.4)"),
+        Comparison("iou", "AP75", Claim("higher", "+2.2", _IOU), beyond="AP50"),
+        Comparison("iou", "AP80", Claim("higher", "+2.5; VOC +3.6", f"{_IOU}; {_VOC}"), beyond="AP50"),
+        Comparison("iou", "AP90", Claim("higher", "+1.7; VOC +4.0", f"{_IOU}; {_VOC}"), beyond="AP50"),
+        # One network, two rankings: what the score does, without what training another network does.
+        Comparison("iou", "AP", Claim("higher", "+1.0 (34.5 to 35.5)", _IOU), against="iou:alpha=1"),
+        Comparison("iou", "AP50", Claim("same", "0.0 (54.1 to 54.1)", _IOU), against="iou:alpha=1"),
+        Comparison("iou", "AP75", Claim("higher", "+1.5 (36.7 to 38.2)", _IOU), against="iou:alpha=1"),
+        Comparison("iou", "AP80", Claim("higher", "+1.8 (30.1 to 31.9)", _IOU), against="iou:alpha=1"),
+        Comparison("iou", "AP90", Claim("higher", "+1.2 (11.0 to 12.2)", _IOU), against="iou:alpha=1"),
+        Comparison("iou:alpha=1", "AP", Claim("higher", "+0.2 (34.3 to 34.5)", _IOU)),
+        *_classification("balanced_ce", "-2.9 (34.0 to 31.1)", f"{_FOCAL}, Tables 1a and 1b (R50, COCO minival)"),
+        *_classification("ohem_1_3", "-4.9 (36.0 to 31.1)", f"{_FOCAL}, Table 1d (R101, COCO minival)"),
+        *_classification(
+            "softmax_mining",
+            "no figure of its own; -4.9 for OHEM 1:3, the paper's variant of SSD's mining",
+            f"{_FOCAL}, section 5.1 and Table 1d (R101, COCO minival)",
+        ),
+    ),
+)
+
+EXPERIMENTS = {experiment.name: experiment for experiment in (RETINANET,)}

@@ -1,0 +1,237 @@
+"""The runs, one after the other: start or resume, train, measure, write the line, clear up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import singleshot as ss
+from pairs import records
+from pairs.experiment import Experiment, differences
+from pairs.measure import measure
+from singleshot.files import write_atomically
+from singleshot.training import setup
+from singleshot.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things lie."""
+
+    data: Path  # the folder that holds the experiment's folder
+    weights: Path | None  # of the backbone
+    out: Path  # the file of results
+    work: Path  # run folders
+
+    def folder(self, experiment: Experiment, arm: str, seed: int) -> Path:
+        return self.work / experiment.name / f"{arm}-{seed}"
+
+
+def run_all(experiment: Experiment, places: Places, say: Callable[[str], None] = print) -> None:
+    """Make every run that the file of results does not have.
+
+    Raises:
+        UserError: lines or run folders of other settings, bad data, another process at the same runs.
+        KeyboardInterrupt: after Ctrl-C, with the state saved; the next call goes on from there.
+    """
+    code = commit()  # of the code that is loaded now, whatever happens to the files meanwhile
+    first = experiment.recipe_of(experiment.baseline, experiment.seeds[0], places.data, places.weights)
+    inputs = inputs_of(first)
+    with only_one(places.work / experiment.name):
+        records.check(experiment, records.read(places.out), places.out, inputs)
+        for number, (arm, seed) in enumerate(experiment.runs, 1):
+            folder = places.folder(experiment, arm, seed)
+            if (arm, seed) not in records.of(experiment, records.read(places.out)):
+                say(f"{experiment.name}: arm {arm}, seed {seed} (run {number} of {len(experiment.runs)})")
+                line = run_one(experiment, arm, seed, places, inputs, code)
+                records.append(places.out, line)
+                say(f"{experiment.name}: arm {arm}, seed {seed}: AP {100 * line['metrics']['coco']['AP']:.1f}")
+            clear_up(folder)
+
+
+def run_one(
+    experiment: Experiment, arm: str, seed: int, places: Places, inputs: dict[str, str], code: dict[str, Any]
+) -> records.Line:
+    """Train (on) and measure one run; its line."""
+    folder = places.folder(experiment, arm, seed)
+    recipe = experiment.recipe_of(arm, seed, places.data, places.weights)
+    settings = experiment.settings_of(arm, seed)
+    sessions = Sessions.open(folder, {"settings": settings, "inputs": inputs})
+    if (folder / "state.safetensors").exists():
+        going_on: Callable[[], Any] = lambda: ss.train(resume=folder, data=recipe.data.path)  # noqa: E731
+    else:
+        shutil.rmtree(folder, ignore_errors=True)  # stopped before anything was saved
+        start = sessions.path.with_name(f"{folder.name}.start.safetensors")
+        ss.save(start_of(experiment, arm, seed, places), start)
+        going_on = lambda: ss.train(replace(recipe, start_from=str(start)), out=folder)  # noqa: E731
+    with sessions.session(code):
+        going_on()
+    last = folder / "last.safetensors"
+    metrics, views = measure(last, recipe, experiment.arms[arm].views)
+    return {
+        "experiment": experiment.name,
+        "arm": arm,
+        "seed": seed,
+        "command": f"python benchmarks/paired.py run {experiment.name}",
+        "commit": code["commit"],
+        "dirty": code["dirty"],
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "seconds": round(sum(each["seconds"] for each in sessions.entries), 1),
+        "sessions": sessions.entries,
+        "metrics": metrics,
+        "views": views,
+        "curve": curve(folder),
+        "settings": settings,
+        "inputs": inputs,
+        "fingerprint": records.fingerprint(settings, inputs),
+    }
+
+
+def start_of(experiment: Experiment, arm: str, seed: int, places: Places) -> ss.Detector:
+    """The arm's untrained detector; every tensor that the baseline has too, by name and shape, begins as there.
+
+    Another number of logits would otherwise shift the random numbers of all that is drawn after it, and the pairs of a
+    seed would differ in more than the arm.
+    """
+    built = {}
+    for name in (experiment.baseline, arm):
+        recipe = experiment.recipe_of(name, seed, places.data, places.weights)
+        torch.manual_seed(seed)
+        built[name] = setup.build_detector(recipe, setup.open_data(recipe).train)[0]
+    ours, theirs = built[arm].state_dict(), built[experiment.baseline].state_dict()
+    same = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
+    built[arm].load_state_dict(same, strict=False)
+    return built[arm]
+
+
+def inputs_of(recipe: Recipe) -> dict[str, str]:
+    """What the settings do not say: one word for each split and for the backbone's weights."""
+    found = {}
+    for split in (recipe.data.split, recipe.data.val_split):
+        dataset = ss.open_dataset(recipe.data.path or "", split=split, format=recipe.data.format, strict=False)
+        found[f"data {dataset.split}"] = records.data_fingerprint(dataset)
+    if recipe.arguments.get("backbone_weights"):
+        found["backbone weights"] = records.file_fingerprint(Path(recipe.arguments["backbone_weights"]))
+    return found
+
+
+@dataclass
+class Sessions:
+    """The stretches in which a run was trained, beside its folder: when, for how long, with which code."""
+
+    path: Path
+    state: Path
+    settings: dict[str, Any]
+    entries: list[dict[str, Any]]
+
+    @classmethod
+    def open(cls, folder: Path, settings: dict[str, Any]) -> Sessions:
+        path = folder.with_name(f"{folder.name}.sessions.json")
+        begun = path.exists() and (folder / "state.safetensors").exists()
+        known = json.loads(path.read_text()) if begun else {**settings, "sessions": []}
+        changed = differences(known["settings"], settings["settings"])
+        changed += [f"{k}: {known['inputs'].get(k)} -> {v}" for k, v in settings["inputs"].items()
+                    if known["inputs"].get(k) != v]  # fmt: skip
+        if changed:
+            raise ss.UserError(
+                f"{folder}: this run was begun with other settings: {'; '.join(changed)}. "
+                "Put the settings back, or use another folder with --work"
+            )
+        sessions = cls(path, folder / "state.safetensors", settings, known["sessions"])
+        sessions._close_killed()
+        return sessions
+
+    @contextlib.contextmanager
+    def session(self, code: dict[str, Any]) -> Iterator[None]:
+        """Inside, the run is trained."""
+        entry = {**code, "date": date.today().isoformat(), "started": round(time.time(), 1), "seconds": None}
+        self.entries.append(entry)
+        self._write()
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            entry["seconds"] = round(time.monotonic() - begin, 1)
+            self._write()
+
+    def _close_killed(self) -> None:
+        """A process that was killed leaves an open session: what it saved last is all that counts of it."""
+        for entry in self.entries:
+            if entry["seconds"] is None:
+                saved = self.state.stat().st_mtime if self.state.exists() else 0.0
+                entry["seconds"] = round(max(0.0, saved - entry["started"]), 1)
+
+    def _write(self) -> None:
+        write_atomically(self.path, json.dumps({**self.settings, "sessions": self.entries}, indent=1).encode())
+
+
+def clear_up(folder: Path) -> None:
+    """Of a finished run, the last weights, the log and the recipe stay."""
+    for path in (folder / "state.safetensors", folder / "best.safetensors"):
+        path.unlink(missing_ok=True)
+    folder.with_name(f"{folder.name}.start.safetensors").unlink(missing_ok=True)
+
+
+def curve(folder: Path) -> list[list[float]]:
+    """[epoch, AP] of each validation."""
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [
+        [round(entry["epoch"], 2), round(entry["metrics"]["coco"]["AP"], 4)]
+        for entry in entries
+        if entry["kind"] == "validation"
+    ]
+
+
+def commit() -> dict[str, Any]:
+    """The commit of the code, and whether files that it holds were changed or added since."""
+    here = Path(__file__).resolve().parents[2]
+
+    def said(*words: str) -> str:
+        found = subprocess.run(["git", *words], cwd=here, check=False, capture_output=True, text=True)
+        return found.stdout.strip() if not found.returncode else ""
+
+    code = ("src", "benchmarks", ":!benchmarks/results")
+    return {"commit": said("rev-parse", "--short", "HEAD"), "dirty": bool(said("status", "--porcelain", "--", *code))}
+
+
+def machine() -> dict[str, Any]:
+    """Processor and versions."""
+    info = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+             ] if info.exists() else []  # fmt: skip
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+    }
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Inside, no other process makes runs in this folder (where the system has such locks)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except OSError:
+            raise ss.UserError(f"{folder}: another process makes these runs; wait for it, or stop it first") from None
+        yield

@@ -1,0 +1,227 @@
+"""A small experiment from the first run to the table: stopped, resumed, skipped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import paired as script
+import pytest
+import torch
+from pairs import measure, records, report, runner
+from pairs.experiment import Arm, Claim, Comparison, Experiment, differences, settings_of
+from pairs.experiments import EXPERIMENTS
+
+import singleshot as ss
+from singleshot.errors import UserError
+from singleshot.training.recipe import Recipe
+from singleshot.training.run import Run
+
+TINY = Experiment(
+    name="tiny",
+    data="voc",
+    settings={
+        "arguments": {"image_size": 64, "backbone_options": {"width": 0.25}},
+        "batch_size": 2,
+        "data.workers": 0,
+        "schedule.steps": 4,
+        "schedule.warmup_steps": 1,
+        "validation.every": 1.0,
+        "compute.device": "cpu",
+        "compute.precision": "fp32",
+    },
+    arms={
+        "mined": Arm(),
+        "even": Arm({"arguments.classification": {"type": "SoftmaxLoss", "ratio": 1}}, views={"again": {}}),
+    },
+    baseline="mined",
+    seeds=(0, 1),
+    comparisons=(
+        Comparison("even", "AP", Claim("lower", "-1.0", "nobody")),
+        Comparison("even", "AP75", Claim("same", "0.0", "nobody"), beyond="AP50"),
+        Comparison("even", "AP", Claim("same", "0.0", "nobody"), against="even:again"),
+    ),
+)
+
+
+def test_stopped_resumed_tabled_and_skipped(
+    tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
+    out, work = tmp_path / "tiny.jsonl", tmp_path / "work"
+    places = ["--out", str(out), "--work", str(work)]
+    run = ["run", "tiny", "--data", str(tiny_voc.parent), *places]
+    original = Run.set_mode
+
+    def stop_in_second_run(self: Run) -> None:
+        if self.folder.path.name == "even-0" and self.progress.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "set_mode", stop_in_second_run)
+        assert script.main(run) == 130
+    assert "everything is saved" in capsys.readouterr().err
+    assert [(line["arm"], line["seed"]) for line in records.read(out)] == [("mined", 0)]
+    assert (work / "tiny" / "even-0" / "state.safetensors").exists()
+    assert script.main(["status", "tiny", *places]) == 0
+    status = capsys.readouterr().out
+    assert "done     mined, seed 0" in status
+    assert "begun    even, seed 0: 50%" in status
+    assert "waiting  even, seed 1" in status
+    assert script.main(["table", "tiny", *places]) == 0
+    assert "(0 of 2 seeds)" in capsys.readouterr().out
+
+    assert script.main(run) == 0
+    lines = records.read(out)
+    assert [(line["arm"], line["seed"]) for line in lines] == [("mined", 0), ("even", 0), ("mined", 1), ("even", 1)]
+    assert [len(line["sessions"]) for line in lines] == [1, 2, 1, 1]
+    check_lines(lines, tmp_path)
+    for line in lines:
+        folder = work / "tiny" / f"{line['arm']}-{line['seed']}"
+        kept = {path.name for path in folder.iterdir()}
+        assert kept == {"last.safetensors", "log.jsonl", "recipe.yaml"}
+
+    capsys.readouterr()
+    assert script.main(["table", "tiny", *places]) == 0
+    table = capsys.readouterr().out
+    assert "4 of 4 runs are done" in table
+    assert table.count("**") == 2 * len(TINY.comparisons)  # a verdict each
+    assert "even - even:again" in table
+    before = out.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "run_one", lambda *_: pytest.fail("nothing is left to do"))
+        assert script.main(run) == 0
+    assert out.read_bytes() == before
+
+    longer = dataclasses.replace(TINY, settings={**TINY.settings, "schedule.steps": 5})
+    monkeypatch.setitem(EXPERIMENTS, "tiny", longer)
+    for words in (run, ["table", "tiny", *places]):
+        assert script.main(words) == 2
+        assert "schedule.steps: 4 -> 5" in capsys.readouterr().err
+
+
+def check_lines(lines: list[records.Line], folder: Path) -> None:
+    for line in lines:
+        assert {"AP50", "AP60", "AP70", "AP75", "AP80", "AP90"} <= line["metrics"]["coco_iou"].keys()
+        assert line["metrics"]["coco_iou"]["AP75"] == line["metrics"]["coco"]["AP75"]
+        assert line["seconds"] > 0
+        assert line["curve"][-1][0] == 2.0
+        assert line["command"] == "python benchmarks/paired.py run tiny"
+        assert line["machine"].keys() == {"cpu", "cores", "torch", "threads", "python"}
+        assert str(folder) not in json.dumps(line)
+    assert lines[1]["views"]["again"] == lines[1]["metrics"]
+
+
+def test_the_arms_of_a_seed_begin_alike(tiny_voc: Path, tmp_path: Path) -> None:
+    places = runner.Places(tiny_voc.parent, None, tmp_path / "x.jsonl", tmp_path)
+    wide = dataclasses.replace(TINY, arms={**TINY.arms, "boxes": Arm({"arguments.aspect_ratios": [2]})})
+    base, other = (runner.start_of(wide, arm, 3, places).state_dict() for arm in ("mined", "boxes"))
+    shared = [name for name in base if base[name].shape == other[name].shape]
+    assert 0 < len(shared) < len(base)
+    assert all(torch.equal(base[name], other[name]) for name in shared)
+    again = runner.start_of(wide, "mined", 4, places).state_dict()
+    assert any(not torch.equal(base[name], again[name]) for name in base)
+
+
+def line(arm: str, seed: int, **numbers: float) -> dict[str, Any]:
+    """A result with AP in points."""
+    metrics = {"coco": {}, "coco_iou": {name: number / 100 for name, number in numbers.items()}}
+    settings = TINY.settings_of(arm, seed)
+    return {
+        "experiment": "tiny", "arm": arm, "seed": seed, "metrics": metrics, "views": {"again": metrics},
+        "settings": settings, "inputs": {"data train": "abc"}, "seconds": 60, "sessions": [],
+    }  # fmt: skip
+
+
+def test_differences_are_of_equal_seeds() -> None:
+    lines = {
+        ("mined", 0): line("mined", 0, AP=50, AP50=80, AP75=40),
+        ("even", 0): line("even", 0, AP=51, AP50=79, AP75=43),
+        ("mined", 1): line("mined", 1, AP=60, AP50=85, AP75=50),
+    }
+    gains, beyond, same = TINY.comparisons
+    assert report.paired(TINY, gains, lines) == {0: pytest.approx(1)}
+    assert report.paired(TINY, beyond, lines) == {0: pytest.approx(4)}  # +3 in AP75 and -1 in AP50
+    assert report.paired(TINY, same, lines) == {0: 0}
+
+
+def test_lines_of_other_settings_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    one, two = line("mined", 0, AP=1), line("even", 0, AP=1)
+    records.append(path, one)
+    records.append(path, two)
+    records.check(TINY, records.read(path), path, {"data train": "abc"})
+    with pytest.raises(UserError, match="data train: abc -> other"):
+        records.check(TINY, [one], path, {"data train": "other"})
+    with pytest.raises(UserError, match="data train: def -> abc"):
+        records.check(TINY, [one, {**two, "inputs": {"data train": "def"}}], path)
+    with pytest.raises(UserError, match="lines.jsonl:2: .* twice"):
+        records.check(TINY, [one, one], path)
+    with pytest.raises(UserError, match="no such run"):
+        records.check(TINY, [{**one, "seed": 7}], path)
+    records.check(TINY, [{**one, "experiment": "another", "seed": 7}], path)
+    path.write_text('{"experiment": 1}\n')
+    with pytest.raises(UserError, match=":1: this result has no arm"):
+        records.read(path)
+    path.write_text("nonsense\n")
+    with pytest.raises(UserError, match=":1: this is no line"):
+        records.read(path)
+
+
+def test_views_of_the_iou_aware_score() -> None:
+    arm = EXPERIMENTS["retinanet"].arms["iou"]
+    size = {"image_size": (64, 64), "backbone_options": {"width": 0.25}, "channels": 8}
+    detector = ss.create("iou_retinanet", num_classes=2, backbone="mobilenetv2", **size)
+    shown = measure.viewed(detector.postprocess, arm.views["alpha=1"])
+    before, after = vars(detector.postprocess), vars(shown)
+    assert {name for name in before if before[name] != after[name]} == {"scores"}
+    assert vars(detector.postprocess.scores)["alpha"] == arm.changes["arguments.iou_alpha"]
+    assert vars(shown.scores)["alpha"] == 1.0
+    assert measure.viewed(detector.postprocess, {}) is detector.postprocess
+    with pytest.raises(UserError, match="has no beta"):
+        measure.viewed(detector.postprocess, {"beta": 1})
+
+
+def test_settings_without_paths_and_with_defaults() -> None:
+    settings = settings_of(TINY.recipe_of("even", 1, Path("/somewhere"), None))
+    assert settings == settings_of(TINY.recipe_of("even", 1))
+    assert settings["arguments.classification"] == {"type": "SoftmaxLoss", "ratio": 1}
+    older = {key: value for key, value in settings.items() if key != "data.crowd"}
+    assert settings_of(Recipe())["data.crowd"] == settings["data.crowd"]
+    assert differences(older, settings) == []  # a field that came later, at its default
+    assert differences(settings, {**settings, "seed": 2}) == ["seed: 1 -> 2"]
+
+
+def test_a_killed_session_counts_up_to_its_last_saving(tmp_path: Path) -> None:
+    folder = tmp_path / "mined-0"
+    folder.mkdir()
+    state = folder / "state.safetensors"
+    state.write_bytes(b"")
+    begun = state.stat().st_mtime - 90
+    settings = {"settings": TINY.settings_of("mined", 0), "inputs": {}}
+    entries = [{"seconds": 10.0}, {"started": begun, "seconds": None}]
+    (tmp_path / "mined-0.sessions.json").write_text(json.dumps({**settings, "sessions": entries}))
+    found = runner.Sessions.open(folder, settings)
+    assert [entry["seconds"] for entry in found.entries] == [10, pytest.approx(90, abs=0.2)]
+    changed = {**settings, "settings": {**settings["settings"], "batch_size": 4}}
+    with pytest.raises(UserError, match="batch_size: 2 -> 4"):
+        runner.Sessions.open(folder, changed)
+
+
+def test_two_processes_are_kept_apart(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with (
+        runner.only_one(tmp_path),
+        pytest.raises(UserError, match="another process"),
+        runner.only_one(tmp_path),
+    ):
+        pass
+
+
+def test_unknown_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main(["table", "nothing"]) == 2
+    assert "retinanet" in capsys.readouterr().err
