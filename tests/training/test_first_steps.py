@@ -1,0 +1,46 @@
+"""The papers' rates on real images, from the first step on."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import singleshot as ss
+from singleshot import recipes
+from singleshot.training.recipe import override
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["retinanet_r50_800_coco", "iou_retinanet_r50_coco"])
+@pytest.mark.parametrize("weights", [True, False])
+def test_no_nan_in_200_steps_at_the_published_rate_with_batch_2(
+    shared: Path, tmp_path: Path, name: str, weights: bool
+) -> None:
+    """The whole rate of 16 images for two, on crowded photographs: a loss that is not finite would stop the run."""
+    recipe = recipes.get(name)
+    changes = {
+        "batch_size": 2,
+        "optimizer.base_batch_size": 0,  # the rate as it stands
+        "schedule.steps": 200,
+        "schedule.epochs": None,
+        "data.path": str(shared / "coco128"),
+        "data.format": "coco",
+        "data.split": None,
+        "data.val_split": "none",
+        "arguments.backbone": "mobilenetv2",
+        "arguments.image_size": 256,
+        "arguments.max_size": 416,
+        "arguments.backbone_weights": str(shared / "weights/mobilenet_v2_imagenet.safetensors") if weights else None,
+        "log.every": 1,
+    }
+    assert recipe.optimizer.lr == 0.01
+    torch.manual_seed(0)
+    result = ss.train(override(recipe, changes), out=tmp_path / "run")
+    detector = ss.load(result.last)
+    assert all(bool(p.isfinite().all()) for p in detector.parameters())
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    assert "NaN" not in log
+    assert math.isfinite(sum(float(p.sum()) for p in detector.parameters()))
