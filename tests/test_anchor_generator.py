@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from singleshot.anchors import AnchorGenerator, octave_sizes
+from singleshot.errors import UserError
 
 STRIDES = (8, 16, 32, 64, 128)
 SIZES = octave_sizes([4.0 * stride for stride in STRIDES], 3)
@@ -111,7 +112,7 @@ def test_octaves() -> None:
 def test_nonsense_is_refused(
     strides: list[int], sizes: list[list[float]], ratios: list[float], convention: str
 ) -> None:
-    with pytest.raises(ValueError, match=r"levels|positive|convention"):
+    with pytest.raises(UserError, match=r"levels|positive|convention"):
         AnchorGenerator(strides, sizes, ratios, convention=convention)  # type: ignore[arg-type]
 
 

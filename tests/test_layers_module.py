@@ -13,7 +13,7 @@ from singleshot.layers import (
     ConvNormAct,
     GroupNorm,
     L2Scale,
-    StridedDepthwiseConv2d,
+    StridedConv2d,
     fan_in_uniform_,
     he_normal_,
 )
@@ -110,7 +110,7 @@ def test_conv_norm_act_keys_and_size() -> None:
 
 def test_strided_depthwise_trains_in_float32_under_autocast() -> None:
     torch.manual_seed(0)
-    layer = StridedDepthwiseConv2d(8, 8, 3, 2, 1, groups=8)
+    layer = StridedConv2d(8, 8, 3, 2, 1, groups=8)
     features = torch.randn(2, 8, 9, 9)
     exact = layer(features)
     assert torch.equal(exact, nn.Conv2d.forward(layer, features))
@@ -125,7 +125,7 @@ def test_strided_depthwise_trains_in_float32_under_autocast() -> None:
     assert torch.equal(compiled, exact.bfloat16())
     assert autocast(features.bfloat16()).dtype == torch.bfloat16
     assert layer.eval()(features).dtype == torch.float32
-    assert isinstance(ConvNormAct(8, 8, stride=2, groups=8)[0], StridedDepthwiseConv2d)
+    assert isinstance(ConvNormAct(8, 8, stride=2, groups=8)[0], StridedConv2d)
     assert type(ConvNormAct(8, 8, stride=1, groups=8)[0]) is nn.Conv2d
 
 
@@ -169,3 +169,21 @@ def test_group_norm_is_exact_whatever_autocast_does() -> None:
         found = layer(rough)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found, plain(rough.float()).bfloat16())
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_strided_convolution_on_narrow_maps_has_right_gradients_in_bf16(width: int) -> None:
+    """torch's own gradient of the weights is garbage there for maps one cell wide, in about every second trial."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(6):
+        layer = StridedConv2d(32, 32, 3, 2, 1)
+        features = torch.randn(2, 32, 4, width, generator=generator)
+        gradients = []
+        for enabled in (False, True):
+            layer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                output = layer(features)
+            output.float().square().sum().backward()
+            assert layer.weight.grad is not None
+            gradients.append(layer.weight.grad.clone())
+        assert (gradients[0] - gradients[1]).norm() < 0.02 * gradients[0].norm()

@@ -10,6 +10,7 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
+from singleshot.errors import UserError
 from singleshot.structures import Anchors
 
 
@@ -55,11 +56,11 @@ class AnchorGenerator:
         convention: Convention = "corner",
     ) -> None:
         if len(strides) != len(sizes):
-            raise ValueError(f"expected sizes for each of the {len(strides)} levels, got {len(sizes)}: {list(sizes)}")
+            raise UserError(f"expected sizes for each of the {len(strides)} levels, got {len(sizes)}: {list(sizes)}")
         if not all(sizes) or not ratios or min(min(level) for level in sizes) <= 0 or min(ratios) <= 0:
-            raise ValueError(f"anchors need positive sizes and ratios, got {list(sizes)} and {list(ratios)}")
+            raise UserError(f"anchors need positive sizes and aspect ratios, got {list(sizes)} and {list(ratios)}")
         if convention not in get_args(Convention):
-            raise ValueError(f"convention must be one of {', '.join(get_args(Convention))}, got {convention!r}")
+            raise UserError(f"convention must be one of {', '.join(get_args(Convention))}, got {convention!r}")
         self.strides = tuple(strides)
         self.sizes = tuple(tuple(level) for level in sizes)
         self.ratios = tuple(ratios)
@@ -103,6 +104,8 @@ class AnchorGenerator:
 
 def octave_sizes(sizes: Sequence[float], octaves: int) -> tuple[tuple[float, ...], ...]:
     """For each level's size the sizes size * 2^(k / octaves), k = 0 .. octaves - 1 (focal loss paper, section 4)."""
+    if octaves < 1:
+        raise UserError(f"octaves: expected 1 size or more on each level (the paper has 3), got {octaves}")
     return tuple(tuple(size * 2 ** (k / octaves) for k in range(octaves)) for size in sizes)
 
 
@@ -137,9 +140,9 @@ class BoxGroup:
 class DefaultBoxes:
     """SSD's default boxes (paper section 2.2): groups of boxes around the centre of each cell of each map.
 
-    `levels`: the groups of each map, finest first. `steps`: distance of the cells' centres in pixels for each map, as
-    the authors' published tables give it; without it the distance is image size / map size (the paper's (i + 0.5) /
-    |f_k|).
+    `levels`: the groups of each map, finest first. `steps`: distance of the cells' centres in pixels for each map, one
+    number or (y, x), as the authors' published tables give it; it stays when the input has another size. Without it the
+    distance is image size / map size (the paper's (i + 0.5) / |f_k|).
     `clip`: cut boxes at the image's border (the authors do not). `boundary`: with False, boxes that cross the border
     take no part in training (paper Table 3; the rule of Faster R-CNN).
     """
@@ -148,7 +151,7 @@ class DefaultBoxes:
         self,
         levels: Sequence[Sequence[BoxGroup]],
         *,
-        steps: Sequence[float] | None = None,
+        steps: Sequence[float | tuple[float, float]] | None = None,
         clip: bool = False,
         boundary: bool = True,
     ) -> None:
@@ -175,7 +178,8 @@ class DefaultBoxes:
             if self.steps is None:
                 step_y, step_x = size[0] / rows, size[1] / columns
             else:
-                step_y = step_x = self.steps[level]
+                step = self.steps[level]
+                step_y, step_x = step if isinstance(step, tuple) else (step, step)
             half = torch.tensor([shape for group in groups for shape in group.shapes()], dtype=torch.float64) / 2
             centres = _centres((rows, columns), (step_y, step_x), (step_y / 2, step_x / 2))
             levels.append(_around(centres, half))

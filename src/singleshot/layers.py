@@ -62,24 +62,45 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, C, H, W] -> the same shape and dtype."""
-        with torch.autocast(features.device.type, enabled=False):
-            return super().forward(features.float()).to(features.dtype)
+        return super().forward(features.float()).to(features.dtype)
 
 
-class StridedDepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution with a stride, trained in float32 on the CPU whatever autocast does.
+class SqueezeExcitation(nn.Module):
+    """Channel attention (Hu et al., 2018): each channel times a weight from 0 to 1 that the whole map decides.
 
-    The gradient of its input takes some thirty times longer in bfloat16 than in float32 there, and four such layers
-    would be a good part of a MobileNet's training step. Elsewhere, and in evaluation mode, it is an `nn.Conv2d`.
+    `reduction`: channels per unit of the hidden layer. At first every weight is about a half.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(8, channels // reduction)
+        self.squeeze = nn.Conv2d(channels, hidden, 1)
+        self.excite = nn.Conv2d(hidden, channels, 1)
+        he_normal_(self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
+        weights: Tensor = self.excite(self.squeeze(features.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        return features * weights
+
+
+class StridedConv2d(nn.Conv2d):
+    """A convolution with a stride, trained in float32 on the CPU where bfloat16 is slow or wrong there.
+
+    Under autocast the gradient of a depthwise one's input takes some thirty times longer in bfloat16 than in float32,
+    and four such layers would be a good part of a MobileNet's training step. The gradient of any one's weights on maps
+    one cell wide is made of memory that nobody wrote (torch 2.13). Elsewhere, and in evaluation mode, it is an
+    `nn.Conv2d`.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, C, H, W] -> the same number of channels and the same dtype as autocast gives."""
-        if not (self.training and features.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+        """[B, C, H, W] -> maps of the same dtype as autocast gives."""
+        exact = self.groups == self.in_channels > 1 or features.shape[-1] == 1
+        if not (exact and self.training and features.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
             return super().forward(features)
         with torch.autocast("cpu", enabled=False):
-            exact = super().forward(features.float())
-        return exact.to(torch.get_autocast_dtype("cpu"))
+            found = super().forward(features.float())
+        return found.to(torch.get_autocast_dtype("cpu"))
 
 
 class ConvNormAct(nn.Sequential):
@@ -104,7 +125,7 @@ class ConvNormAct(nn.Sequential):
     ) -> None:
         if padding is None:
             padding = dilation * (kernel - 1) // 2
-        convolution = StridedDepthwiseConv2d if stride > 1 and groups == inputs == outputs else nn.Conv2d
+        convolution = StridedConv2d if stride > 1 else nn.Conv2d
         parts: list[nn.Module] = [
             convolution(inputs, outputs, kernel, stride, padding, dilation, groups, bias=not norm),
         ]

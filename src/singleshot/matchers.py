@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from singleshot.errors import UserError
 from singleshot.ops.boxes import coverage, pairwise_iou
 from singleshot.structures import Anchors, Matched, Targets
 
@@ -51,6 +52,10 @@ class IoUMatcher:
     negative: float = 0.5
     low_quality: LowQuality = "bipartite"
     ignore_crowd: bool = False
+
+    def __post_init__(self) -> None:
+        if self.low_quality not in get_args(LowQuality):
+            raise UserError(f"low_quality: expected one of {', '.join(get_args(LowQuality))}, got {self.low_quality!r}")
 
     @torch.no_grad()
     def __call__(self, anchors: Anchors, targets: Targets) -> Matched:

@@ -38,15 +38,15 @@ class Pixels:
             return choice
         if isinstance(choice, str):
             if choice not in _NAMED:
-                raise ValueError(f"pixels must be one of {', '.join(_NAMED)} or (mean, std, order), got {choice!r}")
+                raise UserError(f"pixels must be one of {', '.join(_NAMED)} or (mean, std, order), got {choice!r}")
             return cls(*_NAMED[choice])
         try:
             mean, std, order = choice
             mean, std = (tuple(float(number) for number in numbers) for numbers in (mean, std))  # type: ignore[attr-defined]
         except (TypeError, ValueError):
-            raise ValueError(f"pixels must be a name or (mean, std, order), got {choice!r}") from None
+            raise UserError(f"pixels must be a name or (mean, std, order), got {choice!r}") from None
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or order not in ("rgb", "bgr"):
-            raise ValueError(f"pixels must be three means, three positive stds and 'rgb' or 'bgr', got {choice!r}")
+            raise UserError(f"pixels must be three means, three positive stds and 'rgb' or 'bgr', got {choice!r}")
         return cls(mean, std, str(order))
 
     def normalise(self, images: Tensor) -> Tensor:

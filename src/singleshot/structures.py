@@ -89,9 +89,12 @@ class Detections:
 
     def to_list(self) -> list[dict[str, Tensor]]:
         """One dict of ragged tensors per image, as torchvision's detectors give."""
+        found = self.scores > 0
+        counts = found.sum(1).tolist()  # with the next line, all the waiting for the device that there is
+        images, places = found.nonzero(as_tuple=True)
+        parts = (torch.split(part[images, places], counts) for part in (self.boxes, self.scores, self.labels))
         return [
-            {"boxes": boxes[scores > 0], "scores": scores[scores > 0], "labels": labels[scores > 0]}
-            for boxes, scores, labels in zip(self.boxes, self.scores, self.labels, strict=True)
+            {"boxes": boxes, "scores": scores, "labels": labels} for boxes, scores, labels in zip(*parts, strict=True)
         ]
 
 

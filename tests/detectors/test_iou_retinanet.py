@@ -52,7 +52,15 @@ def test_choices() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"iou_alpha": 1.5}, {"iou_alpha": -0.1}, {"iou_loss": "l1"}, {"image_size": [16, 16]}]
+    "arguments",
+    [
+        {"iou_alpha": 1.5},
+        {"iou_alpha": -0.1},
+        {"iou_loss": "l1"},
+        {"image_size": [16, 16]},
+        {"iou_head": True},
+        {"iou_alpha": "0.5"},
+    ],
 )
 def test_wrong_choices(arguments: dict[str, Any]) -> None:
     with pytest.raises(UserError):

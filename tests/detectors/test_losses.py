@@ -28,7 +28,7 @@ def target(*boxes: list[float]) -> dict[str, Tensor]:
 def built(builder: str, **arguments: Any) -> Detector:
     torch.manual_seed(0)
     return BUILDERS[builder](
-        num_classes=3, backbone="mobilenetv2", backbone_options={"width": 0.25}, image_size=(64, 80), **arguments
+        num_classes=3, backbone="mobilenetv2", backbone_options={"width": 0.25}, image_size=(64, 128), **arguments
     ).train()
 
 

@@ -151,12 +151,39 @@ def test_from_a_checkpoint_of_other_classes(
         schedule__steps=2, optimizer__lr=0.0, ema__decay="null", start_from=str(tmp_path / "source.safetensors")
     )
     result = train(recipe, out=tmp_path / "run")
-    assert "classification heads" in capsys.readouterr().err
+    line = (
+        f"from {tmp_path / 'source.safetensors'}: none of the 2 classes (green, red) is among its 2 (cat, dog), all "
+        "drawn anew; "
+    )
+    assert line in capsys.readouterr().err
+    start = json.loads((result.run / "log.jsonl").read_text().splitlines()[0])
+    assert any(line in note for note in start["notes"])
     found, before = singleshot.load(result.last, builder=tiny).state_dict(), source.state_dict()
     differ = {name for name, value in before.items() if not torch.equal(found[name], value)}
-    assert differ
-    assert all("class_logits" in name or name.startswith("head") for name in differ)
-    assert torch.equal(found["backbone.first.0.weight"], before["backbone.first.0.weight"])
+    assert differ == {name for name in before if name.endswith("class_logits.weight")}  # a bias is 0 before and after
+
+
+def test_from_a_checkpoint_with_some_of_the_classes(
+    tmp_path: Path, make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each class goes on from the one of its name; what is new is drawn as if the run had begun without the file."""
+    torch.manual_seed(5)
+    source = tiny(num_classes=3, class_names=("cat", "Red", "dog"))
+    singleshot.save(source, tmp_path / "source.safetensors")
+    recipe = make_recipe(schedule__steps=2, optimizer__lr=0.0, ema__decay="null", arguments={"dropout": 0.0})
+    result = train(recipe, out=tmp_path / "run", from_checkpoint=tmp_path / "source.safetensors")
+    said = capsys.readouterr().err
+    assert "1 of 2 classes found by name (red <- Red), 1 drawn anew (green); " in said
+    assert "4 in part, 0 new" in said
+    fresh = singleshot.load(train(recipe, out=tmp_path / "fresh").last, builder=tiny).state_dict()
+    found = singleshot.load(result.last, builder=tiny).state_dict()
+    for name, given in source.state_dict().items():
+        if "class_logits" not in name:
+            assert torch.equal(found[name], given), name
+            continue
+        rows, theirs = found[name].unflatten(0, (-1, 3)), given.unflatten(0, (-1, 4))
+        assert torch.equal(rows[:, 0], fresh[name].unflatten(0, (-1, 3))[:, 0])
+        assert torch.equal(rows[:, 1:], theirs[:, [1, 3]])
 
 
 # -------------------------------------------------------------------------------------------------- what goes wrong

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from singleshot.coders import DeltaCoder
 from singleshot.detectors.iou_head import IoUHead
 from singleshot.detectors.parts import from_plain
 from singleshot.errors import UserError
 from singleshot.losses.classification import ClassificationLoss
+from singleshot.losses.criterion import LossTerm
+from singleshot.losses.quality import IoUQuality
+from singleshot.postprocess import ClassScores, IoUAwareScores, Scores
 
 
 def classification_loss(
@@ -38,7 +42,32 @@ def iou_head(given: bool | IoUHead | Mapping[str, Any]) -> IoUHead | None:
 
 def two_sides(image_size: int | Sequence[int], smallest: int = 32) -> tuple[int, int]:
     """(height, width) from one number or two."""
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    sides = (image_size, image_size) if not isinstance(image_size, Sequence) else tuple(image_size)
+    if (
+        isinstance(image_size, str)
+        or len(sides) != 2
+        or any(isinstance(side, bool) or not isinstance(side, int) for side in sides)
+    ):
+        raise UserError(f"image_size must be one whole number or (height, width), got {image_size!r}")
+    height, width = sides
     if min(height, width) < smallest:
         raise UserError(f"image_size must be at least {smallest} pixels on each side, got {height}x{width}")
-    return int(height), int(width)
+    return height, width
+
+
+def at_least(smallest: float, **numbers: float) -> None:
+    """Refuse numbers below `smallest`, by name."""
+    for name, value in numbers.items():
+        if not value >= smallest:
+            raise UserError(f"{name} must be at least {smallest}, got {value!r}")
+
+
+def iou_parts(
+    given: bool | IoUHead | Mapping[str, Any], coder: DeltaCoder, classification: ClassificationLoss
+) -> tuple[dict[str, int], dict[str, LossTerm], Scores]:
+    """What an IoU head adds to the box outputs and to the loss, and the score: of the class alone without one."""
+    iou = iou_head(given)
+    if iou is None:
+        return {}, {}, ClassScores(classification)
+    term = IoUQuality(coder, iou.loss, iou.detach)
+    return {"iou_logits": 1}, {"iou": term}, IoUAwareScores(classification, iou.alpha)

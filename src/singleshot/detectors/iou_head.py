@@ -21,7 +21,10 @@ class IoUHead:
     detach: bool = True
 
     def __post_init__(self) -> None:
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise UserError(f"alpha of the IoU-aware score: expected 0 to 1, or null for the product, got {self.alpha}")
+        number = isinstance(self.alpha, int | float) and not isinstance(self.alpha, bool)
+        if self.alpha is not None and not (number and 0 <= self.alpha <= 1):
+            raise UserError(
+                f"alpha of the IoU-aware score: expected 0 to 1, or null for the product, got {self.alpha!r}"
+            )
         if self.loss not in ("bce", "l2"):
             raise UserError(f"loss of the IoU head: expected bce or l2, got {self.loss!r}")

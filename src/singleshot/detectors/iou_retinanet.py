@@ -8,6 +8,7 @@ from singleshot.detectors.detector import Detector
 from singleshot.detectors.iou_head import IoUHead
 from singleshot.detectors.registry import VARIANTS, Variant, register
 from singleshot.detectors.retinanet import SMALL, retinanet
+from singleshot.errors import UserError
 
 
 @register
@@ -28,6 +29,8 @@ def iou_retinanet(
     `iou_detach=False` lets gradients flow through the target IoU into the boxes, as the authors' later code does.
     `arguments` are RetinaNet's; here P7 has no ReLU before it by default, as in the authors' code.
     """
+    if "iou_head" in arguments:
+        raise UserError("iou_retinanet has its IoU head: choose with iou_alpha, iou_loss and iou_detach, not iou_head")
     return retinanet(
         num_classes=num_classes,
         iou_head=IoUHead(alpha=iou_alpha, loss=iou_loss, detach=iou_detach),

@@ -20,12 +20,11 @@ from singleshot.layers import normal_
 from singleshot.losses.classification import ClassificationLoss
 from singleshot.losses.criterion import Criterion, LossTerm
 from singleshot.losses.focal import FocalLoss
-from singleshot.losses.quality import IoUQuality
 from singleshot.losses.regression import L1, GIoULoss, SmoothL1
 from singleshot.matchers import IoUMatcher, LowQuality
 from singleshot.necks import FPN
 from singleshot.ops.fit import LongestSide, ShortSide, TorchvisionShortSide
-from singleshot.postprocess import ClassScores, IoUAwareScores, PerLevelPostprocess, Scores
+from singleshot.postprocess import PerLevelPostprocess
 from singleshot.preprocess import KeepAspect, Pixels, Preprocess, Stretch
 
 Resize = Literal["short", "longest", "stretch", "torchvision"]
@@ -71,7 +70,7 @@ def retinanet(
     the long one to at most `max_size`; "torchvision" is the same with that library's rounding; "longest" brings the
     long side to `image_size`; "stretch" gives every image one size, `image_size` x `image_size` or (height, width). It
     is "short" for a number and "stretch" for two. `jitter` (low, high): the short side in training, drawn for each
-    image. Images are padded to multiples of `divisor`.
+    image (an image that already has such a size is taken as it is). Images are padded to multiples of `divisor`.
 
     `backbone_weights` is a file, never a download; `norm` and `frozen_stages` are the backbone's. `channels`,
     `tower_depth`, `tower_norm` (None or "group"): the pyramid's width and the towers. P6 comes from C5 as in the paper,
@@ -80,6 +79,10 @@ def retinanet(
     `classification` is any classification loss; `box_loss` "smooth_l1" with `beta`, "l1", or "giou". `iou_head` adds
     the IoU-aware detector's prediction. `ignore_crowd`: anchors half inside a crowd region do not count.
     """
+    if low_quality == "bipartite":
+        raise UserError("low_quality: expected one of all, band, none; bipartite is SSD's")
+    choices.at_least(0, tower_depth=tower_depth, beta=beta)
+    choices.at_least(1, channels=channels, detections=detections, divisor=divisor, max_size=max_size)
     classes = Classes.of(num_classes, class_names, category_ids)
     trunk = backbones.build(
         backbone,
@@ -97,14 +100,7 @@ def retinanet(
     )
     coder = DeltaCoder((1.0, 1.0))
     loss = choices.classification_loss(classification, FocalLoss(alpha=0.25, gamma=2.0))  # section 3
-    iou = choices.iou_head(iou_head)
-    box_outputs = {"box_deltas": 4}
-    terms: dict[str, LossTerm] = {"classification": loss, "box": _box_loss(box_loss, coder, beta)}
-    scores: Scores = ClassScores(loss)
-    if iou is not None:  # IoU-aware paper, section 3
-        box_outputs["iou_logits"] = 1
-        terms["iou"] = IoUQuality(coder, iou.loss, iou.detach)
-        scores = IoUAwareScores(loss, iou.alpha)
+    iou_output, iou_term, scores = choices.iou_parts(iou_head, coder, loss)  # IoU-aware paper, section 3
     # Section 4.1: 0.01 for 256 channels. A narrower tower of that spread would begin with its signal all but gone.
     draw = partial(normal_, std=0.01 * (256 / channels) ** 0.5)
     return Detector(
@@ -114,12 +110,12 @@ def retinanet(
         head=Head(pyramid.channels, anchors.per_location, shared=True, branches=[
             Branch({"class_logits": loss.num_logits(num_classes)}, {"class_logits": loss.initial_bias},
                    tower_depth, tower_norm, draw),
-            Branch(box_outputs, {}, tower_depth, tower_norm, draw),
+            Branch({"box_deltas": 4, **iou_output}, {}, tower_depth, tower_norm, draw),
         ]),
         anchors=anchors,
         criterion=Criterion(
             IoUMatcher(positive=0.5, negative=0.4, low_quality=low_quality, ignore_crowd=ignore_crowd),
-            terms,
+            {"classification": loss, "box": _box_loss(box_loss, coder, beta), **iou_term},
             at_least_one=True,
         ),
         postprocess=PerLevelPostprocess(coder, scores, detections=detections),  # section 4.1
@@ -143,10 +139,17 @@ def _preprocess(
     if resize == "stretch":
         return Stretch(choices.two_sides(image_size), pixels)
     if not isinstance(image_size, int):
-        raise UserError(f"resize={resize!r} takes one number as image_size, got {list(image_size)}")
+        raise UserError(f"resize={resize!r} takes one whole number as image_size, got {image_size!r}")
     short = {"short": ShortSide, "torchvision": TorchvisionShortSide}
     fit = short[resize](image_size, max_size) if resize in short else LongestSide(image_size)
-    return KeepAspect(fit, pixels, divisor, None if jitter is None else (int(jitter[0]), int(jitter[1])))
+    return KeepAspect(fit, pixels, divisor, None if jitter is None else _short_sides(jitter))
+
+
+def _short_sides(jitter: Sequence[int]) -> tuple[int, int]:
+    sides = tuple(jitter) if isinstance(jitter, Sequence) else ()
+    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) for side in sides):
+        raise UserError(f"jitter: expected two short sides in pixels such as [640, 800], got {jitter!r}")
+    return sides
 
 
 def _box_loss(name: str, coder: DeltaCoder, beta: float) -> LossTerm:
@@ -158,7 +161,7 @@ def _box_loss(name: str, coder: DeltaCoder, beta: float) -> LossTerm:
 
 # Group norm, because without it a short training on few images hardly gets anywhere (docs/retinanet.md).
 SMALL: Mapping[str, Any] = {
-    "backbone": "mobilenetv2", "image_size": (320, 320), "channels": 128, "tower_norm": "group",
+    "backbone": "mobilenetv2", "image_size": 320, "resize": "stretch", "channels": 128, "tower_norm": "group",
 }  # fmt: skip
 _COCO = "COCO test-dev AP"
 VARIANTS["retinanet_r50"] = Variant("retinanet", {}, f"{_COCO} 35.7 (RetinaNet paper, Table 1e)")

@@ -18,12 +18,11 @@ from singleshot.detectors.registry import VARIANTS, Variant, register
 from singleshot.errors import UserError
 from singleshot.heads import Branch, Head
 from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
-from singleshot.losses.criterion import Criterion, LossTerm
-from singleshot.losses.quality import IoUQuality
+from singleshot.losses.criterion import Criterion
 from singleshot.losses.regression import SmoothL1
 from singleshot.matchers import IoUMatcher
 from singleshot.necks import Extra, ExtraLevels, derived_extras, map_sizes, ssd300_extras, ssd512_extras
-from singleshot.postprocess import ClassScores, IoUAwareScores, PerClassPostprocess, Scores
+from singleshot.postprocess import PerClassPostprocess
 from singleshot.preprocess import Pixels, Stretch
 
 
@@ -75,35 +74,28 @@ def ssd(
     extras = _extras(backbone, atrous, trunk, size)
     levels = len(trunk.channels) + len(extras)
     groups = ssd_boxes.level_groups(ssd_boxes.box_sizes(box_sizes, size, levels), aspect_ratios)
-    steps = ssd_boxes.PUBLISHED_STEPS.get(size[0]) if _is_published(backbone, atrous, size) else None
+    steps = _steps(backbone, atrous, trunk, extras, size)
     if source_maps is not None:
         groups = ssd_boxes.without_levels(groups, source_maps, aspect_ratios, stack=stack_boxes)
-        steps = None if steps is None else tuple(steps[k] for k in source_maps)
+        steps = [steps[k] for k in source_maps]
         _drop_unused_scales(trunk, source_maps)
     maps = ExtraLevels(trunk, extras, outputs=source_maps)  # section 2.1
     anchors = DefaultBoxes(groups, steps=steps, clip=clip, boundary=boundary_boxes)  # section 2.2
     coder = DeltaCoder((0.1, 0.2))  # authors' script
     loss = choices.classification_loss(classification, SoftmaxLoss(ratio=3))  # section 2.2, hard negative mining
-    iou = choices.iou_head(iou_head)
-    box_outputs = {"box_deltas": 4}
-    terms: dict[str, LossTerm] = {"classification": loss, "box": SmoothL1(coder)}  # equation 1 with alpha = 1
-    scores: Scores = ClassScores(loss)
-    if iou is not None:
-        box_outputs["iou_logits"] = 1
-        terms["iou"] = IoUQuality(coder, iou.loss, iou.detach)
-        scores = IoUAwareScores(loss, iou.alpha)
+    iou_output, iou_term, scores = choices.iou_parts(iou_head, coder, loss)  # IoU-aware paper, section 3
     return Detector(
         preprocess=Stretch(size, Pixels.named(pixels)),
         backbone=maps,
         neck=nn.Identity(),
         head=Head(maps.channels, anchors.per_location, branches=[
             Branch({"class_logits": loss.num_logits(num_classes)}, {"class_logits": loss.initial_bias}),
-            Branch(box_outputs),
+            Branch({"box_deltas": 4, **iou_output}),
         ]),
         anchors=anchors,
         criterion=Criterion(
             IoUMatcher(positive=0.5, negative=0.5, ignore_crowd=ignore_crowd),  # section 2.2, matching strategy
-            terms,
+            {"classification": loss, "box": SmoothL1(coder), **iou_term},  # equation 1
         ),
         postprocess=PerClassPostprocess(coder, scores),  # section 3.7
         classes=classes,
@@ -135,6 +127,22 @@ def _extras(backbone: str, atrous: bool, trunk: backbones.Backbone, size: tuple[
     if _is_published(backbone, atrous, size):
         return ssd300_extras() if size == (300, 300) else ssd512_extras()
     return derived_extras(map_sizes(trunk, size)[-1], norm=not backbone.startswith("vgg16") or backbone == "vgg16_bn")
+
+
+def _steps(
+    backbone: str, atrous: bool, trunk: backbones.Backbone, extras: Sequence[Extra], size: tuple[int, int]
+) -> Sequence[float | tuple[float, float]]:
+    """Distance of the cells' centres of each map: as published, else (y, x), image size / map size at `size`.
+
+    They belong to the detector, not to the input: shown a larger image, a cell still looks at what it has learnt to.
+    """
+    if _is_published(backbone, atrous, size):
+        return ssd_boxes.PUBLISHED_STEPS[size[0]]
+    shapes = map_sizes(trunk, size)
+    for extra in extras:
+        rows, columns = shapes[-1]
+        shapes.append((extra.size(rows), extra.size(columns)))
+    return [(size[0] / rows, size[1] / columns) for rows, columns in shapes]
 
 
 _VOC07 = "VOC2007 test mAP (trained on 07+12)"

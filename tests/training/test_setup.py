@@ -1,4 +1,4 @@
-"""What `data.skip_empty` leaves out."""
+"""What a recipe says of the images to train on, and of the detector to go on from."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import singleshot as ss
 from singleshot.training.recipe import Recipe, override
-from singleshot.training.setup import open_data
+from singleshot.training.setup import open_data, resolve_start
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,17 @@ def test_images_without_objects(
     assert "".join(record.name[0] for record in data.train.records) == expected
     assert data.val is not None
     assert len(data.val) == 2
+
+
+def test_a_recipe_decides_how_findings_are_chosen_and_a_file_the_architecture(tmp_path: Path) -> None:
+    detector = ss.refinedet(
+        num_classes=2, backbone="mobilenetv2", image_size=64, channels=32, threshold=0.016, soft_nms=0.3
+    )
+    ss.save(detector, tmp_path / "coco.safetensors")
+    arguments = {"threshold": 0.01, "soft_nms": None, "image_size": 320}
+    recipe = Recipe(builder="refinedet", arguments=arguments, start_from=str(tmp_path / "coco.safetensors"))
+    resolved, source = resolve_start(recipe)
+    assert source is not None
+    assert resolved.arguments == {
+        "backbone": "mobilenetv2", "image_size": 64, "channels": 32, "threshold": 0.01, "soft_nms": None,
+    }  # fmt: skip
