@@ -151,11 +151,26 @@ def multibox_loss(
     labels: Sequence[Sequence[int]],
 ) -> tuple[float, float]:
     """SSD equation 1 over a batch -> (classification, box), each divided by the batch's positives."""
+    every = [[True] * len(anchors)] * len(logits)
+    return filtered_multibox_loss(logits, deltas, [anchors] * len(logits), boxes, labels, every)
+
+
+def filtered_multibox_loss(
+    logits: Sequence[Sequence[Sequence[float]]],
+    deltas: Sequence[Sequence[Box]],
+    anchors_of: Sequence[Sequence[Box]],  # [B][A]: each image has its own
+    boxes: Sequence[Sequence[Box]],
+    labels: Sequence[Sequence[int]],
+    keep: Sequence[Sequence[bool]],  # [B][A]: only these may be hard negatives
+) -> tuple[float, float]:
+    """The same with anchors of each image's own, some of which are filtered (RefineDet's detection module)."""
     classification = box = 0.0
     positives = 0
     for image in range(len(logits)):
+        anchors = anchors_of[image]
         background = len(logits[image][0]) - 1
-        match, eligible = ssd_match(boxes[image], anchors)
+        match, unfiltered = ssd_match(boxes[image], anchors)
+        eligible = [unfiltered[a] and keep[image][a] for a in range(len(anchors))]
         found = [a for a in range(len(anchors)) if match[a] >= 0]
         losses = [cross_entropy(logits[image][a], background) for a in range(len(anchors))]
         for a in found:

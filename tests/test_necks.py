@@ -12,8 +12,19 @@ from torch import Tensor, nn
 from singleshot import backbones
 from singleshot.backbones import Backbone
 from singleshot.errors import UserError
-from singleshot.layers import BatchNorm2d
-from singleshot.necks import FPN, Extra, ExtraLevels, derived_extras, map_sizes, ssd300_extras, ssd512_extras
+from singleshot.layers import BatchNorm2d, SqueezeExcitation
+from singleshot.necks import (
+    FPN,
+    BottleneckBlocks,
+    BottleneckExtra,
+    Extra,
+    ExtraLevels,
+    TransferConnection,
+    derived_extras,
+    map_sizes,
+    ssd300_extras,
+    ssd512_extras,
+)
 
 
 class Tiny(Backbone):
@@ -98,8 +109,8 @@ def test_added_layers_are_uniform_by_fan_in() -> None:
 
 def test_relu_follows_every_added_convolution() -> None:
     levels = ExtraLevels(Tiny(), ssd300_extras())
-    kinds = [type(part) for part in levels.extras.modules() if isinstance(part, nn.Conv2d | nn.ReLU)]
-    assert kinds == [nn.Conv2d, nn.ReLU] * 8
+    kinds = [isinstance(part, nn.ReLU) for part in levels.extras.modules() if isinstance(part, nn.Conv2d | nn.ReLU)]
+    assert kinds == [False, True] * 8
 
 
 def test_outputs_drop_levels_and_build_nothing_unused() -> None:
@@ -206,3 +217,87 @@ def test_pyramid_of_equal_maps_upsamples_to_the_nearest() -> None:
 def test_unknown_source_of_p6() -> None:
     with pytest.raises(UserError, match="c5, p5"):
         fpn(p6="c4")
+
+
+def test_pyramid_without_coarser_levels() -> None:
+    pyramid = fpn(coarser=False)
+    assert len(pyramid(MAPS)) == len(pyramid.channels) == len(pyramid.strides) == 3
+    assert not hasattr(pyramid, "p6")
+
+
+# ------------------------------------------------------------------ RefineDet's transfer connection blocks
+EVEN = [torch.randn(2, width, side, side) for width, side in ((4, 16), (6, 8), (8, 4), (5, 2))]
+
+
+def transfer(**options: Any) -> TransferConnection:
+    torch.manual_seed(0)
+    return TransferConnection((4, 6, 8, 5), (8, 16, 32, 64), 16, **options).eval()
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_transfer_equals_its_definition(norm: bool) -> None:
+    """ReLU after the first transfer convolution, after the sum and after the last convolution; none on the second."""
+    block = transfer(norm=norm)
+    above: Tensor | None = None
+    expected = []
+    for level in (3, 2, 1, 0):
+        first, second = block.transfer[level]  # type: ignore[misc]
+        features = second(first(EVEN[level]))
+        assert bool((first(EVEN[level]) >= 0).all())
+        assert bool((features < 0).any())
+        if above is not None:
+            features = features + block.enlarge[level](above)
+        above = block.finish[level](features.relu())
+        assert bool((above >= 0).all())
+        expected.append(above)
+    for found, wanted in zip(block(EVEN), expected[::-1], strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_transfer_has_the_papers_parameters() -> None:
+    with torch.device("meta"):
+        assert parameters(TransferConnection((512, 512, 1024, 512), (8, 16, 32, 64))) == 11_407_104
+        assert parameters(TransferConnection((512, 1024, 2048, 512), (8, 16, 32, 64), norm=True)) == 14_949_888
+
+
+def test_transfer_cuts_what_is_too_large() -> None:
+    odd = [torch.randn(1, width, *side) for width, side in ((4, (13, 9)), (6, (7, 5)), (8, (4, 3)), (5, (2, 2)))]
+    assert [tuple(features.shape[-2:]) for features in transfer()(odd)] == [(13, 9), (7, 5), (4, 3), (2, 2)]
+
+
+def test_the_coarsest_level_reaches_the_finest() -> None:
+    block = transfer()
+    changed = [*EVEN[:3], EVEN[3] + 1]
+    assert not torch.equal(block(EVEN)[0], block(changed)[0])
+    finest = [EVEN[0] + 1, *EVEN[1:]]
+    for level in (1, 2, 3):
+        assert torch.equal(block(EVEN)[level], block(finest)[level])
+
+
+def test_attention_weighs_channels() -> None:
+    block = transfer(attention="se")
+    assert parameters(block) > parameters(transfer())
+    scale = SqueezeExcitation(16)
+    features = torch.randn(2, 16, 5, 5)
+    ratio = scale(features) / features
+    assert ratio.min() > 0
+    assert ratio.max() < 1
+    torch.testing.assert_close(ratio, ratio[..., :1, :1].expand_as(ratio))
+    with pytest.raises(UserError, match="attention"):
+        transfer(attention="cbam")
+
+
+def test_bottlenecks_on_every_map() -> None:
+    blocks = BottleneckBlocks((4, 64), width=16)
+    assert blocks.channels == (64, 64)
+    maps = blocks([torch.randn(1, 4, 6, 6), torch.randn(1, 64, 3, 3)])
+    assert [tuple(features.shape) for features in maps] == [(1, 64, 6, 6), (1, 64, 3, 3)]
+    # A projection also where the shape would allow a plain shortcut, as in the authors' network.
+    assert all(block.downsample is not None for block in blocks.blocks)  # type: ignore[union-attr]
+
+
+def test_res6() -> None:
+    maps = ExtraLevels(Tiny(), [BottleneckExtra(8)])
+    assert maps.channels == (4, 6, 32)
+    assert maps.strides == (8, 16, 32)
+    assert maps(torch.randn(2, 3, 64, 64))[2].shape == (2, 32, 2, 2)

@@ -34,6 +34,7 @@ NAMES = [
     "open_dataset",
     "read_image",
     "recipes",
+    "refinedet",
     "retinanet",
     "save",
     "ssd",

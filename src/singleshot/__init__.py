@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from singleshot.detectors import create as create
     from singleshot.detectors.detector import Detector as Detector
     from singleshot.detectors.iou_retinanet import iou_retinanet as iou_retinanet
+    from singleshot.detectors.refinedet import refinedet as refinedet
     from singleshot.detectors.retinanet import retinanet as retinanet
     from singleshot.detectors.ssd import ssd as ssd
     from singleshot.detectors.torchvision_labels import torchvision_labels as torchvision_labels
@@ -68,6 +69,7 @@ _WHERE: dict[str, str | None] = {
     "open_dataset": "singleshot.data.open",
     "read_image": "singleshot.data.images",
     "recipes": None,
+    "refinedet": "singleshot.detectors.refinedet",
     "retinanet": "singleshot.detectors.retinanet",
     "save": "singleshot.weights.checkpoint",
     "ssd": "singleshot.detectors.ssd",
@@ -98,6 +100,7 @@ __all__ = [  # noqa: RUF022 (kept equal to the table above by a test)
     "open_dataset",
     "read_image",
     "recipes",
+    "refinedet",
     "retinanet",
     "save",
     "ssd",

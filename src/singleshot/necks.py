@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from singleshot.backbones.resnet import Bottleneck
 from singleshot.errors import UserError
-from singleshot.layers import ConvNormAct, fan_in_uniform_
+from singleshot.layers import BatchNorm2d, ConvNormAct, SqueezeExcitation, StridedConv2d, fan_in_uniform_, normal_
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,36 @@ class Extra:
     def size(self, before: int) -> int:
         """Cells along one side of the level, from those of the map before it."""
         return (before + 2 * self.padding - self.kernel) // self.stride + 1
+
+    def build(self, inputs: int) -> nn.Module:
+        """The layers on a map of `inputs` channels, drawn uniform by fan-in."""
+        first, second = self.norm
+        layers = nn.Sequential(
+            ConvNormAct(inputs, self.squeeze, 1, norm=first),
+            ConvNormAct(
+                self.squeeze, self.channels, self.kernel, stride=self.stride, padding=self.padding, norm=second
+            ),
+        )
+        fan_in_uniform_(layers)
+        return layers
+
+
+@dataclass(frozen=True)
+class BottleneckExtra:
+    """One extra level: ResNet's bottleneck of `width`, `width` and 4 x `width` channels that halves the map."""
+
+    width: int
+
+    @property
+    def channels(self) -> int:
+        """Channels of the level."""
+        return 4 * self.width
+
+    def build(self, inputs: int) -> nn.Module:
+        """The layers on a map of `inputs` channels, drawn normal with 0.01 (RefineDet section 4, res6)."""
+        block = Bottleneck(inputs, self.width, stride=2, groups=1, group_width=64)
+        normal_(block, std=0.01)
+        return block
 
 
 def ssd300_extras() -> tuple[Extra, ...]:
@@ -71,13 +102,15 @@ def derived_extras(
 class ExtraLevels(nn.Module):
     """A backbone and further, coarser levels made from its last map (SSD section 2.1).
 
-    Pixels -> the backbone's maps and one map per `Extra`. `outputs`: indices of the levels to return, all when None;
-    extra levels behind the last of them are not built (SSD section 3.2, Table 3). Added layers are drawn
-    uniform by fan-in. `strides` are nominal: every extra level counts as half the resolution of the one before.
-    `backbone` is any module from pixels to a list of maps that has `channels` and `strides`.
+    Pixels -> the backbone's maps and one map per extra level. `outputs`: indices of the levels to return, all when
+    None; extra levels behind the last of them are not built (SSD section 3.2, Table 3). `strides` are nominal: every
+    extra level counts as half the resolution of the one before. `backbone` is any module from pixels to a list of maps
+    that has `channels` and `strides`.
     """
 
-    def __init__(self, backbone: nn.Module, extras: Sequence[Extra], *, outputs: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, backbone: nn.Module, extras: Sequence[Extra | BottleneckExtra], *, outputs: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
         described: Any = backbone
         channels: list[int] = list(described.channels)
@@ -90,23 +123,9 @@ class ExtraLevels(nn.Module):
         self.backbone = backbone
         self.extras = nn.ModuleList()
         for extra in extras:
-            first, second = extra.norm
-            self.extras.append(
-                nn.Sequential(
-                    ConvNormAct(channels[-1], extra.squeeze, 1, norm=first),
-                    ConvNormAct(
-                        extra.squeeze,
-                        extra.channels,
-                        extra.kernel,
-                        stride=extra.stride,
-                        padding=extra.padding,
-                        norm=second,
-                    ),
-                )
-            )
+            self.extras.append(extra.build(channels[-1]))
             channels.append(extra.channels)
             strides.append(2 * strides[-1])
-        fan_in_uniform_(self.extras)
         self.channels = tuple(channels[index] for index in self.outputs)
         self.strides = tuple(strides[index] for index in self.outputs)
 
@@ -124,11 +143,11 @@ P6_SOURCES = ("c5", "p5")
 class FPN(nn.Module):
     """A feature pyramid (Lin et al., 2017) with two coarser levels (focal loss paper, section 4 and footnote 2).
 
-    Maps of a backbone, finest first -> as many maps of `channels` channels and two more: 1x1 convolutions bring the
-    maps to one width, each coarser map is added to the next finer one (nearest neighbour, to its very size), a 3x3
-    convolution follows. P6 is a 3x3 convolution of stride 2 on the backbone's last map ("c5") or on the pyramid's
-    ("p5"); P7 the same on P6, after ReLU unless `relu_before_p7` is off. No norm, no other activation; drawn uniform by
-    fan-in.
+    Maps of a backbone, finest first -> as many maps of `channels` channels and, if `coarser`, two more: 1x1
+    convolutions bring the maps to one width, each coarser map is added to the next finer one (nearest neighbour, to its
+    very size), a 3x3 convolution follows. P6 is a 3x3 convolution of stride 2 on the backbone's last map ("c5") or on
+    the pyramid's ("p5"); P7 the same on P6, after ReLU unless `relu_before_p7` is off. No norm, no other activation;
+    drawn uniform by fan-in.
     """
 
     def __init__(
@@ -137,6 +156,7 @@ class FPN(nn.Module):
         strides: Sequence[int],
         channels: int = 256,
         *,
+        coarser: bool = True,
         p6: str = "c5",
         relu_before_p7: bool = True,
     ) -> None:
@@ -145,12 +165,13 @@ class FPN(nn.Module):
             raise UserError(f"p6: expected one of {', '.join(P6_SOURCES)}, got {p6!r}")
         self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in inputs)
         self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in inputs)
-        self.p6 = nn.Conv2d(inputs[-1] if p6 == "c5" else channels, channels, 3, 2, 1)
-        self.p7 = nn.Conv2d(channels, channels, 3, 2, 1)
-        self.p6_source, self.relu_before_p7 = p6, relu_before_p7
+        if coarser:
+            self.p6 = StridedConv2d(inputs[-1] if p6 == "c5" else channels, channels, 3, 2, 1)
+            self.p7 = StridedConv2d(channels, channels, 3, 2, 1)
+        self.coarser, self.p6_source, self.relu_before_p7 = coarser, p6, relu_before_p7
         fan_in_uniform_(self)
-        self.channels = (channels,) * (len(inputs) + 2)
-        self.strides = (*strides, 2 * strides[-1], 4 * strides[-1])
+        self.strides = (*strides, *((2 * strides[-1], 4 * strides[-1]) if coarser else ()))
+        self.channels = (channels,) * len(self.strides)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Maps [B, C, h, w] -> the pyramid's, finest first."""
@@ -159,9 +180,94 @@ class FPN(nn.Module):
             coarser = F.interpolate(merged[level + 1], size=merged[level].shape[-2:], mode="nearest")
             merged[level] = merged[level] + coarser
         pyramid = [output(features) for output, features in zip(self.output, merged, strict=True)]
+        if not self.coarser:
+            return pyramid
         p6 = self.p6(maps[-1] if self.p6_source == "c5" else pyramid[-1])
         p7 = self.p7(p6.relu() if self.relu_before_p7 else p6)
         return [*pyramid, p6, p7]
+
+
+ATTENTIONS = (None, "se")
+
+
+class TransferConnection(nn.Module):
+    """RefineDet's transfer connection blocks (section 3; layers as in the authors' script).
+
+    Maps of a backbone, finest first -> as many maps of `channels` channels. Each map goes through two 3x3 convolutions
+    with ReLU between them; the finished coarser map, enlarged by a 2x2 deconvolution, is added; ReLU, a 3x3
+    convolution, ReLU. A finished map is what the head reads and what the next finer level takes. Where the enlarged map
+    is larger than the finer one (a side that is not a multiple of the coarsest stride), what is too much is cut off.
+
+    `norm`: batch norm after every convolution and deconvolution, which are then drawn normal with 0.01 (the authors'
+    ResNet-101); without it they are drawn uniform by fan-in. `attention` "se": squeeze and excitation on the
+    transferred map, before the sum (the paper's future work names attention).
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        strides: Sequence[int],
+        channels: int = 256,
+        *,
+        norm: bool = False,
+        attention: str | None = None,
+    ) -> None:
+        super().__init__()
+        if attention not in ATTENTIONS:
+            raise UserError(f"attention: expected one of {ATTENTIONS}, got {attention!r}")
+        self.transfer = nn.ModuleList(
+            nn.Sequential(
+                ConvNormAct(width, channels, norm=norm),
+                ConvNormAct(channels, channels, norm=norm, activation=None),
+            )
+            for width in inputs
+        )
+        self.enlarge = nn.ModuleList(_enlarge(channels, norm) for _ in inputs[:-1])
+        self.finish = nn.ModuleList(ConvNormAct(channels, channels, norm=norm) for _ in inputs)
+        if norm:
+            normal_(self, std=0.01)
+        else:
+            fan_in_uniform_(self)
+        self.attention = nn.ModuleList(
+            SqueezeExcitation(channels) if attention == "se" else nn.Identity() for _ in inputs
+        )
+        self.channels = (channels,) * len(inputs)
+        self.strides = tuple(strides)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps [B, C, h, w] -> maps of the same sizes, finest first."""
+        finished: list[Tensor] = []
+        for level in reversed(range(len(maps))):
+            features = self.attention[level](self.transfer[level](maps[level]))
+            if finished:
+                height, width = features.shape[-2:]
+                features = features + self.enlarge[level](finished[-1])[..., :height, :width]
+            finished.append(self.finish[level](features.relu()))
+        return finished[::-1]
+
+
+def _enlarge(channels: int, norm: bool) -> nn.Module:
+    deconvolution = nn.ConvTranspose2d(channels, channels, 2, 2, bias=not norm)
+    return nn.Sequential(deconvolution, BatchNorm2d(channels)) if norm else deconvolution
+
+
+class BottleneckBlocks(nn.Module):
+    """One ResNet bottleneck of `width`, `width` and 4 x `width` channels on every map, with a projection.
+
+    They stand before the heads of the authors' RefineDet with ResNet-101, and are not in the paper.
+    """
+
+    def __init__(self, inputs: Sequence[int], width: int = 256) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Bottleneck(channels, width, stride=1, groups=1, group_width=64, project=True) for channels in inputs
+        )
+        normal_(self, std=0.01)
+        self.channels = (4 * width,) * len(inputs)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps [B, C, h, w] -> maps of the same sizes."""
+        return [block(features) for block, features in zip(self.blocks, maps, strict=True)]
 
 
 def map_sizes(backbone: nn.Module, image_size: tuple[int, int]) -> list[tuple[int, int]]:

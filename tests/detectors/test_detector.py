@@ -79,12 +79,6 @@ def test_asking_for_maps_changes_nothing() -> None:
     assert all(torch.equal(value, before[name]) for name, value in fresh.state_dict().items())
 
 
-def test_features_are_the_maps_that_the_head_reads() -> None:
-    with torch.no_grad():
-        maps = detector().features(torch.rand(1, 3, 64, 64))
-    assert tuple((m.shape[2], m.shape[3]) for m in maps) == detector().map_shapes((64, 64))
-
-
 def test_targets_may_carry_more_than_is_read() -> None:
     target = {
         "boxes": torch.tensor([[4.0, 4.0, 40.0, 50.0]]),

@@ -21,6 +21,7 @@ __all__ = ["BACKBONES", "VGG16", "Backbone", "MobileNetV2", "ResNet", "build", "
 BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     "vgg16": VGG16,
     "vgg16_full": partial(VGG16, "full"),
+    "vgg16_refinedet": partial(VGG16, "refinedet"),
     "vgg16_bn": partial(VGG16, batch_norm=True),
     **{name: partial(ResNet, name) for name in DESIGNS},
     "mobilenetv2": MobileNetV2,

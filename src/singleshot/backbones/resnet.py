@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from singleshot.backbones.backbone import Backbone
 from singleshot.errors import UserError
-from singleshot.layers import BatchNorm2d, he_normal_
+from singleshot.layers import BatchNorm2d, StridedConv2d, he_normal_
 
 
 class BasicBlock(nn.Module):
@@ -20,7 +20,7 @@ class BasicBlock(nn.Module):
     def __init__(self, inputs: int, width: int, *, stride: int, groups: int, group_width: int) -> None:
         super().__init__()
         assert (groups, group_width) == (1, 64), "ResNeXt has bottlenecks only"
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.conv1 = StridedConv2d(inputs, width, 3, stride, 1, bias=False)
         self.bn1 = BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = BatchNorm2d(width)
@@ -35,21 +35,26 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride, and groups in ResNeXt), 1x1 beside a shortcut; outputs 4 `width` channels."""
+    """1x1, 3x3 (with the stride, and groups in ResNeXt), 1x1 beside a shortcut; outputs 4 `width` channels.
+
+    The shortcut is a projection where the shape changes, or always with `project`.
+    """
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, *, stride: int, groups: int, group_width: int) -> None:
+    def __init__(
+        self, inputs: int, width: int, *, stride: int, groups: int, group_width: int, project: bool = False
+    ) -> None:
         super().__init__()
         inner = width * group_width // 64 * groups
         self.conv1 = nn.Conv2d(inputs, inner, 1, bias=False)
         self.bn1 = BatchNorm2d(inner)
-        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, groups=groups, bias=False)
+        self.conv2 = StridedConv2d(inner, inner, 3, stride, 1, groups=groups, bias=False)
         self.bn2 = BatchNorm2d(inner)
         self.conv3 = nn.Conv2d(inner, 4 * width, 1, bias=False)
         self.bn3 = BatchNorm2d(4 * width)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(inputs, 4 * width, stride)
+        self.downsample = _shortcut(inputs, 4 * width, stride, project=project)
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, 4 width, H / stride, W / stride]."""
@@ -59,8 +64,8 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(features)).add_(shortcut))  # type: ignore[no-any-return]
 
 
-def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
-    if stride == 1 and inputs == outputs:
+def _shortcut(inputs: int, outputs: int, stride: int, *, project: bool = False) -> nn.Sequential | None:
+    if stride == 1 and inputs == outputs and not project:
         return None
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), BatchNorm2d(outputs))
 

@@ -7,6 +7,7 @@ from singleshot.detectors.registry import BUILDERS, VARIANTS, create, find_build
 from singleshot.detectors.ssd import ssd  # isort: skip (the tables list the detectors in this order)
 from singleshot.detectors.retinanet import retinanet  # isort: skip
 from singleshot.detectors.iou_retinanet import iou_retinanet  # isort: skip
+from singleshot.detectors.refinedet import refinedet  # isort: skip
 from singleshot.detectors.torchvision_labels import torchvision_labels
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "find_builder",
     "iou_retinanet",
     "models",
+    "refinedet",
     "remembers_arguments",
     "retinanet",
     "ssd",

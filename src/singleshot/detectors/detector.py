@@ -22,10 +22,11 @@ from singleshot.losses.criterion import Criterion
 from singleshot.necks import map_sizes
 from singleshot.postprocess import Postprocess
 from singleshot.preprocess import Preprocess
+from singleshot.refiner import AnchorRefiner
 from singleshot.structures import Anchors, ImageBatch, Matched, Prediction, Predictions, Targets
 
 PRECISIONS = ("fp32", "bf16")
-_SIZES_KEPT = 32  # anchors of 800 x 1333 pixels take 3 MB; images of all shapes would fill the memory
+_SIZES_KEPT = 128  # anchors of 800 x 1333 pixels take 3 MB: images of all shapes must not fill the memory
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,11 @@ class Raw:
     """What the network says about a batch, before it is made losses or detections."""
 
     predictions: Predictions
-    anchors: Anchors
+    anchors: Anchors  # what `box_deltas` are relative to: refined, where there is a refiner
     batch: ImageBatch
+    preprocess: Preprocess  # what made the batch
+    base: Anchors  # before the refinement
+    keep: Tensor | None = None  # [B, A] bool: anchors outside of it find nothing, and are no hard negatives
 
 
 class Detector(nn.Module):
@@ -60,10 +64,11 @@ class Detector(nn.Module):
         postprocess: Postprocess,
         preprocess: Preprocess,
         classes: Classes,
+        refiner: AnchorRefiner | None = None,
     ) -> None:
         super().__init__()
         self.preprocess = preprocess
-        self.backbone, self.neck, self.head = backbone, neck, head
+        self.backbone, self.refiner, self.neck, self.head = backbone, refiner, neck, head
         self.anchors, self.criterion, self.postprocess = anchors, criterion, postprocess
         self.class_names, self.category_ids = classes.names, classes.category_ids
         self.num_classes = len(classes.names)
@@ -98,11 +103,9 @@ class Detector(nn.Module):
     def network(self, pixels: Tensor) -> Predictions:
         """Normalised pixels [B, 3, H, W] -> name -> float32 [B, A, n], A the same for all names."""
         with self._autocast(pixels.device):
-            return cast(Predictions, self.head(self.features(pixels)))
-
-    def features(self, pixels: Tensor) -> list[Tensor]:
-        """The maps that the head reads."""
-        return cast(list[Tensor], self.neck(self.backbone(pixels)))
+            maps = self.backbone(pixels)
+            predictions = cast(Predictions, self.head(self.neck(maps)))
+            return predictions if self.refiner is None else {**self.refiner(maps), **predictions}
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         if self._precision == "bf16":
@@ -118,7 +121,9 @@ class Detector(nn.Module):
     def anchors_for(self, size: tuple[int, int], device: torch.device | str = "cpu") -> Anchors:
         """The anchors of an input of (height, width), on a device; those of the last sizes are kept."""
         key = (size, torch.device(device))
-        if key not in self._anchors:
+        if key in self._anchors:
+            self._anchors[key] = self._anchors.pop(key)  # the latest goes to the end
+        else:
             while len(self._anchors) >= _SIZES_KEPT:
                 self._anchors.pop(next(iter(self._anchors)), None)
             made = self.anchors(self.map_shapes(size), size)
@@ -145,27 +150,40 @@ class Detector(nn.Module):
         truth, raw = self._truth(images, targets), self.raw(images)
         return self._losses(raw, truth), self.detections(raw)
 
-    def raw(self, images: Sequence[Tensor]) -> Raw:
-        """The first half of `forward`: images to predictions, the anchors that they belong to, and the sizes."""
-        batch = self._batch(images)
+    def raw(self, images: Sequence[Tensor], *, preprocess: Preprocess | None = None) -> Raw:
+        """The first half of `forward`: images to predictions, the anchors that they belong to, and the sizes.
+
+        `preprocess`: another one than the detector's, such as one of another size.
+        """
+        preprocess = preprocess or self.preprocess
+        batch = self._batch(images, preprocess)
         height, width = batch.pixels.shape[-2:]
-        return Raw(self.network(batch.pixels), self.anchors_for((height, width), batch.pixels.device), batch)
+        base = self.anchors_for((height, width), batch.pixels.device)
+        predictions = self.network(batch.pixels)
+        anchors, keep = self.refined(predictions, base)
+        return Raw(predictions, anchors, batch, preprocess, base, keep)
+
+    def refined(self, predictions: Predictions, anchors: Anchors) -> tuple[Anchors, Tensor | None]:
+        """The anchors that the head's predictions are about, and which of them are kept (None: all)."""
+        return (anchors, None) if self.refiner is None else self.refiner.refine(predictions, anchors)
 
     @torch.no_grad()
     def detections(self, raw: Raw, postprocess: Postprocess | None = None) -> list[dict[str, Tensor]]:
         """The second half of `forward` in eval mode; another post-processing ranks the same predictions anew."""
         limits = raw.batch.sizes * raw.batch.scales.flip(1)  # of the images within the padded input
-        found = (postprocess or self.postprocess)(raw.predictions, raw.anchors, limits=limits)
-        return self.preprocess.restore(found, raw.batch).to_list()
+        found = (postprocess or self.postprocess)(raw.predictions, raw.anchors, raw.keep, limits)
+        return raw.preprocess.restore(found, raw.batch).to_list()
 
     def matched(self, raw: Raw, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> Matched:
         """What each anchor should predict, as the criterion sees it."""
-        return self.criterion.matcher(raw.anchors, self.preprocess.targets(self._truth(images, targets), raw.batch))
+        return self.criterion.matcher(raw.anchors, raw.preprocess.targets(self._truth(images, targets), raw.batch))
 
     def _losses(self, raw: Raw, truth: Targets) -> dict[str, Tensor]:
-        return self.criterion(raw.predictions, raw.anchors, self.preprocess.targets(truth, raw.batch))
+        targets = raw.preprocess.targets(truth, raw.batch)
+        first = {} if self.refiner is None else self.refiner.losses(raw.predictions, raw.base, targets)
+        return {**first, **self.criterion(raw.predictions, raw.anchors, targets, raw.keep)}
 
-    def _batch(self, images: Sequence[Tensor]) -> ImageBatch:
+    def _batch(self, images: Sequence[Tensor], preprocess: Preprocess) -> ImageBatch:
         if not len(images):
             raise UserError("no images: expected a list of at least one tensor [3, H, W]")
         for i, image in enumerate(images):
@@ -174,7 +192,7 @@ class Detector(nn.Module):
                 raise UserError(f"image {i}: expected a tensor [3, H, W], got {came}")
             if not image.is_floating_point() and image.dtype != torch.uint8:
                 raise UserError(f"image {i}: expected float in 0..1 or uint8, got {image.dtype}")
-        return self.preprocess(images, self.device, training=self.training)
+        return preprocess(images, self.device, training=self.training)
 
     def _truth(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> Targets:
         """Targets on the detector's device, checked where they lie: on the CPU that costs no wait for the GPU."""

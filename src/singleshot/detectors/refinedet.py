@@ -1,0 +1,182 @@
+"""RefineDet: Single-Shot Refinement Neural Network for Object Detection (Zhang et al., 2018, arXiv 1711.06897)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from torch import nn
+
+from singleshot import backbones
+from singleshot.anchors import AnchorGenerator
+from singleshot.coders import DeltaCoder
+from singleshot.detectors import choices
+from singleshot.detectors.classes import Classes
+from singleshot.detectors.detector import Detector
+from singleshot.detectors.iou_head import IoUHead
+from singleshot.detectors.registry import VARIANTS, Variant, register
+from singleshot.errors import UserError
+from singleshot.heads import Branch, Head
+from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
+from singleshot.losses.criterion import Criterion
+from singleshot.losses.regression import SmoothL1
+from singleshot.matchers import IoUMatcher
+from singleshot.necks import FPN, BottleneckBlocks, BottleneckExtra, Extra, ExtraLevels, TransferConnection
+from singleshot.postprocess import PerClassPostprocess
+from singleshot.preprocess import Pixels, Stretch
+from singleshot.refiner import OUTPUTS, AnchorRefiner
+
+Neck = Literal["tcb", "fpn", "none"]
+
+
+@register
+def refinedet(
+    *,
+    num_classes: int,
+    backbone: str = "vgg16",
+    image_size: int | Sequence[int] = 320,
+    backbone_weights: str | None = None,
+    pixels: str | Sequence[Any] | Pixels = "imagenet_rgb",
+    backbone_options: Mapping[str, Any] | None = None,
+    norm: str = "train",
+    frozen_stages: int = 0,
+    cascade: bool = True,
+    theta: float = 0.99,
+    neck: Neck = "tcb",
+    channels: int = 256,
+    neck_norm: bool | None = None,
+    attention: Literal["se"] | None = None,
+    head_blocks: bool | None = None,
+    anchor_sizes: Sequence[float] | None = None,
+    arm_iou: Sequence[float] = (0.5, 0.5),
+    ignore_crowd: bool = False,
+    classification: ClassificationLoss | Mapping[str, Any] | None = None,
+    iou_head: bool | IoUHead | Mapping[str, Any] = False,
+    threshold: float = 0.01,
+    candidates: int | None = 1000,
+    detections: int = 500,
+    soft_nms: float | None = None,
+    class_names: Sequence[str] | None = None,
+    category_ids: Sequence[int | str] | None = None,
+) -> Detector:
+    """RefineDet320, RefineDet512, and the same design on any backbone and at any size of whole multiples of 64 pixels.
+
+    `num_classes` does not count the background. `backbone_weights` is a file, never a download; `norm` and
+    `frozen_stages` are the backbone's. Table 2's ablations: `theta=1` filters no anchor; `cascade=False` leaves the
+    first module (ARM) out, so that predictions start from the regular anchors; `neck="none"` leaves the transfer
+    connection blocks out. `neck="fpn"` puts a feature pyramid in their place. `channels` and `neck_norm` (batch norm;
+    None: as the backbone has it) are the neck's, `attention` "se" weighs its transferred channels. `head_blocks`: the
+    bottlenecks before the heads of the authors' ResNet-101 model (None: with that backbone only; they are not in the
+    paper). `anchor_sizes`: of each level, by default 4 x stride.
+
+    `arm_iou`: overlaps from which on, and below which, an anchor is positive and negative for the ARM; the first author
+    advises (0.7, 0.3) for steadier results. `threshold`, `candidates` and `detections` are the authors' 0.01, 1000 and
+    500 (the paper says 400 and 200); `soft_nms` is the IoU of linear soft suppression, 0.3 in the published COCO
+    figures. `classification` is any classification loss, `iou_head` adds the IoU-aware detector's prediction.
+    """
+    classes = Classes.of(num_classes, class_names, category_ids)
+    trunk = backbones.build(
+        "vgg16_refinedet" if backbone == "vgg16" else backbone,
+        norm=norm,
+        frozen_stages=frozen_stages,
+        weights=backbone_weights,
+        **dict(backbone_options or {}),
+    )
+    normed = not backbone.startswith("vgg16") if neck_norm is None else neck_norm
+    maps = ExtraLevels(trunk, _extras(backbone, normed, trunk))  # section 4, base network
+    size = _checked(choices.two_sides(image_size), maps.strides)
+    sizes = tuple(anchor_sizes) if anchor_sizes is not None else tuple(4.0 * stride for stride in maps.strides)
+    if len(sizes) != len(maps.strides):
+        raise UserError(f"anchor_sizes: expected {len(maps.strides)} numbers, one for each level, got {list(sizes)}")
+    # Ratios 1, 2, 1/2 of width to height, around the middle of the cells (section 3.4 and the authors' script).
+    anchors = AnchorGenerator(maps.strides, [(side,) for side in sizes], (1.0, 0.5, 2.0), convention="centre")
+    coder = DeltaCoder((0.1, 0.2))  # authors' script, in both modules
+    blocks = backbone == "resnet101" if head_blocks is None else head_blocks
+    loss = choices.classification_loss(classification, SoftmaxLoss(ratio=3))  # section 3.4, hard negative mining
+    iou_output, iou_term, scores = choices.iou_parts(iou_head, coder, loss)  # IoU-aware paper, section 3
+    transfer = _neck(neck, maps, channels, normed, attention)
+    refiner = None
+    if cascade:  # section 3, anchor refinement module
+        head = _head(maps.channels, anchors, [Branch(outputs) for outputs in OUTPUTS], blocks)
+        refiner = AnchorRefiner(head, coder, theta=theta, iou=_two(arm_iou), ignore_crowd=ignore_crowd)
+    return Detector(
+        preprocess=Stretch(size, Pixels.named(pixels)),
+        backbone=maps,
+        refiner=refiner,
+        neck=transfer,
+        head=_head(_channels(transfer, maps), anchors, [  # section 3, object detection module
+            Branch({"class_logits": loss.num_logits(num_classes)}, {"class_logits": loss.initial_bias}),
+            Branch({"box_deltas": 4, **iou_output}),
+        ], blocks),
+        anchors=anchors,
+        criterion=Criterion(
+            IoUMatcher(positive=0.5, negative=0.5, ignore_crowd=ignore_crowd),
+            {"classification": loss, "box": SmoothL1(coder), **iou_term},  # equation 1
+        ),
+        postprocess=PerClassPostprocess(  # section 3.5
+            coder, scores, threshold=threshold, candidates=candidates, detections=detections, soft=soft_nms
+        ),
+        classes=classes,
+    )  # fmt: skip
+
+
+def _extras(backbone: str, normed: bool, trunk: backbones.Backbone) -> list[Extra | BottleneckExtra]:
+    """Levels down to stride 64: conv6 on VGG-16, res6 on ResNets, convolutions with norm elsewhere."""
+    missing = max(0, 4 - len(trunk.strides))
+    if backbone.startswith("res"):
+        return [BottleneckExtra(128)] * missing
+    return [Extra(256, 512, norm=(normed, normed))] * missing
+
+
+def _checked(size: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
+    coarsest = strides[-1]
+    if any(side % coarsest for side in size):
+        raise UserError(
+            f"image_size must be whole multiples of {coarsest} pixels, the stride of the coarsest map, so that every "
+            f"map is twice as large as the next: got {size[0]}x{size[1]}"
+        )
+    return size
+
+
+def _two(given: Sequence[float]) -> tuple[float, float]:
+    numbers = tuple(float(number) for number in given)
+    if len(numbers) != 2 or not 0 < numbers[1] <= numbers[0] <= 1:
+        raise UserError(f"arm_iou must be two overlaps such as [0.7, 0.3], the second not larger, got {list(given)}")
+    return numbers[0], numbers[1]
+
+
+def _neck(name: str, maps: ExtraLevels, channels: int, normed: bool, attention: str | None) -> nn.Module:
+    if attention is not None and name != "tcb":
+        raise UserError(f"attention belongs to the transfer connection blocks, neck='tcb'; got neck={name!r}")
+    if name == "tcb":
+        return TransferConnection(maps.channels, maps.strides, channels, norm=normed, attention=attention)
+    if name == "fpn":
+        return FPN(maps.channels, maps.strides, channels, coarser=False)
+    if name == "none":
+        return nn.Identity()
+    raise UserError(f"neck: expected one of tcb, fpn, none, got {name!r}")
+
+
+def _channels(neck: nn.Module, maps: ExtraLevels) -> tuple[int, ...]:
+    return maps.channels if isinstance(neck, nn.Identity) else neck.channels  # type: ignore[return-value]
+
+
+def _head(channels: Sequence[int], anchors: AnchorGenerator, branches: Sequence[Branch], blocks: bool) -> nn.Module:
+    if not blocks:
+        return Head(channels, anchors.per_location, branches)
+    before = BottleneckBlocks(channels)
+    return nn.Sequential(before, Head(before.channels, anchors.per_location, branches))
+
+
+_VOC07 = "VOC2007 test mAP (trained on 07+12)"
+for _side, _voc, _coco in ((320, 80.0, 29.4), (512, 81.8, 33.0)):
+    VARIANTS[f"refinedet{_side}_vgg16"] = Variant(
+        "refinedet", {"image_size": _side}, f"{_VOC07} {_voc}, COCO test-dev AP {_coco} (RefineDet paper, Tables 1, 3)"
+    )
+for _side, _coco in ((320, 32.0), (512, 36.4)):
+    VARIANTS[f"refinedet{_side}_r101"] = Variant(
+        "refinedet",
+        {"backbone": "resnet101", "image_size": _side},
+        f"COCO test-dev AP {_coco} (RefineDet paper, Table 3)",
+    )
+VARIANTS["refinedet320_mobilenetv2"] = Variant("refinedet", {"backbone": "mobilenetv2"})
