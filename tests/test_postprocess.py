@@ -163,6 +163,90 @@ def test_the_size_of_the_suppression_does_not_change_the_result() -> None:
         assert torch.equal(ours[found], theirs[others])
 
 
+def soft_case() -> tuple[dict[str, Tensor], Anchors, PerClassPostprocess]:
+    predictions, anchors = random_case(5)
+    return predictions, anchors, PerClassPostprocess(CODER, given_scores, threshold=0.05, candidates=None, soft=0.3)
+
+
+def slow_soft(scores: Tensor, boxes: Tensor, iou: float, threshold: float) -> list[tuple[float, int, list[float]]]:
+    """One image: RefineDet's COCO test, a class at a time."""
+    found = []
+    for label in range(scores.shape[1]):
+        left = {a: score for a, score in enumerate(scores[:, label].tolist()) if score > threshold}
+        while left:
+            best = max(left, key=lambda a: left[a])
+            found.append((left.pop(best), label, boxes[best].tolist()))
+            for a in list(left):
+                overlap = reference.iou(found[-1][2], boxes[a].tolist())
+                left[a] *= 1 - overlap if overlap > iou else 1
+                if left[a] < threshold:
+                    del left[a]
+    return sorted(found, key=lambda one: -one[0])
+
+
+class TestSoft:
+    @pytest.mark.parametrize("detections", [10, 1000])
+    def test_equals_the_slow_form(self, detections: int) -> None:
+        predictions, anchors, step = soft_case()
+        boxes = CODER.decode(predictions["box_deltas"], anchors.boxes)
+        for i, image in enumerate(replace(step, detections=detections)(predictions, anchors).to_list()):
+            expected = slow_soft(predictions["scores"][i], boxes[i], 0.3, 0.05)[:detections]
+            assert len(expected) > 9
+            assert image["labels"].tolist() == [label for _, label, _ in expected]
+            assert image["scores"].tolist() == pytest.approx([score for score, _, _ in expected])
+            torch.testing.assert_close(image["boxes"], torch.tensor([box for _, _, box in expected]))
+
+    def test_by_hand(self) -> None:
+        boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 5.0], [40.0, 0.0, 50.0, 10.0]]
+        step = PerClassPostprocess(CODER, given_scores, threshold=0.016, candidates=None, soft=0.3)
+        (found,) = step(*one_row(boxes, [[0.8, 0.5], [0.6, 0.02], [0.4, 0.0]])).to_list()
+        # Class 0: half of the second's score is left. Class 1: 0.01 would be left, which is below the threshold.
+        assert found["scores"].tolist() == pytest.approx([0.8, 0.5, 0.4, 0.3])
+        assert found["labels"].tolist() == [0, 1, 0, 0]
+        assert found["boxes"].tolist() == [boxes[0], boxes[0], boxes[2], boxes[1]]
+
+    def test_nothing_above_the_threshold_and_no_images(self) -> None:
+        predictions, anchors, step = soft_case()
+        for image in replace(step, threshold=2.0)(predictions, anchors).to_list():
+            assert image["boxes"].shape == (0, 4)
+        nothing = {name: value[:0] for name, value in predictions.items()}
+        assert step(nothing, anchors).to_list() == []
+
+    @pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+    def test_broken_numbers_are_no_findings(self, number: float) -> None:
+        predictions, anchors, step = soft_case()
+        expected = step(predictions, anchors).to_list()[1]
+        predictions["box_deltas"][0, :, 0] = number
+        found = step(predictions, anchors).to_list()
+        assert len(found[0]["boxes"]) == 0
+        assert torch.equal(found[1]["scores"], expected["scores"])
+
+    def test_export_agrees(self) -> None:
+        predictions, anchors, step = soft_case()
+        program = torch.export.export(Wrapped(step, anchors), tuple(predictions.values())).module()
+        for seed in (5, 6):
+            predictions, _ = random_case(seed)
+            expected = step(predictions, anchors).to_list()
+            for ours, theirs in zip(Detections(*program(*predictions.values())).to_list(), expected, strict=True):
+                assert len(theirs["scores"]) > 3
+                assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_no_limit_of_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictions, anchors = random_case(6)
+    step = PerClassPostprocess(CODER, given_scores, candidates=None, detections=1000)
+    inputs = (predictions["scores"], predictions["box_deltas"])
+    expected = replace(step, candidates=10_000)(predictions, anchors)
+    limited = replace(step, candidates=7)(predictions, anchors).to_list()
+    assert torch.equal(step(predictions, anchors).scores, expected.scores)
+    assert len(limited[0]["scores"]) < (expected.scores > 0).sum(1)[0]
+    # A graph has a fixed size, so it must have a limit.
+    monkeypatch.setattr(postprocess, "_TRACED_CANDIDATES", 7)
+    boxes, scores, labels = torch.export.export(Wrapped(step, anchors), inputs).module()(*inputs)
+    for ours, theirs in zip(Detections(boxes, scores, labels).to_list(), limited, strict=True):
+        assert torch.equal(ours["scores"], theirs["scores"])
+
+
 class Wrapped(torch.nn.Module):
     def __init__(self, step: Postprocess, anchors: Anchors) -> None:
         super().__init__()
@@ -461,6 +545,8 @@ class TestVary:
         for alpha in (0.2, 1, None):
             assert vary(self.STEP, "iou_alpha", alpha).scores == IoUAwareScores(Sigmoid(), alpha)
         ssd = PerClassPostprocess(CODER, IoUAwareScores(SoftmaxLoss()))
+        assert vary(ssd, "soft_nms", 0.3) == replace(ssd, soft=0.3)
+        assert vary(replace(ssd, soft=0.3), "soft_nms", None) == ssd
         assert vary(ssd, "iou_alpha", 0.1) == replace(ssd, scores=IoUAwareScores(SoftmaxLoss(), 0.1))
 
     @pytest.mark.parametrize(
@@ -472,11 +558,17 @@ class TestVary:
             ("candidates", 0.5, "candidates must be a whole number, 1 or more, got 0.5"),
             ("detections", 0, "detections must be a whole number, 1 or more, got 0"),
             ("iou_alpha", 2.0, "iou_alpha must be a number from 0"),
+            ("soft_nms", 0.3, "soft_nms is a choice of detectors that take candidates of each class, such as ssd"),
         ],
     )
     def test_what_cannot_be(self, name: str, value: float | None, said: str) -> None:
         with pytest.raises(UserError, match=said):
             vary(self.STEP, name, value)
+
+    @pytest.mark.parametrize("value", [-0.1, 1.5, math.nan])
+    def test_soft_nms_outside(self, value: float) -> None:
+        with pytest.raises(UserError, match="soft_nms must be a number from 0 to 1, got"):
+            vary(PerClassPostprocess(CODER, given_scores), "soft_nms", value)
 
     def test_no_iou_head(self) -> None:
         with pytest.raises(UserError, match="this detector has no IoU head: train one that has"):

@@ -13,10 +13,11 @@ from singleshot.coders import DeltaCoder
 from singleshot.errors import UserError
 from singleshot.losses.classification import ClassificationLoss
 from singleshot.ops.boxes import box_area, clip_boxes
-from singleshot.ops.nms import class_nms_sorted, first_marked, nms_sorted
+from singleshot.ops.nms import class_nms_sorted, first_marked, nms_sorted, soft_nms
 from singleshot.structures import Anchors, Detections, Predictions
 
 _CPU_BLOCK = 1 << 20  # scores that are held at once: what a cache takes
+_TRACED_CANDIDATES = 1000  # of a class in a traced graph, whose size is fixed, where no number of them is set
 _BLOCK = 1 << 26  # the same on other devices, where every call costs: 256 MiB
 
 Scores = Callable[[Predictions], Tensor]
@@ -91,18 +92,25 @@ class IoUAwareScores:
 
 @dataclass(frozen=True)
 class PerClassPostprocess:
-    """SSD's inference (paper section 3.7, authors' DetectionOutput layer).
+    """Inference of SSD (paper section 3.7, authors' DetectionOutput layer) and of RefineDet (section 3.5).
 
     For each class: scores above `threshold`, the best `candidates`, greedy NMS with `iou`; then the best `detections`
     of the image over all classes. All images and classes at once, of fixed shape.
+
+    `soft`: linear soft-NMS with this IoU takes the place of the greedy one, and scores that it lowers below `threshold`
+    are no findings. RefineDet's authors publish their COCO figures so: 0.30, with threshold 0.016 and no limit of
+    candidates (their test script; the paper does not say it).
+
+    `candidates` None: as many as there are. A traced graph, whose size is fixed, then takes the best 1,000.
     """
 
     coder: DeltaCoder
     scores: Scores
     threshold: float = 0.01  # paper section 3.7
-    candidates: int = 400  # authors' script, per class
+    candidates: int | None = 400  # authors' script, per class
     iou: float = 0.45  # paper section 3.7
     detections: int = 200  # paper section 3.7
+    soft: float | None = None  # IoU of soft-NMS
 
     def __call__(
         self, predictions: Predictions, anchors: Anchors, keep: Tensor | None = None, limits: Tensor | None = None
@@ -118,21 +126,26 @@ class PerClassPostprocess:
         scores = self.scores(predictions)  # [B, A, K]
         # A score that is NaN fails both comparisons and so becomes 0.
         scores = torch.where((scores > self.threshold) & sound[..., None], scores, 0.0).transpose(1, 2)  # [B, K, A]
-        batch, _, num_anchors = scores.shape
-        best, index = scores.topk(min(self._candidates(scores), num_anchors))  # [B, K, N]
+        best, index = scores.topk(self._candidates(scores))  # [B, K, N]
         number = best.shape[-1]
-        chosen = boxes.nan_to_num().gather(1, index.reshape(batch, -1, 1).expand(-1, -1, 4))  # [B, K * N, 4]
-        alive = nms_sorted(chosen.reshape(-1, number, 4), (best > 0).reshape(-1, number), self.iou)
-        best = torch.where(alive.reshape(batch, -1), best.reshape(batch, -1), 0.0)  # [B, K * N]
+        chosen = boxes.nan_to_num().gather(1, index.flatten(1)[..., None].expand(-1, -1, 4))  # [B, K * N, 4]
+        rows, best = chosen.reshape(-1, number, 4), best.reshape(-1, number)  # an image's class each
+        if self.soft is None:
+            best = torch.where(nms_sorted(rows, best > 0, self.iou), best, 0.0)
+        else:
+            best = soft_nms(rows, best, self.soft, self.threshold)
+        best = best.reshape(chosen.shape[:2])  # [B, K * N]
         final, order = best.topk(min(self.detections, best.shape[1]))
         return Detections(chosen.gather(1, order[..., None].expand(-1, -1, 4)), final, order // number)
 
     def _candidates(self, scores: Tensor) -> int:
         # Most classes have few scores above the threshold. Where waiting for the device is allowed (not while a graph
         # is traced), the suppression is only as large as the fullest class needs; the result is the same.
-        if torch.compiler.is_compiling() or torch.compiler.is_exporting() or not scores.numel():
-            return self.candidates
-        return max(1, min(self.candidates, int((scores > 0).sum(-1).max())))
+        anchors = scores.shape[-1]
+        if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+            return min(_TRACED_CANDIDATES if self.candidates is None else self.candidates, anchors)
+        most = anchors if self.candidates is None else min(self.candidates, anchors)
+        return max(1, min(most, int((scores > 0).sum(-1).max()))) if scores.numel() else most
 
 
 @dataclass(frozen=True)
@@ -249,9 +262,11 @@ def _best(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
 def vary(postprocess: Postprocess, name: str, value: float | None) -> Postprocess:
     """The same post-processing with one number of it changed.
 
-    `name`: `iou_alpha` (None: the plain product), `threshold` (score), `nms` (IoU), `candidates`, `detections`.
+    `name`: `iou_alpha` (None: the plain product), `threshold` (score), `nms` (IoU), `soft_nms` (IoU; None: greedy NMS),
+    `candidates`, `detections`.
 
-    Raises `UserError` for another name, a value outside of its range, and `iou_alpha` where no IoU is predicted.
+    Raises `UserError` for another name, a value outside of its range, `iou_alpha` where no IoU is predicted, and
+    `soft_nms` where the suppression is always greedy.
     """
     if name not in VARIED:
         raise UserError(f"{name!r} is no number of the post-processing: expected one of {', '.join(VARIED)}")
@@ -263,6 +278,14 @@ def vary(postprocess: Postprocess, name: str, value: float | None) -> Postproces
             )
         return _with(postprocess, scores=replace(postprocess.scores, alpha=value))
     field, kind = VARIED[name]
+    if name == "soft_nms":
+        if not isinstance(postprocess, PerClassPostprocess):
+            raise UserError(
+                "soft_nms is a choice of detectors that take candidates of each class, such as ssd and refinedet; this "
+                "one's suppression is greedy: vary nms"
+            )
+        if value is None:
+            return replace(postprocess, soft=None)
     if kind is int and (value is None or value != int(value) or value < 1):
         raise UserError(f"{name} must be a whole number, 1 or more, got {value!r}")
     if kind is float and (value is None or not 0 <= value <= 1):
@@ -274,6 +297,7 @@ VARIED: dict[str, tuple[str, type]] = {  # name: its field, and what it takes
     "iou_alpha": ("scores", float),
     "threshold": ("threshold", float),
     "nms": ("iou", float),
+    "soft_nms": ("soft", float),
     "candidates": ("candidates", int),
     "detections": ("detections", int),
 }

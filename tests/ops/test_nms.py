@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import reference
 import torch
 from torch import Tensor, nn
 
 from singleshot.ops import nms as module
-from singleshot.ops.nms import class_nms_sorted, first_marked, nms, nms_sorted
+from singleshot.ops.nms import class_nms_sorted, first_marked, nms, nms_sorted, soft_nms
 
 
 def random_boxes(rows: int, count: int, seed: int) -> Tensor:
@@ -210,3 +212,132 @@ def test_first_marked() -> None:
     assert found.tolist() == [[True, True], [True, False], [False, False]]
     assert index[0].tolist() == [1, 3]
     assert index[1, 0] == 3
+
+
+def slow_soft(boxes: Tensor, scores: Tensor, iou: float, lowest: float) -> Tensor:
+    """Bodla et al., figure 2, with lists; numbers are rounded where float32 rounds."""
+    result = torch.zeros_like(scores)
+    for row in range(len(boxes)):
+        left = {i: score for i, score in enumerate(scores[row].tolist()) if score >= reference.as_float32(lowest)}
+        left = {i: score for i, score in left.items() if score > 0}
+        while left:
+            best = max(left, key=lambda i: (left[i], -i))
+            result[row, best] = left.pop(best)
+            for i, score in list(left.items()):
+                overlap = reference.iou32(boxes[row, best].tolist(), boxes[row, i].tolist())
+                if overlap > reference.as_float32(iou):
+                    left[i] = reference.as_float32(score * reference.as_float32(1 - overlap))
+                    if left[i] < reference.as_float32(lowest) or not left[i]:
+                        del left[i]
+    return result
+
+
+def some_scores(rows: int, count: int, seed: int, *, steps: int | None = None) -> Tensor:
+    """A fifth of them 0; with `steps`, so few different ones that most are equal to others."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(rows, count, generator=generator) * (torch.rand(rows, count, generator=generator) > 0.2)
+    return (scores * steps).round() / steps if steps else scores
+
+
+class TestSoft:
+    @pytest.mark.parametrize("steps", [None, 6])
+    @pytest.mark.parametrize(("iou", "lowest"), [(0.3, 0.016), (0.5, 0.1), (0.0, 0.0), (0.75, 0.3)])
+    def test_equals_the_slow_form_bit_for_bit(self, iou: float, lowest: float, steps: int | None) -> None:
+        for seed in range(3):
+            boxes, scores = random_boxes(4, 45, seed), some_scores(4, 45, seed, steps=steps)
+            scores[2] = 0  # nothing in this row
+            scores[3, 3:] = 0  # done long before the others
+            found = soft_nms(boxes, scores, iou, lowest)
+            assert torch.equal(found, slow_soft(boxes, scores, iou, lowest))
+            assert not found[2].any()
+
+    def test_by_hand(self) -> None:
+        boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 4], [50, 0, 60, 10]]])
+        # The first lowers the second by its IoU of 1/2 to 0.4, the third by 2/5 to 0.42, which is then the best of
+        # these two: their IoU is 4/5, and 0.08 remains. The last one touches nobody.
+        scores = torch.tensor([[0.9, 0.8, 0.7, 0.2]])
+        assert soft_nms(boxes, scores, 0.3, 0.05)[0].tolist() == pytest.approx([0.9, 0.08, 0.42, 0.2])
+        assert soft_nms(boxes, scores, 0.3, 0.1)[0].tolist() == pytest.approx([0.9, 0, 0.42, 0.2])
+        assert soft_nms(boxes, scores, 0.45, 0.1)[0].tolist() == pytest.approx([0.9, 0, 0.7, 0.2])
+        assert scores[0].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.2])  # the input is left alone
+
+    def test_who_falls_behind_is_lowered_twice(self) -> None:
+        boxes = chain(3)[None]  # neighbours: IoU 0.5
+        scores = torch.tensor([[0.9, 0.6, 0.5]])
+        assert soft_nms(boxes, scores, 0.3, 0.1)[0].tolist() == pytest.approx([0.9, 0.15, 0.5])
+        assert soft_nms(boxes, scores, 0.3, 0.2)[0].tolist() == pytest.approx([0.9, 0, 0.5])
+
+    def test_overlap_and_score_at_their_thresholds_stay(self) -> None:
+        boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 5]]])
+        scores = torch.tensor([[0.75, 0.5]])
+        assert torch.equal(soft_nms(boxes, scores, 0.5, 0.1), scores)
+        assert soft_nms(boxes, scores, 0.49, 0.25).tolist() == [[0.75, 0.25]]
+        assert soft_nms(boxes, scores, 0.49, 0.251).tolist() == [[0.75, 0]]
+
+    def test_limits(self) -> None:
+        boxes, scores = random_boxes(3, 30, 1), some_scores(3, 30, 1)
+        assert torch.equal(soft_nms(boxes, scores, 1.0, 0.0), scores)
+        same = boxes[:, :1].expand(3, 30, 4)  # copies vanish; the best is left as it is
+        assert torch.equal(soft_nms(same, scores, 0.3, 0.0).sum(1), scores.amax(1))
+        flat = torch.full((1, 4, 4), 2.0)  # no area, no overlap
+        assert torch.equal(soft_nms(flat, scores[:1, :4], 0.0, 0.0), scores[:1, :4])
+
+    def test_the_order_of_the_boxes_does_not_matter(self) -> None:
+        boxes, scores = random_boxes(2, 40, 2), some_scores(2, 40, 2)
+        order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+        expected = soft_nms(boxes, scores, 0.3, 0.01)[:, order]
+        assert torch.equal(soft_nms(boxes[:, order], scores[:, order], 0.3, 0.01), expected)
+
+    def test_rows_stand_alone(self) -> None:
+        boxes, scores = random_boxes(5, 30, 3), some_scores(5, 30, 3, steps=10)
+        together = soft_nms(boxes, scores, 0.3, 0.01)
+        alone = torch.cat([soft_nms(boxes[i : i + 1], scores[i : i + 1], 0.3, 0.01) for i in range(5)])
+        assert torch.equal(alone, together)
+
+    def test_broken_numbers_lower_nobody(self) -> None:
+        boxes, scores = random_boxes(1, 30, 4), some_scores(1, 30, 4)
+        expected = soft_nms(boxes[:, 2:], scores[:, 2:], 0.3, 0.01)
+        scores[0, :2] = torch.tensor([torch.nan, 0.0])
+        boxes[0, 1] = torch.nan
+        found = soft_nms(boxes, scores, 0.3, 0.01)
+        assert found[0, :2].tolist() == [0, 0]
+        assert torch.equal(found[:, 2:], expected)
+
+    @pytest.mark.parametrize("shape", [(0, 5), (3, 0), (2, 1)])
+    def test_of_few_boxes(self, shape: tuple[int, int]) -> None:
+        scores = torch.full(shape, 0.5)
+        assert torch.equal(soft_nms(torch.zeros(*shape, 4), scores, 0.3, 0.016), scores)
+
+    @pytest.mark.parametrize("how", ["export", "compile", pytest.param("inductor", marks=pytest.mark.slow)])
+    def test_traced_it_is_the_same(self, how: str) -> None:
+        inputs = (random_boxes(4, 25, 0), some_scores(4, 25, 0))
+        torch._dynamo.reset()
+        program: Callable[[Tensor, Tensor], Tensor]
+        match how:
+            case "export":
+                rows = torch.export.Dim("rows", min=2, max=1000)
+                program = torch.export.export(Soft(), inputs, dynamic_shapes=({0: rows}, {0: rows})).module()
+            case "compile":
+                program = torch.compile(Soft(), fullgraph=True, backend="aot_eager")
+            case _:
+                program = torch.compile(Soft(), fullgraph=True)
+        for seed in range(3):
+            size = 4 + seed if how == "export" else 4
+            boxes, scores = random_boxes(size, 25, seed), some_scores(size, 25, seed, steps=8)
+            found, expected = program(boxes, scores), soft_nms(boxes, scores, 0.3, 0.016)
+            if how == "inductor":  # may fuse a product and a sum into one rounding
+                torch.testing.assert_close(found, expected)
+            else:
+                assert torch.equal(found, expected)
+        assert not program(boxes, torch.zeros_like(scores)).any()
+
+    @pytest.mark.gpu
+    def test_on_the_gpu_it_is_the_same(self) -> None:
+        boxes, scores = random_boxes(20, 400, 0), some_scores(20, 400, 0, steps=50)
+        found = soft_nms(boxes.cuda(), scores.cuda(), 0.3, 0.016).cpu()
+        torch.testing.assert_close(found, soft_nms(boxes, scores, 0.3, 0.016))
+
+
+class Soft(nn.Module):
+    def forward(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        return soft_nms(boxes, scores, 0.3, 0.016)

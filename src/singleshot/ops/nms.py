@@ -1,4 +1,4 @@
-"""Greedy non-maximum suppression: exact, batched, of fixed shape."""
+"""Non-maximum suppression, greedy and soft: exact, batched, of fixed shape."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from singleshot.ops.boxes import pairwise_iou
 _BLOCK = 1 << 24  # elements of the [rows, N, N] overlap matrix that are held at once
 _CHUNK = 256  # boxes that `class_nms_sorted` takes at a time
 _TRACED_CHUNK = 1024  # the same in a traced graph, where each chunk is a loop operator of its own
+_STEPS = 8  # boxes of each row that soft-NMS takes between two looks at what is left
+_TRACED_STEPS = 4  # the same in a traced graph, which holds each of them
 
 
 def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
@@ -25,12 +27,10 @@ def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
     enough.
     """
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
-        return _fixed_point_traced(_rivals(boxes, iou_threshold), valid)
+        return _survivors_traced(_rivals(boxes, iou_threshold), valid)
     rows, count = valid.shape
     step = max(1, _BLOCK // max(1, count * count))
-    blocks = [
-        _fixed_point(_rivals(boxes[i : i + step], iou_threshold), valid[i : i + step]) for i in range(0, rows, step)
-    ]
+    blocks = [survivors(_rivals(boxes[i : i + step], iou_threshold), valid[i : i + step]) for i in range(0, rows, step)]
     return torch.cat(blocks) if blocks else valid.clone()
 
 
@@ -67,10 +67,40 @@ def class_nms_sorted(
             left = left & ~over.any(1)
         over = (pairwise_iou(own_boxes, own_boxes) > iou_threshold).triu(1)
         rivals = (over & (own_labels[:, :, None] == own_labels[:, None, :])).float()
-        alive = torch.cat([alive, _fixed_point_traced(rivals, left) if traced else _fixed_point(rivals, left)], 1)
+        alive = torch.cat([alive, _survivors_traced(rivals, left) if traced else survivors(rivals, left)], 1)
         if not traced and enough is not None and bool((alive.sum(1) >= enough).all()):
             break
     return torch.nn.functional.pad(alive, (0, count - alive.shape[1]))
+
+
+def soft_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
+    """Linear soft-NMS (Bodla et al., 2017, arXiv 1704.04503, equation 2): scores are lowered instead of boxes removed.
+
+    `boxes` [R, N, 4] in any order, `scores` [R, N], 0 where there is no box -> the new scores [R, N]. Each row stands
+    alone. The best box of those left is taken; every other that is left and overlaps it with an IoU greater than
+    `iou_threshold` keeps (1 - IoU) of its score; and so on. A score below `score_threshold` becomes 0. Of equal scores
+    the first is taken first.
+
+    The rounds are those of the definition, one box of every row at a time, so the result is exact; they stop when all
+    are taken. Where waiting for the device is allowed (not while a graph is traced), rows that are done and boxes that
+    are gone are left out of the next rounds. Memory is a few times [R, N].
+    """
+    scores = torch.where(scores >= score_threshold, scores, 0.0)
+    left = scores > 0
+    if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return _soften_traced(boxes, scores, left, iou_threshold, score_threshold)
+    while True:
+        counts = left.sum(1)
+        rows = counts.nonzero()
+        if not len(rows):
+            return scores
+        # In their order, so that the first of equal scores is still the first. Where a row has fewer, boxes that are
+        # not left fill it; they stay as they are.
+        place, own_left = first_marked(left[rows[:, 0]], int(counts.max()))
+        sides, own_scores = boxes[rows, place].movedim(2, 0).contiguous(), scores[rows, place]
+        for _ in range(_STEPS):
+            own_scores, own_left = _soften(sides, own_scores, own_left, iou_threshold, score_threshold)
+        scores[rows, place], left[rows, place] = own_scores, own_left
 
 
 def first_marked(marked: Tensor, number: int) -> tuple[Tensor, Tensor]:
@@ -95,7 +125,9 @@ def _round(rivals: Tensor, valid: Tensor, alive: Tensor) -> Tensor:
     return valid & (torch.bmm(alive.float()[:, None], rivals)[:, 0] == 0)
 
 
-def _fixed_point(rivals: Tensor, valid: Tensor) -> Tensor:
+def survivors(rivals: Tensor, valid: Tensor) -> Tensor:
+    """Greedy survivors of `valid` [R, N] where `rivals` [R, N, N] float is 1 at (better, worse) pairs that do not go
+    together; it waits for the device."""
     alive = valid
     while True:
         after = _round(rivals, valid, alive)
@@ -104,7 +136,7 @@ def _fixed_point(rivals: Tensor, valid: Tensor) -> Tensor:
         alive = after
 
 
-def _fixed_point_traced(rivals: Tensor, valid: Tensor) -> Tensor:
+def _survivors_traced(rivals: Tensor, valid: Tensor) -> Tensor:
     """The same loop as a graph operator, so that `torch.export` and `torch.compile` keep it without a break."""
 
     def changed(alive: Tensor, before: Tensor, rivals: Tensor, valid: Tensor) -> Tensor:
@@ -115,6 +147,40 @@ def _fixed_point_traced(rivals: Tensor, valid: Tensor) -> Tensor:
 
     first = _round(rivals, valid, valid)
     result: tuple[Tensor, ...] = while_loop(changed, step, (first, valid.clone(), rivals, valid))  # type: ignore[no-untyped-call]
+    return result[0]
+
+
+def _soften(
+    sides: Tensor, scores: Tensor, left: Tensor, iou_threshold: float, score_threshold: float
+) -> tuple[Tensor, Tensor]:
+    """One box of every row is taken: `sides` [4, R, N], `scores` and `left` [R, N] -> scores, and who is left."""
+    best = torch.where(left, scores, 0.0).argmax(1, keepdim=True)  # [R, 1]; of equals the first
+    x1, y1, x2, y2 = sides.unbind(0)
+    areas = (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
+    best_x1, best_y1, best_x2, best_y2 = sides.gather(2, best.expand(4, -1, -1)).unbind(0)  # [R, 1] each
+    width = (torch.minimum(x2, best_x2) - torch.maximum(x1, best_x1)).clamp(min=0)
+    common = width * (torch.minimum(y2, best_y2) - torch.maximum(y1, best_y1)).clamp(min=0)
+    union = areas + areas.gather(1, best) - common
+    overlap = common / union.clamp(min=torch.finfo(union.dtype).tiny)
+    left = left.scatter(1, best, False)
+    softer = torch.where(left & (overlap > iou_threshold), scores * (1 - overlap), scores)
+    softer = torch.where(left & (softer < score_threshold), 0.0, softer)
+    return softer, left & (softer > 0)
+
+
+def _soften_traced(boxes: Tensor, scores: Tensor, left: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
+    """The rounds as a graph operator, like `_survivors_traced`."""
+
+    def unfinished(scores: Tensor, left: Tensor, sides: Tensor) -> Tensor:
+        return left.any()
+
+    def rounds(scores: Tensor, left: Tensor, sides: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        for _ in range(_TRACED_STEPS):
+            scores, left = _soften(sides, scores, left, iou_threshold, score_threshold)
+        return scores, left, sides.clone()
+
+    sides = boxes.movedim(2, 0).contiguous()
+    result: tuple[Tensor, ...] = while_loop(unfinished, rounds, (scores, left, sides))  # type: ignore[no-untyped-call]
     return result[0]
 
 
@@ -130,4 +196,4 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> 
     rivals = (pairwise_iou(sorted_boxes, sorted_boxes) > iou_threshold).triu(1)
     rivals &= sorted_labels[:, None] == sorted_labels[None, :]
     valid = torch.ones(1, len(boxes), dtype=torch.bool, device=boxes.device)
-    return order[_fixed_point(rivals[None].float(), valid)[0]]
+    return order[survivors(rivals[None].float(), valid)[0]]
