@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,25 @@ def test_run_and_resume(tiny_voc: Path, tmp_path: Path, capsys: Capture, monkeyp
     capsys.readouterr()
     assert main(["train", "--resume", document["run"], "--recipe", "ssd300_voc"]) == 2
     assert "needs a new run" in capsys.readouterr().err
+
+
+def test_from_a_detector_of_other_classes(
+    tiny_voc: Path, tiny_model: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The map is said at the start and kept in the log; the network is that of the file, not that of the recipe."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_voc, tmp_path / "data")
+    for path in (tmp_path / "data" / "Annotations").iterdir():
+        path.write_text(path.read_text().replace("<name>cell<", "<name>Cell<").replace("<name>other<", "<name>dust<"))
+    words = ["train", "data", "--from", str(tiny_model), "--recipe", str(_by_steps(tmp_path)), "--schedule.steps", "1"]
+    assert main([*words, "--val-split", "none", "--data.workers", "0", "--batch-size", "2", "--json"]) == 0
+    out, err = capsys.readouterr()
+    said = f"from {tiny_model}: 1 of 2 classes found by name (Cell <- cell), 1 drawn anew (dust); "
+    assert said in err
+    start = json.loads((Path(json.loads(out)["run"]) / "log.jsonl").read_text().splitlines()[0])
+    [note] = [note for note in start["notes"] if said in note]
+    assert note.endswith(" in part, 0 new")
+    assert "ssd at 64x64, 2 classes" in err
 
 
 def _by_steps(folder: Path) -> Path:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from singleshot.data.check import check
 from singleshot.data.dataset import Dataset, ImageRecord
@@ -35,12 +33,14 @@ from singleshot.data.transforms import (
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.parts import from_plain, to_plain
 from singleshot.detectors.registry import find_builder, remembers_arguments
+from singleshot.detectors.transfer import transfer
 from singleshot.errors import UserError
 from singleshot.preprocess import KeepAspect, Preprocess
 from singleshot.training.recipe import Augmentation, Data, Recipe
 from singleshot.weights import checkpoint
 
 TRAIN_SPLITS = ("train", "trainval")
+NOT_ARCHITECTURE = ("threshold", "candidates", "detections", "soft_nms", "iou_alpha", "ignore_crowd")
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -198,7 +198,10 @@ def choose_precision(asked: str, device: torch.device) -> str:
 
 
 def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
-    """The detector to go on from, if any; it decides the architecture, and the recipe is made to say so."""
+    """The detector to go on from, if any; it decides the architecture, and the recipe is made to say so.
+
+    How findings are chosen is no architecture: the recipe's word counts there, where it has one.
+    """
     if recipe.start_from is None:
         return recipe, None
     own = find_builder(recipe.builder) if ":" in recipe.builder else None
@@ -206,15 +209,15 @@ def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
     # The file's own weights count; which backbone weights it once began with does not.
     leave = ("num_classes", "class_names", "category_ids", "backbone_weights")
     arguments = {key: to_plain(value) for key, value in source.arguments.items() if key not in leave}
+    arguments |= {key: value for key, value in recipe.arguments.items() if key in NOT_ARCHITECTURE}
     builder = recipe.builder if own is not None else source.builder or recipe.builder
     return replace(recipe, builder=builder, arguments=arguments), source
 
 
 def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None) -> tuple[Detector, list[str]]:
-    """The detector of a recipe for the classes of the data, with the weights of `source` where they fit.
+    """The detector of a recipe for the classes of the data, with the weights of `source` where they fit (`transfer`).
 
-    Parameters whose shape depends on the number of classes are drawn anew when the classes differ; box regression and
-    all the rest goes over. Returns the detector and what is to be said about it.
+    Returns the detector and what is to be said about it.
     """
     build = find_builder(recipe.builder)
     if ":" in recipe.builder and not hasattr(build, "__wrapped__"):
@@ -240,32 +243,7 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
             if weights
             else "all weights are drawn anew (no --backbone-weights, no --from)"
         ]
-    if source.class_names == detector.class_names:
-        detector.load_state_dict(source.state_dict())
-        return detector, [f"going on from {recipe.start_from}: the same classes, all weights taken over"]
-    fresh = _class_dependent(build, arguments, detector)
-    ours, theirs = detector.state_dict(), source.state_dict()
-    taken = {
-        name: value
-        for name, value in theirs.items()
-        if name in ours and name not in fresh and value.shape == ours[name].shape
-    }
-    detector.load_state_dict(taken, strict=False)
-    return detector, [
-        f"going on from {recipe.start_from}: its classes ({_list(source.class_names)}) are not those of the data "
-        f"({_list(detector.class_names)}), so {len(ours) - len(taken)} of {len(ours)} tensors start anew: the "
-        "classification heads"
-    ]
-
-
-def _class_dependent(build: Callable[..., Detector], arguments: dict[str, Any], detector: nn.Module) -> set[str]:
-    """Names of the tensors whose shape follows the number of classes, found by building for one class more."""
-    random = torch.get_rng_state()
-    other = build(num_classes=len(detector.class_names) + 1, **arguments).state_dict()  # type: ignore[arg-type]
-    torch.set_rng_state(random)
-    return {
-        name for name, value in detector.state_dict().items() if name not in other or other[name].shape != value.shape
-    }
+    return detector, [f"from {recipe.start_from}: {transfer(source, detector).text()}"]
 
 
 def absolute_paths(recipe: Recipe) -> Recipe:
@@ -288,8 +266,3 @@ def without_paths(tree: Any) -> Any:
     if isinstance(tree, (tuple, list)):
         return [without_paths(value) for value in tree]
     return Path(tree).name if isinstance(tree, str) and os.path.isabs(tree) else tree
-
-
-def _list(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:5])
-    return f"{shown}, ... {len(names)} in all" if len(names) > 5 else shown
