@@ -27,7 +27,34 @@ def test_the_published_settings_are_there() -> None:
     wanted |= {f"retinanet_{depth}_{size}_coco" for depth in ("r50", "r101") for size in (400, 500, 600, 700, 800)}
     wanted |= {f"iou_retinanet_{name}_coco" for name in ("r50", "r101", "x101", "r50_600")}
     wanted |= {f"iou_retinanet_{name}_voc" for name in ("r50", "r101")}
+    families = ("voc", "voc12", "coco", "r101_coco", "voc_from_coco", "voc12_from_coco")
+    wanted |= {f"refinedet{size}_{family}" for size in (320, 512) for family in families}
     assert set(recipes.names()) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "steps", "milestones", "rate", "batch"),
+    [
+        ("refinedet320_voc", 80.0, 120_000, (80_000, 100_000), 1e-3, 32),
+        ("refinedet512_voc12", 80.1, 240_000, (160_000, 200_000), 1e-3, 32),
+        ("refinedet320_coco", 29.4, 400_000, (280_000, 360_000), 1e-3, 32),
+        ("refinedet320_r101_coco", 32.0, 400_000, (280_000, 360_000), 1e-3, 32),
+        ("refinedet512_r101_coco", 36.4, 540_000, (400_000, 480_000), 1e-3, 20),
+        ("refinedet512_voc_from_coco", 85.2, 120_000, (80_000,), 5e-5, 32),
+        ("refinedet320_voc12_from_coco", 82.7, 160_000, (120_000,), 5e-5, 32),
+    ],
+)
+def test_refinedet(name: str, value: float, steps: int, milestones: tuple[int, ...], rate: float, batch: int) -> None:
+    recipe = recipes.get(name)
+    (figure,) = recipe.expected
+    assert (figure.value, "1711.06897" in figure.source) == (value, True)
+    assert (recipe.schedule.steps, recipe.schedule.milestones) == (steps, milestones)
+    assert recipe.schedule.gamma == (0.2 if "from_coco" in name else 0.1)
+    assert (scaled_rate(recipe.optimizer, recipe.batch_size), recipe.batch_size) == (rate, batch)
+    assert recipe.builder == "refinedet"
+    assert recipe.arguments["backbone"] == ("resnet101" if "r101" in name else "vgg16")
+    assert recipe.augmentation.expand
+    assert (recipe.arguments.get("soft_nms") == 0.3) == ("coco" in name and "from" not in name)
 
 
 @pytest.mark.parametrize("name", SSD)

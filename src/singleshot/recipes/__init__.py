@@ -9,13 +9,13 @@ import difflib
 from pathlib import Path
 
 from singleshot.errors import UserError
-from singleshot.recipes import coco, finetune, ilsvrc, iou_retinanet, retinanet, voc
+from singleshot.recipes import coco, finetune, ilsvrc, iou_retinanet, refinedet, retinanet, voc
 from singleshot.training.plain import load_yaml
 from singleshot.training.recipe import Recipe, from_tree
 
 _RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for family in (finetune, voc, coco, ilsvrc, retinanet, iou_retinanet)
+    for family in (finetune, voc, coco, ilsvrc, refinedet, retinanet, iou_retinanet)
     for recipe in family.RECIPES
 }
 

@@ -9,7 +9,7 @@ from singleshot.recipes.paper import SSD_PAPER, ssd_recipe, steps
 from singleshot.training.recipe import Data, Published, Recipe
 
 _METRIC = "COCO test-dev2015 (server), AP"
-_DATA = Data(split="train", val_split="val", crowd="drop")
+DATA = Data(split="train", val_split="val", crowd="drop")
 
 # With expansion: 280k, 80k, 40k steps (authors' examples/ssd/ssd_coco.py); without: section 3.4.
 _FIGURES = {(300, True): 25.1, (512, True): 28.8, (300, False): 23.2, (512, False): 26.8}
@@ -19,7 +19,7 @@ RECIPES: tuple[Recipe, ...] = tuple(
         f"ssd{size}_coco{'' if expand else '_noexpand'}",
         size=size,
         boxes="coco",
-        data=_DATA,
+        data=DATA,
         schedule=steps(280, 80, 40) if expand else steps(160, 40, 40),
         expand=expand,
         expected=Published(_METRIC, figure, f"{SSD_PAPER}, {'Table 6' if expand else 'Table 5'}"),

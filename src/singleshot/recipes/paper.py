@@ -1,10 +1,15 @@
-"""What all settings of the SSD paper have in common (section 3, and the authors' scripts)."""
+"""What the settings of SSD and RefineDet have in common: both are trained with the same Caffe base."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from singleshot.training.recipe import Augmentation, Compute, Data, Optimizer, Published, Recipe, Schedule, Validation
 
 SSD_PAPER = "SSD, arXiv 1512.02325"
+
+
+REFINEDET_PAPER = "RefineDet, arXiv 1711.06897"
 
 
 def ssd_recipe(
@@ -18,23 +23,49 @@ def ssd_recipe(
     expected: Published,
     metric: str,
 ) -> Recipe:
-    """SSD with VGG-16 as its authors trained it: SGD, batches of 32 at 1e-3, no warm-up, no clipping, no average.
+    """SSD with VGG-16 as its authors trained it (section 3, and their scripts)."""
+    return caffe_recipe(
+        name,
+        builder="ssd",
+        arguments={"backbone": "vgg16", "image_size": size, "box_sizes": boxes},
+        data=data,
+        schedule=schedule,
+        expected=(expected,),
+        metric=metric,
+        expand=expand,
+    )
+
+
+def caffe_recipe(
+    name: str,
+    *,
+    builder: str,
+    arguments: dict[str, Any],
+    data: Data,
+    schedule: Schedule,
+    expected: tuple[Published, ...],
+    metric: str,
+    expand: bool = True,
+    batch_size: int = 32,
+    lr: float = 1e-3,
+) -> Recipe:
+    """SGD in batches of 32 at 1e-3, no warm-up, no clipping, no average.
 
     The trunk begins from ImageNet weights, which the user has to give (`--backbone-weights`). Where the data for
     validation is the paper's test set, it is for watching: the figure is that of the last weights.
     """
     return Recipe(
         name=name,
-        expected=(expected,),
-        builder="ssd",
-        arguments={"backbone": "vgg16", "image_size": size, "box_sizes": boxes},
-        batch_size=32,
+        expected=expected,
+        builder=builder,
+        arguments=arguments,
+        batch_size=batch_size,
         data=data,
         augmentation=Augmentation(expand=expand),
         optimizer=Optimizer(
             name="sgd",
-            lr=1e-3,
-            base_batch_size=32,
+            lr=lr,
+            base_batch_size=batch_size,
             momentum=0.9,
             weight_decay=5e-4,
             bias_lr_factor=2.0,  # authors' python/caffe/model_libs.py

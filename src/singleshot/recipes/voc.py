@@ -13,18 +13,36 @@ _VOC12 = "VOC2012 test (server), mAP"
 
 # Objects marked difficult are trained on, as the authors did.
 _ONLY_07 = Data(split="VOC2007:trainval", val_split="VOC2007:test")  # 5,011 images
-_07_12 = Data(split="VOC2007:trainval+VOC2012:trainval", val_split="VOC2007:test")  # 16,551 images
-_07_PLUS_12 = Data(split="VOC2007:trainval+VOC2007:test+VOC2012:trainval", val_split="none")  # 21,503 images
+DATA_07_12 = Data(split="VOC2007:trainval+VOC2012:trainval", val_split="VOC2007:test")  # 16,551 images
+DATA_07_PLUS_12 = Data(split="VOC2007:trainval+VOC2007:test+VOC2012:trainval", val_split="none")  # 21,503 images
 
 # Training images; schedule with expansion, without; boxes; metric; figures at 300 and 512 with, without; their source.
 # The schedule of the fine-tuning from COCO is not published: that of the same images from ImageNet is taken.
 _SETTINGS = {
     "voc07": (_ONLY_07, (80, 20, 20), (40, 10, 10), "voc", _VOC07, None, (68.0, 71.6), "Table 1"),
-    "voc": (_07_12, (80, 20, 20), (40, 10, 10), "voc", _VOC07, (77.2, 79.8), (74.3, 76.8), "Tables 1 and 6"),
-    "voc12": (_07_PLUS_12, (120, 40), (60, 20), "voc", _VOC12, (75.8, 78.5), (72.4, 74.9), "Tables 4 and 6"),
+    "voc": (DATA_07_12, (80, 20, 20), (40, 10, 10), "voc", _VOC07, (77.2, 79.8), (74.3, 76.8), "Tables 1 and 6"),
+    "voc12": (DATA_07_PLUS_12, (120, 40), (60, 20), "voc", _VOC12, (75.8, 78.5), (72.4, 74.9), "Tables 4 and 6"),
     # COCO's box sizes, those of the weights that they go on from (--from).
-    "voc_from_coco": (_07_12, (80, 20, 20), (40, 10, 10), "coco", _VOC07, (81.2, 83.2), (79.6, 81.6), "Tables 1 and 6"),
-    "voc12_from_coco": (_07_PLUS_12, (120, 40), (60, 20), "coco", _VOC12, (79.3, 82.2), (77.5, 80.0), "Tables 4 and 6"),
+    "voc_from_coco": (
+        DATA_07_12,
+        (80, 20, 20),
+        (40, 10, 10),
+        "coco",
+        _VOC07,
+        (81.2, 83.2),
+        (79.6, 81.6),
+        "Tables 1 and 6",
+    ),
+    "voc12_from_coco": (
+        DATA_07_PLUS_12,
+        (120, 40),
+        (60, 20),
+        "coco",
+        _VOC12,
+        (79.3, 82.2),
+        (77.5, 80.0),
+        "Tables 4 and 6",
+    ),
 }
 
 
