@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, fraction, whole
+from singleshot.cli.tta import HELP as TTA
 
 if TYPE_CHECKING:
     from singleshot.structures import Prediction
@@ -30,6 +31,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add("--threshold", type=fraction, default=0.3, metavar="T", help="the lowest score that counts (default: 0.3)")
     add("--classes", nargs="+", metavar="NAME", help="only these classes")
     add("--top-k", type=whole(1), metavar="N", help="at most so many in an image, the best first")
+    add("--tta", metavar="NAME|FILE", help=TTA)
     add("--batch-size", type=whole(1), default=8, metavar="N", help="images at a time (default: 8)")
     add("--workers", type=whole(0), default=0, metavar="N", help="threads that read ahead (default: 0)")
     add("--skip-bad", action="store_true", help="leave out images that cannot be read, instead of stopping")
@@ -42,13 +44,17 @@ def run(options: Namespace) -> Result:
     """Detect, draw and list."""
     from singleshot.cli.model import load_model
     from singleshot.cli.progress import shown
+    from singleshot.cli.tta import multi_scale
     from singleshot.inference.predictor import detect
     from singleshot.inference.results import to_json
+    from singleshot.recipes.tta import load
 
+    views = None if options.tta is None else load(options.tta)
     detector = load_model(options.model, builder=options.builder, device=options.device)
+    looking = detector if views is None else multi_scale(detector, views)
     with shown("images") as progress:
         found = detect(
-            detector,
+            looking,
             options.sources,
             out=options.out,
             threshold=options.threshold,

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.cli.sweep import postprocesses, sweep_of
+from singleshot.cli.tta import HELP as TTA
 from singleshot.errors import UserError
 
 EPILOG = """\
@@ -18,7 +19,9 @@ Detections from files (a COCO results JSON, or a folder of VOC comp4_det_test_CL
 images: singleshot evaluate --detections FILE_OR_DIR DATA
 Prints the 12 COCO numbers and the VOC07 (11 points) and VOC10+ (area) mAP, also per class.
 --sweep repeats the post-processing, not the network: iou_alpha (of a model with an IoU head; "product" for the plain
-product of both), threshold, nms, candidates, detections."""
+product of both), threshold, nms, candidates, detections.
+--tta is multi-scale testing, as in the "+" rows of the RefineDet paper: refinedet320_voc, refinedet512_voc,
+refinedet320_coco, refinedet512_coco, or a YAML file (docs/multi_scale.md)."""
 
 # Where no split is named, the first of these that the data has; or the only one.
 PREFERRED = ("val", "test")
@@ -44,6 +47,7 @@ def parse(words: Sequence[str]) -> Namespace:
         metavar="NAME=VALUES",
         help="AP for several values of one number, in one pass: iou_alpha=product,1,0.9,...,0 or nms=0.4,0.5,0.6",
     )
+    add("--tta", metavar="NAME|FILE", help=TTA)
     add("--batch-size", type=whole(1), default=8, metavar="N", help="images at a time (default: 8)")
     add("--device", metavar="cpu|cuda", help="where to compute (default: cuda where there is one)")
     add("--workers", type=whole(0), default=0, metavar="N", help="processes that read images (default: 0)")
@@ -57,6 +61,10 @@ def parse(words: Sequence[str]) -> Namespace:
             )
         if options.sweep:
             raise UserError("--sweep repeats a model's post-processing, and --detections measures what stands in files")
+        if options.tta is not None:
+            raise UserError("--tta shows images to a model, and --detections measures without one")
+    if options.tta is not None and options.sweep:
+        raise UserError("--sweep repeats the post-processing of one pass and --tta makes many: leave one of them out")
     if options.sweep:
         options["sweep"] = sweep_of(options.sweep)
     if options.sweep and options.save_detections is not None:
@@ -80,9 +88,12 @@ def run(options: Namespace) -> Result:
     else:
         from singleshot.cli.model import load_model
         from singleshot.cli.progress import shown
+        from singleshot.cli.tta import run as run_views
         from singleshot.evaluation.run import run as run_detector
         from singleshot.evaluation.run import sweep
+        from singleshot.recipes.tta import load
 
+        views = None if options.tta is None else load(options.tta)
         detector = load_model(options.model, builder=options.builder, device=options.device)
         dataset = open_dataset(options.data, class_names=detector.class_names, **asked)
         _announce(dataset)
@@ -92,8 +103,11 @@ def run(options: Namespace) -> Result:
             with shown("images") as progress:
                 found = sweep(detector, dataset, options.sweep.name, choices, **sizes, progress=progress)
             return Result(found.to_json(), found.table())
-        with shown("images") as progress:
-            detections = run_detector(detector, dataset, **sizes, progress=progress)
+        if views is not None:
+            detections = run_views(detector, views, dataset, **sizes)
+        else:
+            with shown("images") as progress:
+                detections = run_detector(detector, dataset, **sizes, progress=progress)
     if options.save_detections is not None:
         save_detections(options.save_detections, dataset, detections)
         print(f"the detections are in {options.save_detections}", file=sys.stderr)

@@ -1,0 +1,100 @@
+"""What multi-scale testing is made of: views of an image, and how what they show is put together. Plain data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from singleshot.errors import UserError
+
+Merge = Literal["vote", "soft_vote", "nms"]
+
+
+@dataclass(frozen=True)
+class View:
+    """How large an image is made for one pass of the network, and which of the boxes found there count.
+
+    One of three says how large. `side`: one number of pixels, by the detector's own rule; a square for a detector that
+    stretches images, else the side that its rule is about, and a limit on the other side in proportion. `size`:
+    (height, width), to which the image is stretched; with `turn` the longer of the two lies along the image's longer
+    side (along the height if both are equal). `scale`: times the detector's own size.
+
+    Boxes count by their sides x2 - x1 and y2 - y1 in pixels of the original image. None: all count.
+    """
+
+    side: int | None = None
+    size: tuple[int, ...] | None = None
+    turn: bool = False
+    scale: float | None = None
+    long_side_above: float | None = None  # boxes count whose longer side is longer than this
+    short_side_below: float | None = None  # boxes count whose shorter side is shorter than this
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("side", "size", "scale") if getattr(self, name) is not None]
+        if len(given) != 1:
+            came = " and ".join(given) or "none of them"
+            raise UserError(f"a view needs one of side, size and scale, which say how large the image is; got {came}")
+        if self.side is not None and not _is_whole(self.side):
+            raise UserError(f"side: expected a whole number of pixels, 1 or more, got {self.side!r}")
+        if self.size is not None and not (len(self.size) == 2 and all(_is_whole(side) for side in self.size)):
+            raise UserError(f"size: expected height and width in pixels, such as [320, 192], got {list(self.size)}")
+        if self.turn and self.size is None:
+            raise UserError("turn: expected it with size, whose sides it exchanges where the image is wider than high")
+        for name in ("scale", "long_side_above", "short_side_below"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{name}: expected a number above 0, got {value!r}")
+
+    def __str__(self) -> str:
+        if self.side is not None:
+            return f"side {self.side}"
+        if self.size is not None:
+            return f"size {self.size[0]}x{self.size[1]}{', turned with the image' if self.turn else ''}"
+        return f"scale {self.scale:g}"
+
+
+@dataclass(frozen=True)
+class MultiScale:
+    """Multi-scale testing: every view, plain and (with `mirror`) mirrored, then what was found merged for each class.
+
+    `merge`: "vote", "soft_vote" (see `singleshot.ops.voting`) or "nms", the best of each cluster; `iou` is the overlap
+    from which boxes belong together. What a single pass found is left as it is. The other numbers are those of
+    each pass's post-processing; None: the detector's own. With `nms` its suppression is greedy, even if the detector's
+    own is soft. `threshold` is also the lowest score that a soft vote leaves.
+    """
+
+    views: tuple[View, ...]
+    name: str = "multi-scale"  # for messages
+    mirror: bool = True
+    merge: Merge = "vote"
+    iou: float = 0.45
+    threshold: float | None = None
+    candidates: int | None = None
+    nms: float | None = None
+    detections: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.views:
+            raise UserError("views: expected at least one view, such as {scale: 1}")
+        if self.merge not in get_args(Merge):
+            raise UserError(f"merge: expected one of {', '.join(get_args(Merge))}, got {self.merge!r}")
+        if not 0 < self.iou <= 1:
+            raise UserError(f"iou: expected a number above 0 and at most 1, got {self.iou!r}")
+        for name in ("threshold", "nms"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"{name}: expected a number from 0 to 1, got {value!r}")
+        for name in ("candidates", "detections"):
+            value = getattr(self, name)
+            if value is not None and not _is_whole(value):
+                raise UserError(f"{name}: expected a whole number, 1 or more, got {value!r}")
+
+    @property
+    def passes(self) -> int:
+        """How often the network sees each image."""
+        return len(self.views) * (1 + self.mirror)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,213 @@
+"""Multi-scale testing: a detector looks at each image at several sizes, plain and mirrored, and the boxes are merged.
+
+The "+" rows of the RefineDet paper, for any detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from singleshot.detectors.detector import Detector
+from singleshot.detectors.modes import evaluating
+from singleshot.errors import UserError
+from singleshot.evaluation.views import MultiScale, View
+from singleshot.ops.fit import Fit, LongestSide, ShortSide
+from singleshot.ops.nms import nms
+from singleshot.ops.voting import box_vote, soft_box_vote
+from singleshot.postprocess import PerClassPostprocess, Postprocess, vary
+from singleshot.preprocess import KeepAspect, Preprocess, Stretch
+
+Found = dict[str, Tensor]
+"""Detections of one image: boxes [N, 4], scores [N], labels [N], in pixels of that image."""
+
+_COARSE = 64  # pixels: no usual detector has a larger step between the inputs that it takes
+_LARGEST = 4096  # pixels: where the search for a size that fits ends
+
+
+class MultiScaleDetector:
+    """A detector that sees every image as a `MultiScale` says: called as the detector is, with the same kind of result.
+
+    One view of one batch is in memory at a time; of the views before it only the boxes. With a single pass in all there
+    is nothing to merge, and the result is the detector's own, bit for bit if the view is of its own size.
+
+    `progress` is called with the number of images x passes done, counted over all calls.
+
+    Raises `UserError` for a view that the detector cannot be shown, such as one that is too small for its last maps.
+    """
+
+    def __init__(
+        self, detector: Detector, recipe: MultiScale, *, progress: Callable[[int], None] | None = None
+    ) -> None:
+        self.detector, self.recipe = detector, recipe
+        self.class_names, self.category_ids = detector.class_names, detector.category_ids
+        self._postprocess = _postprocess(detector.postprocess, recipe)
+        # The lowest score that a soft vote leaves: the same number as that of each view, as in the authors' script.
+        self._threshold = float(getattr(self._postprocess, "threshold", 0.0))
+        self.progress, self._done = progress, 0
+        self._views: list[tuple[View, Preprocess, Preprocess]] = []  # for high images (and squares), and for wide ones
+        for number, view in enumerate(recipe.views, start=1):
+            where = f"{recipe.name}, view {number} ({view})"
+            both = tuple(preprocess_for(lain, detector.preprocess, where) for lain in _lain(view))
+            for preprocess in both:
+                _check(detector, preprocess.size, where)
+            self._views.append((view, both[0], both[-1]))
+
+    def __call__(self, images: Sequence[Tensor]) -> list[Found]:
+        """Images [3, H, W], float in 0..1 or uint8, of any sizes -> {"boxes", "scores", "labels"} each, best first."""
+        found: list[list[Found]] = [[] for _ in images]
+        with evaluating(self.detector), torch.no_grad():
+            for view, high, wide in self._views:
+                for mirrored in (False, True) if self.recipe.mirror else (False,):
+                    for places, preprocess in _together(images, high, wide):
+                        seen = self._look([images[k] for k in places], preprocess, mirrored)
+                        for k, own in zip(places, seen, strict=True):
+                            found[k].append(_counting(own, view))
+                        self._tell(len(places))
+            return [self._merged(own) for own in found]
+
+    def _look(self, images: list[Tensor], preprocess: Preprocess, mirrored: bool) -> list[Found]:
+        shown = [image.flip(-1) for image in images] if mirrored else images
+        raw = self.detector.raw(shown, preprocess=preprocess)
+        found = self.detector.detections(raw, self._postprocess)
+        if not mirrored:
+            return found
+        return [
+            {**own, "boxes": mirror(own["boxes"], image.shape[-1])} for own, image in zip(found, images, strict=True)
+        ]
+
+    def _merged(self, found: list[Found]) -> Found:
+        if self.recipe.passes == 1:
+            return found[0]
+        boxes, scores, labels = (torch.cat([own[name] for own in found]) for name in ("boxes", "scores", "labels"))
+        if self.recipe.merge == "nms":
+            kept = nms(boxes, scores, labels, self.recipe.iou)
+            boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+        elif self.recipe.merge == "vote":
+            boxes, scores, labels = box_vote(boxes, scores, labels, self.recipe.iou)
+        else:
+            boxes, scores, labels = soft_box_vote(boxes, scores, labels, self.recipe.iou, self._threshold)
+        return {"boxes": boxes, "scores": scores, "labels": labels}
+
+    def _tell(self, images: int) -> None:
+        self._done += images
+        if self.progress is not None:
+            self.progress(self._done)
+
+
+def mirror(boxes: Tensor, width: float) -> Tensor:
+    """Boxes [N, 4] of a mirrored image as boxes of the image: x becomes width - x."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack([width - x2, y1, width - x1, y2], -1)
+
+
+def _lain(view: View) -> list[View]:
+    """The view of a high (or square) image, and of a wide one where that is another."""
+    if view.size is None or not view.turn:
+        return [view]
+    short, long = sorted(view.size)
+    return [replace(view, size=(long, short)), replace(view, size=(short, long))]
+
+
+def preprocess_for(view: View, own: Preprocess, where: str = "view") -> Preprocess:
+    """A detector's own preparation of images, at the size of a view (its `turn` aside)."""
+    if view.size is not None:
+        return Stretch((view.size[0], view.size[1]), own.pixels)
+    if view.scale == 1:
+        return own
+    if isinstance(own, Stretch):
+        height, width = (view.side, view.side) if view.side is not None else (_times(n, view) for n in own.size)
+        return replace(own, size=(height, width))
+    if isinstance(own, KeepAspect):
+        return replace(own, fit=_fit_for(view, own.fit, where), jitter=None)
+    raise UserError(f"{where}: a detector with {type(own).__name__} takes views with size, or of scale 1")
+
+
+def _fit_for(view: View, own: Fit, where: str) -> Fit:
+    if isinstance(own, LongestSide):
+        return LongestSide(view.side if view.side is not None else _times(own.longest, view))
+    if isinstance(own, ShortSide):
+        short = view.side if view.side is not None else _times(own.short, view)
+        return replace(own, short=short, longest=max(short, round(own.longest * short / own.short)))
+    raise UserError(f"{where}: a detector with {type(own).__name__} takes views with size, or of scale 1")
+
+
+def _times(side: int, view: View) -> int:
+    return max(1, round(side * (view.scale or 1)))
+
+
+def _postprocess(own: Postprocess, recipe: MultiScale) -> Postprocess:
+    """A detector's post-processing with the numbers that the recipe sets for each view."""
+    for name in ("threshold", "candidates", "nms", "detections"):
+        value = getattr(recipe, name)
+        own = own if value is None else vary(own, name, value)
+    if recipe.nms is not None and isinstance(own, PerClassPostprocess) and own.soft is not None:
+        own = vary(own, "soft_nms", None)
+    return own
+
+
+def _counting(found: Found, view: View) -> Found:
+    """The boxes of the sizes that count in a view."""
+    if view.long_side_above is None and view.short_side_below is None:
+        return found
+    sides = found["boxes"][:, 2:] - found["boxes"][:, :2]
+    kept = torch.ones_like(found["scores"], dtype=torch.bool)
+    if view.long_side_above is not None:
+        kept &= sides.amax(1) > view.long_side_above
+    if view.short_side_below is not None:
+        kept &= sides.amin(1) < view.short_side_below
+    return {name: part[kept] for name, part in found.items()}
+
+
+def _together(images: Sequence[Tensor], high: Preprocess, wide: Preprocess) -> Iterator[tuple[list[int], Preprocess]]:
+    """The images that are prepared alike: their places, and how."""
+    if high == wide:
+        yield list(range(len(images))), high
+        return
+    lies = [image.shape[-1] > image.shape[-2] for image in images]
+    for preprocess, wanted in ((high, False), (wide, True)):
+        places = [k for k, is_wide in enumerate(lies) if is_wide == wanted]
+        if places:
+            yield places, preprocess
+
+
+def _check(detector: Detector, size: tuple[int, int], where: str) -> None:
+    """Refuse an input of (height, width) that the network cannot take, before anything is computed."""
+    problem = _problem(detector, size)
+    if problem is None:
+        return
+    said = f"{where}: the network does not take an input of {size[0]}x{size[1]}: {problem}"
+    side = _next_side(detector, min(size))
+    hint = "" if side is None else f"; the next larger square that it takes is {side}x{side}"
+    raise UserError(f"{said}{hint}: leave the view out, or change its size")
+
+
+def _problem(detector: Detector, size: tuple[int, int]) -> str | None:
+    """Why the network does not take an input of (height, width); None if it does."""
+    small = min(size) < min(detector.image_size)
+    vague = "it is too small for the last maps" if small else "the maps do not fit together"
+    try:
+        shapes = detector.map_shapes(size)
+    except UserError as error:
+        return str(error)
+    except (RuntimeError, ValueError):  # a kernel larger than its map; a sum of maps of different sizes
+        return vague
+    return vague if any(0 in shape for shape in shapes) else None
+
+
+def _next_side(detector: Detector, side: int) -> int | None:
+    """The side of the next larger square that the network takes, if there is one."""
+    if _problem(detector, (side, side)) is None:
+        return None
+    tried = range((side // _COARSE + 1) * _COARSE, _LARGEST + 1, _COARSE)
+    taken = next((n for n in tried if _problem(detector, (n, n)) is None), None)
+    if taken is None:
+        return None
+    refused = max(side, taken - _COARSE)
+    while taken - refused > 1:
+        middle = (refused + taken) // 2
+        refused, taken = (refused, middle) if _problem(detector, (middle, middle)) is None else (middle, taken)
+    return taken
