@@ -1,6 +1,6 @@
 """Paired experiments: arms that differ in one thing, trained with the same seeds, and what their differences say.
 
-    python benchmarks/paired.py run NAME [--data DIR] [--weights FILE] [--out FILE] [--work DIR]
+    python benchmarks/paired.py run NAME [--seeds 0 1 ...] [--data DIR] [--weights FILE] [--out FILE] [--work DIR]
     python benchmarks/paired.py table NAME [--out FILE]
     python benchmarks/paired.py status NAME [--out FILE] [--work DIR]
 
@@ -9,6 +9,11 @@ after the other, seed by seed; a finished run is a line in the file of results a
 (Ctrl-C saves its state) is resumed, so it may be started again at any time, and left alone:
 
     nohup python benchmarks/paired.py run retinanet > pairs.log 2>&1 &
+
+Several processes may share the seeds (`--seeds`) and the file of results; each needs a folder of its own for its runs:
+
+    nohup python benchmarks/paired.py run refinedet --seeds 0 1 2 --work runs/pairs_a > a.log 2>&1 &
+    nohup python benchmarks/paired.py run refinedet --seeds 3 4 --work runs/pairs_b > b.log 2>&1 &
 
 `table` prints all runs, the paired differences and the verdicts in Markdown.
 """
@@ -35,6 +40,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["run", "table", "status"])
     parser.add_argument("name", help=f"the experiment: {', '.join(EXPERIMENTS)}")
+    parser.add_argument("--seeds", type=int, nargs="+", help="with run: only these seeds; default: the experiment's")
     parser.add_argument("--data", type=Path, help="folder that holds the sets (SINGLESHOT_SHARED)")
     parser.add_argument("--weights", type=Path, help="the backbone's weights; default: in the data's folder")
     parser.add_argument("--out", type=Path, help="file of results (benchmarks/results/NAME_pairs.jsonl)")
@@ -42,6 +48,8 @@ def main(words: list[str] | None = None) -> int:
     options = parser.parse_args(words)
     try:
         experiment = experiments.get(EXPERIMENTS, options.name)
+        if options.seeds is not None and options.verb != "run":
+            raise UserError(f"--seeds chooses what is run; {options.verb} shows all seeds: leave it out")
         out = options.out or HERE / "results" / f"{experiment.name}_pairs.jsonl"
         if options.verb == "run":
             from pairs import runner
@@ -49,7 +57,7 @@ def main(words: list[str] | None = None) -> int:
             data = options.data or Path(os.environ.get("SINGLESHOT_SHARED", BESIDE))
             inside = data / experiment.weights if experiment.weights is not None else None
             places = runner.Places(data, options.weights or inside, out, options.work)
-            runner.run_all(experiment, places, say=lambda line: print(line, flush=True))
+            runner.run_all(experiment, places, lambda line: print(line, flush=True), options.seeds)
             return 0
         lines = records.read(out)
         records.check(experiment, lines, out)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from singleshot import recipes
 from singleshot.errors import UserError
-from singleshot.training.plain import to_plain
+from singleshot.evaluation.views import MultiScale
+from singleshot.training.plain import from_plain, to_plain
 from singleshot.training.recipe import Recipe, override
 
 METRICS = ("AP", "AP50", "AP60", "AP70", "AP75", "AP80", "AP90")
@@ -18,11 +20,11 @@ METRICS = ("AP", "AP50", "AP60", "AP70", "AP75", "AP80", "AP90")
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says of a difference; figures in AP points."""
+    """What a paper says of a difference; figures in AP points. "none": no paper says anything of it."""
 
-    direction: Literal["higher", "lower", "same"]
-    figure: str  # the published difference
-    source: str
+    direction: Literal["higher", "lower", "same", "none"]
+    figure: str = "-"  # the published difference
+    source: str = ""
     margin: float = 1.0  # "same" means: nearer to 0 than this, in AP points
 
 
@@ -44,13 +46,17 @@ class Comparison:
         return self.metric if self.beyond is None else f"{self.metric} - {self.beyond}"
 
 
+# The same network measured in another way: with other numbers of its post-processing (see `measure.viewed`), or by
+# multi-scale testing.
+ArmView = Mapping[str, float | None] | MultiScale
+
+
 @dataclass(frozen=True)
 class Arm:
     """One way to train."""
 
     changes: Mapping[str, Any] = field(default_factory=dict)  # dotted keys of the recipe
-    # The trained network measured again with other fields of its scores: name -> fields.
-    views: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    views: Mapping[str, ArmView] = field(default_factory=dict)  # of the trained network, by name
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,20 @@ class Experiment:
         """(arm, seed) in the order of the runs: after each seed the comparison is complete."""
         return tuple((arm, seed) for seed in self.seeds for arm in self.arms)
 
+    def runs_of(self, seeds: Collection[int] | None) -> tuple[tuple[str, int], ...]:
+        """The runs of some of the seeds, in the same order; None: of all.
+
+        Raises:
+            UserError: a seed that the experiment does not have.
+        """
+        unknown = sorted(set(seeds or ()) - set(self.seeds))
+        if unknown:
+            raise UserError(
+                f"{self.name} has no seed {', '.join(map(str, unknown))}: expected some of "
+                f"{', '.join(map(str, self.seeds))}"
+            )
+        return tuple(run for run in self.runs if seeds is None or run[1] in seeds)
+
     def recipe_of(self, arm: str, seed: int, data: Path | None = None, weights: Path | None = None) -> Recipe:
         """The recipe of one run. Without folders, paths are only names: enough to compare settings."""
         changes: dict[str, Any] = {**self.settings, **self.arms[arm].changes, "seed": seed}
@@ -93,7 +113,10 @@ class Experiment:
 
     def settings_of(self, arm: str, seed: int) -> dict[str, Any]:
         """All that decides what a run computes and what is measured, dotted key -> plain value, without paths."""
-        views = {name: dict(fields) for name, fields in self.arms[arm].views.items()}
+        views = {
+            name: to_plain(view) if isinstance(view, MultiScale) else dict(view)
+            for name, view in self.arms[arm].views.items()
+        }
         return {**settings_of(self.recipe_of(arm, seed)), "views": json.loads(json.dumps(views))}
 
 
@@ -126,9 +149,22 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     default = settings_of(Recipe())
     found = []
     for key in sorted(before.keys() | now.keys()):
-        old, new = (side.get(key, default.get(key)) for side in (before, now))
+        old, new = (_with_defaults(side.get(key, default.get(key)), key) for side in (before, now))
         if old != new:
             found.append(f"{key}: {json.dumps(old)} -> {json.dumps(new)}")
+    return found
+
+
+def _with_defaults(value: Any, key: str) -> Any:
+    """Of multi-scale views, too, a field that is not there stands for its default."""
+    if key != "views" or not isinstance(value, dict):
+        return value
+    found = {}
+    for name, view in value.items():
+        found[name] = view
+        if "views" in view:
+            with contextlib.suppress(UserError):  # no longer a view: then the two differ as they are
+                found[name] = json.loads(json.dumps(to_plain(from_plain(MultiScale, view))))
     return found
 
 

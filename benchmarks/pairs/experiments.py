@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pairs.experiment import Arm, Claim, Comparison, Experiment
+from singleshot.evaluation.views import Merge, MultiScale, View
 
 # ---------------------------------------------------------------- RetinaNet's losses and the IoU-aware score, on bccd
 # Everything that the arms share beside the recipe `finetune`: size and length are such that a run takes 5 to 10 minutes
@@ -97,4 +98,74 @@ RETINANET = Experiment(
     ),
 )
 
-EXPERIMENTS = {experiment.name: experiment for experiment in (RETINANET,)}
+# ------------------------------------------- RefineDet's steps, mixtures with other ideas, multi-scale testing, on bccd
+REFINEDET_SETTINGS = {
+    **RETINANET_SETTINGS,  # schedule, augmentation and the rest
+    "builder": "refinedet",
+    "arguments": {
+        "backbone": "mobilenetv2",
+        "image_size": [192, 256],
+        "channels": 128,
+        "anchor_sizes": [16.0, 32.0, 64.0, 128.0],  # half the usual ones, as above
+        "frozen_stages": 2,
+        "theta": 0.99,
+    },
+}
+
+_STEPS = "RefineDet paper, Table 2 (VGG-16, 320, VOC2007 test)"
+_SCALES = "RefineDet paper, Table 1 (VGG-16, VOC2007 test); Table 4: after training on COCO"
+_UNKNOWN = Claim("none")
+# Scales 0.75, 1, 1.25 and 1.5 of the 192 x 256 pixels that the network is trained with. It takes whole multiples of 64
+# only: 144 x 192, 240 x 320 and 288 x 384 are rounded, so the views also stretch the image a little, each another way.
+_VIEWS = (View(size=(128, 192)), View(scale=1.0), View(size=(256, 320)), View(size=(320, 384)))
+
+
+def _multi_scale(merge: Merge) -> MultiScale:
+    return MultiScale(_VIEWS, f"multi-scale {merge}", mirror=True, merge=merge)
+
+
+def _step(arm: str, against: str, figure: str) -> tuple[Comparison, ...]:
+    """The published difference, and COCO's AP, which the paper does not give for the steps."""
+    claimed = Comparison(arm, "VOC07", Claim("higher", figure, _STEPS), against=against)
+    return claimed, Comparison(arm, "AP", _UNKNOWN, against=against)
+
+
+def _unknown(arm: str, against: str | None = None) -> tuple[Comparison, ...]:
+    return tuple(Comparison(arm, metric, _UNKNOWN, against=against) for metric in ("VOC07", "AP"))
+
+
+_SCALES_FIGURE = (
+    "+3.1 (80.0 to 83.1); 512: +2.0 (81.8 to 83.8); with COCO: +1.6 (84.0 to 85.6), 512: +0.6 (85.2 to 85.8)"
+)
+
+REFINEDET = Experiment(
+    name="refinedet",
+    data="bccd",
+    weights="weights/mobilenet_v2_imagenet.safetensors",
+    settings=REFINEDET_SETTINGS,
+    baseline="full",
+    metrics=("AP", "AP50", "AP75", "VOC07", "VOC10"),
+    arms={
+        # Table 2 from right to left. `ssd`: the same anchors and backbone, classes and boxes straight from its maps.
+        "ssd": Arm({"arguments.cascade": False, "arguments.neck": "none"}),
+        "tcb": Arm({"arguments.cascade": False}),
+        "cascade": Arm({"arguments.theta": 1.0}),
+        "full": Arm(views={"vote": _multi_scale("vote"), "soft_vote": _multi_scale("soft_vote")}),
+        "focal": Arm({"arguments.classification": {"type": "FocalLoss", "alpha": 0.25, "gamma": 2.0}}),
+        "iou": Arm({"arguments.iou_head": True}),
+        "attention": Arm({"arguments.attention": "se"}),
+    },
+    comparisons=(
+        *_step("tcb", "ssd", "+1.1 (76.2 to 77.3)"),
+        *_step("cascade", "tcb", "+2.2 (77.3 to 79.5)"),
+        *_step("full", "cascade", "+0.5 (79.5 to 80.0)"),
+        *_unknown("focal"),
+        *_unknown("iou"),
+        *_unknown("attention"),
+        Comparison("full:vote", "VOC07", Claim("higher", _SCALES_FIGURE, _SCALES), against="full"),
+        Comparison("full:vote", "AP", _UNKNOWN, against="full"),
+        *_unknown("full:soft_vote"),
+    ),
+)
+
+EXPERIMENTS = {experiment.name: experiment for experiment in (RETINANET, REFINEDET)}

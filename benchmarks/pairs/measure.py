@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 import singleshot as ss
-from singleshot.errors import UserError
-from singleshot.evaluation.run import run
-from singleshot.postprocess import Postprocess
+from pairs.experiment import ArmView
+from singleshot.evaluation.run import run, run_with
+from singleshot.evaluation.views import MultiScale
+from singleshot.inference.tta import MultiScaleDetector
+from singleshot.postprocess import Postprocess, vary
 from singleshot.training.recipe import Recipe
 
-IOUS = range(50, 100, 5)
+# Names of numbers in views whose results were recorded before `vary` gave these numbers its own names.
+_OLDER = {"alpha": "iou_alpha"}
 
 
 def measure(
-    weights: Path, recipe: Recipe, views: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All metrics of a file on the validation split, and those of each view; the network in float32."""
+    weights: Path, recipe: Recipe, views: Mapping[str, ArmView]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """All metrics of a file on the validation split, and those of each view; the network in float32.
+
+    The network runs once for itself and all views of other numbers together, and for each multi-scale view on its own.
+    """
     detector = ss.load(weights).eval()
     dataset = ss.open_dataset(
         recipe.data.val_path or recipe.data.path or "",
@@ -30,36 +32,26 @@ def measure(
         format=recipe.data.format,
         class_names=detector.class_names,
     )
-    found = {}
-    for name, changes in {"": {}, **views}.items():
-        postprocess = viewed(detector.postprocess, changes)
-
-        def detect(images: list[Tensor], postprocess: Postprocess = postprocess) -> list[dict[str, Tensor]]:
-            return detector.detections(detector.raw(images), postprocess)
-
-        metrics = ss.evaluate(dataset, run(detect, dataset, workers=1))
-        found[name] = {**metrics.to_json(), "coco_iou": by_iou(metrics)}
-    return found.pop(""), found
+    numbers = {name: view for name, view in views.items() if not isinstance(view, MultiScale)}
+    ranked = [detector.postprocess, *(viewed(detector.postprocess, view) for view in numbers.values())]
+    plain, *others = run_with(detector, dataset, ranked)
+    found = dict(zip(numbers, others, strict=True))
+    for name, view in views.items():
+        if isinstance(view, MultiScale):
+            found[name] = run(MultiScaleDetector(detector, view), dataset)
+    return _metrics(ss.evaluate(dataset, plain)), {name: _metrics(ss.evaluate(dataset, found[name])) for name in views}
 
 
-def viewed(postprocess: Postprocess, changes: Mapping[str, Any]) -> Postprocess:
-    """The same post-processing with other fields of its scores."""
-    if not changes:
-        return postprocess
-    scores = postprocess.scores
-    if not is_dataclass(scores) or isinstance(scores, type) or not is_dataclass(postprocess):
-        raise UserError(f"these scores have no fields to change: {scores!r}")
-    unknown = set(changes) - {field.name for field in fields(scores)}
-    if unknown:
-        raise UserError(f"{type(scores).__name__} has no {', '.join(sorted(unknown))}")
-    changed: Postprocess = replace(postprocess, scores=replace(scores, **changes))
-    return changed
+def viewed(postprocess: Postprocess, numbers: Mapping[str, float | None]) -> Postprocess:
+    """The same post-processing with other numbers, by the names of `singleshot.postprocess.vary`.
+
+    Raises:
+        UserError: as `vary` does.
+    """
+    for name, value in numbers.items():
+        postprocess = vary(postprocess, _OLDER.get(name, name), value)
+    return postprocess
 
 
-def by_iou(metrics: ss.Metrics) -> dict[str, float]:
-    """COCO's AP at each IoU threshold: {"AP50": ..., ..., "AP95": ...}; -1 where there is nothing to find."""
-    found = {}
-    for overlap, precision in zip(IOUS, metrics.coco.precision, strict=True):
-        known = precision[precision > -1]
-        found[f"AP{overlap}"] = float(np.mean(known)) if known.size else -1.0
-    return found
+def _metrics(metrics: ss.Metrics) -> dict[str, Any]:
+    return {**metrics.to_json(), "coco_iou": metrics.coco.by_iou}

@@ -18,7 +18,8 @@ Lines = Mapping[tuple[str, int], Line]  # by (arm, seed)
 def value(line: Line, metric: str, view: str = "") -> float:
     """A metric in AP points (per cent)."""
     metrics = line["views"][view] if view else line["metrics"]
-    return 100.0 * float({**metrics["coco"], **metrics["coco_iou"]}[metric])
+    voc = {name: metrics[key]["mAP"] for name, key in (("VOC07", "voc07"), ("VOC10", "voc10")) if key in metrics}
+    return 100.0 * float({**metrics["coco"], **metrics["coco_iou"], **voc}[metric])
 
 
 def table(experiment: Experiment, lines: Lines) -> str:
@@ -35,18 +36,28 @@ def table(experiment: Experiment, lines: Lines) -> str:
         parts.append(_markdown(["seed", "arm", *metrics, "minutes", "commit", "date"], runs))
         parts.append("Mean and standard deviation over the seeds:")
         parts.append(_markdown(["arm", "runs", *metrics], list(_means(experiment, lines))))
-        parts.append(
-            "Differences between runs of the same seed, their mean, its standard error and its 95% t-interval. Shown: "
-            'the interval excludes 0 on the claimed side; opposite: on the other side; for "same", shown: it lies '
-            "inside of the margin. Each interval stands for itself: with "
-            f"{len(experiment.comparisons)} of them, one in twenty would exclude 0 by chance."
-        )
+        parts.append(_rules(experiment))
         header = ["difference", "metric", *(f"seed {seed}" for seed in experiment.seeds)]
         header += ["mean", "s.e.", "95% interval", "claimed", "published", "verdict"]
         parts.append(_markdown(header, [_row(experiment, each, lines) for each in experiment.comparisons]))
-        sources = dict.fromkeys(_source(experiment, each) for each in experiment.comparisons)
-        parts.append("\n".join(["Published figures:", "", *(f"- {source}" for source in sources)]))
+        sources = dict.fromkeys(_source(experiment, each) for each in experiment.comparisons if each.claim.source)
+        if sources:
+            parts.append("\n".join(["Published figures:", "", *(f"- {source}" for source in sources)]))
     return "\n\n".join(parts)
+
+
+def _rules(experiment: Experiment) -> str:
+    directions = {comparison.claim.direction for comparison in experiment.comparisons}
+    rules = ["Shown: the interval excludes 0 on the claimed side", "opposite: on the other side"]
+    if "same" in directions:
+        rules.append('for "same", shown: it lies inside of the margin')
+    if "none" in directions:
+        rules.append('for "none", helps: it lies above 0, hurts: it lies below 0')
+    return (
+        "Differences between runs of the same seed, their mean, its standard error and its 95% t-interval. "
+        f"{'; '.join(rules)}. Each interval stands for itself: with {len(experiment.comparisons)} of them, one in "
+        "twenty would exclude 0 by chance."
+    )
 
 
 def _about(experiment: Experiment, lines: Lines, done: int, total: int) -> str:

@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -39,25 +39,37 @@ class Places:
         return self.work / experiment.name / f"{arm}-{seed}"
 
 
-def run_all(experiment: Experiment, places: Places, say: Callable[[str], None] = print) -> None:
-    """Make every run that the file of results does not have.
+def run_all(
+    experiment: Experiment,
+    places: Places,
+    say: Callable[[str], None] = print,
+    seeds: Collection[int] | None = None,
+) -> None:
+    """Make every run of these seeds (None: of all) that the file of results does not have.
+
+    Other processes may make other runs for the same file, each with a work folder of its own: the file is read again
+    before each run.
 
     Raises:
-        UserError: lines or run folders of other settings, bad data, another process at the same runs.
+        UserError: no such seed, lines or run folders of other settings, bad data, another process in the work folder.
         KeyboardInterrupt: after Ctrl-C, with the state saved; the next call goes on from there.
     """
+    runs = experiment.runs_of(seeds)
     code = commit()  # of the code that is loaded now, whatever happens to the files meanwhile
     first = experiment.recipe_of(experiment.baseline, experiment.seeds[0], places.data, places.weights)
     inputs = inputs_of(first)
     with only_one(places.work / experiment.name):
-        records.check(experiment, records.read(places.out), places.out, inputs)
-        for number, (arm, seed) in enumerate(experiment.runs, 1):
+        for number, (arm, seed) in enumerate(runs, 1):
             folder = places.folder(experiment, arm, seed)
-            if (arm, seed) not in records.of(experiment, records.read(places.out)):
-                say(f"{experiment.name}: arm {arm}, seed {seed} (run {number} of {len(experiment.runs)})")
+            name = f"{experiment.name}: arm {arm}, seed {seed}"
+            lines = records.read(places.out)
+            records.check(experiment, lines, places.out, inputs)
+            if (arm, seed) not in records.of(experiment, lines):
+                say(f"{name} (run {number} of {len(runs)})")
                 line = run_one(experiment, arm, seed, places, inputs, code)
-                records.append(places.out, line)
-                say(f"{experiment.name}: arm {arm}, seed {seed}: AP {100 * line['metrics']['coco']['AP']:.1f}")
+                new = records.append(places.out, line)
+                told = f"AP {100 * line['metrics']['coco']['AP']:.1f}"
+                say(f"{name}: {told if new else 'another process was faster, and its result stays'}")
             clear_up(folder)
 
 
@@ -225,13 +237,13 @@ def machine() -> dict[str, Any]:
 def only_one(folder: Path) -> Iterator[None]:
     """Inside, no other process makes runs in this folder (where the system has such locks)."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context((folder / ".lock").open("w"))
         try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass
-        except OSError:
-            raise ss.UserError(f"{folder}: another process makes these runs; wait for it, or stop it first") from None
+            stack.enter_context(records.locked(file, wait=False))
+        except BlockingIOError:
+            raise ss.UserError(
+                f"{folder}: another process makes runs in this folder; wait for it, stop it first, or make other seeds "
+                "beside it (--seeds) in a folder of their own (--work)"
+            ) from None
         yield

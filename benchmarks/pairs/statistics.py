@@ -14,7 +14,7 @@ from pairs.experiment import Claim
 T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
         2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)  # fmt: skip
 
-Verdict = Literal["shown", "not shown", "opposite"]
+Verdict = Literal["shown", "not shown", "opposite", "helps", "hurts"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,10 @@ def verdict(found: Interval, claim: Claim) -> Verdict:
 
     "higher", "lower": shown where it excludes 0 in the claim's direction, opposite where it excludes 0 in the other.
     "same": shown where it lies inside of +-margin, opposite where it lies outside altogether. Else: not shown.
+    "none": helps where it lies above 0, hurts where it lies below 0. Else: not shown.
     """
+    if claim.direction == "none":
+        return "helps" if found.low > 0 else "hurts" if found.high < 0 else "not shown"
     if claim.direction == "same":
         if -claim.margin < found.low and found.high < claim.margin:
             return "shown"

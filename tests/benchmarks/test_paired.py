@@ -11,11 +11,10 @@ from typing import Any
 import paired as script
 import pytest
 import torch
-from pairs import measure, records, report, runner
+from pairs import records, report, runner
 from pairs.experiment import Arm, Claim, Comparison, Experiment, differences, settings_of
 from pairs.experiments import EXPERIMENTS
 
-import singleshot as ss
 from singleshot.errors import UserError
 from singleshot.training.recipe import Recipe
 from singleshot.training.run import Run
@@ -149,41 +148,25 @@ def test_differences_are_of_equal_seeds() -> None:
     assert report.paired(TINY, same, lines) == {0: 0}
 
 
-def test_lines_of_other_settings_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "lines.jsonl"
-    one, two = line("mined", 0, AP=1), line("even", 0, AP=1)
-    records.append(path, one)
-    records.append(path, two)
-    records.check(TINY, records.read(path), path, {"data train": "abc"})
-    with pytest.raises(UserError, match="data train: abc -> other"):
-        records.check(TINY, [one], path, {"data train": "other"})
-    with pytest.raises(UserError, match="data train: def -> abc"):
-        records.check(TINY, [one, {**two, "inputs": {"data train": "def"}}], path)
-    with pytest.raises(UserError, match="lines.jsonl:2: .* twice"):
-        records.check(TINY, [one, one], path)
-    with pytest.raises(UserError, match="no such run"):
-        records.check(TINY, [{**one, "seed": 7}], path)
-    records.check(TINY, [{**one, "experiment": "another", "seed": 7}], path)
-    path.write_text('{"experiment": 1}\n')
-    with pytest.raises(UserError, match=":1: this result has no arm"):
-        records.read(path)
-    path.write_text("nonsense\n")
-    with pytest.raises(UserError, match=":1: this is no line"):
-        records.read(path)
-
-
-def test_views_of_the_iou_aware_score() -> None:
-    arm = EXPERIMENTS["retinanet"].arms["iou"]
-    size = {"image_size": (64, 64), "backbone_options": {"width": 0.25}, "channels": 8}
-    detector = ss.create("iou_retinanet", num_classes=2, backbone="mobilenetv2", **size)
-    shown = measure.viewed(detector.postprocess, arm.views["alpha=1"])
-    before, after = vars(detector.postprocess), vars(shown)
-    assert {name for name in before if before[name] != after[name]} == {"scores"}
-    assert vars(detector.postprocess.scores)["alpha"] == arm.changes["arguments.iou_alpha"]
-    assert vars(shown.scores)["alpha"] == 1.0
-    assert measure.viewed(detector.postprocess, {}) is detector.postprocess
-    with pytest.raises(UserError, match="has no beta"):
-        measure.viewed(detector.postprocess, {"beta": 1})
+def test_a_comparison_without_a_claim() -> None:
+    unclaimed = Comparison("even", "VOC07", Claim("none"))
+    experiment = dataclasses.replace(TINY, comparisons=(unclaimed, *TINY.comparisons), metrics=("AP", "VOC07"))
+    lines = {}
+    for arm, seed, ap in (("mined", 0, 50), ("even", 0, 53), ("mined", 1, 60), ("even", 1, 63)):
+        each = line(arm, seed, AP=ap, AP50=80, AP75=40)
+        each["metrics"]["voc07"] = {"mAP": ap / 100 - 0.1}
+        machine = {"cpu": "x", "cores": 2, "torch": "2", "python": "3"}
+        each["views"] = {"again": each["metrics"]}
+        lines[arm, seed] = {**each, "date": "2020-01-01", "machine": machine}
+    table = report.table(experiment, lines)
+    assert "| even - mined | VOC07 | +3.00 | +3.00 | +3.00 | 0.00 | +3.00 to +3.00 | none | - | **helps** |" in table
+    assert 'for "none", helps: it lies above 0, hurts: it lies below 0.' in table
+    assert "| 0 | mined | 50.00 | 40.00 |" in table
+    claimed = report.table(dataclasses.replace(experiment, comparisons=TINY.comparisons), lines)
+    assert "helps" not in claimed
+    assert "nobody" in claimed
+    alone = dataclasses.replace(experiment, comparisons=(unclaimed,))
+    assert "Published" not in report.table(alone, lines)
 
 
 def test_settings_without_paths_and_with_defaults() -> None:
@@ -222,6 +205,70 @@ def test_two_processes_are_kept_apart(tmp_path: Path) -> None:
         pass
 
 
-def test_unknown_experiment(capsys: pytest.CaptureFixture[str]) -> None:
-    assert script.main(["table", "nothing"]) == 2
-    assert "retinanet" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["table", "nothing"], "retinanet"),
+        (["run", "refinedet", "--seeds", "1", "7"], "no seed 7: expected some of 0, 1, 2, 3, 4"),
+        (["table", "refinedet", "--seeds", "1"], "table shows all seeds"),
+    ],
+)
+def test_what_cannot_be_asked(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+def made_up(monkeypatch: pytest.MonkeyPatch, also: Path | None = None) -> list[tuple[str, int]]:
+    """Runs that take no time; `also`: a file in which another process finishes each of them a moment before."""
+    made = []
+
+    def run_one(experiment: Experiment, arm: str, seed: int, *_: object) -> records.Line:
+        made.append((arm, seed))
+        own = line(arm, seed, AP=50)
+        own["metrics"]["coco"]["AP"] = 0.5
+        if also is not None:
+            records.append(also, {**own, "seconds": 1})
+        return own
+
+    monkeypatch.setattr(runner, "run_one", run_one)
+    monkeypatch.setattr(runner, "inputs_of", lambda _: {"data train": "abc"})
+    return made
+
+
+def test_two_processes_share_the_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
+    made = made_up(monkeypatch)
+    out = tmp_path / "out.jsonl"
+    run = ["run", "tiny", "--data", str(tmp_path), "--out", str(out), "--work"]
+    assert script.main([*run, str(tmp_path / "one"), "--seeds", "1"]) == 0
+    assert "run 2 of 2" in capsys.readouterr().out
+    assert made == [("mined", 1), ("even", 1)]
+    with runner.only_one(tmp_path / "one" / "tiny"):
+        assert script.main([*run, str(tmp_path / "one"), "--seeds", "0"]) == 2
+        assert "a folder of their own (--work)" in capsys.readouterr().err
+        assert script.main([*run, str(tmp_path / "two")]) == 0  # beside it
+    assert made[2:] == [("mined", 0), ("even", 0)]
+    assert [(each["arm"], each["seed"]) for each in records.read(out)] == made
+
+
+def test_what_another_process_finishes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(EXPERIMENTS, "tiny", TINY)
+    out = tmp_path / "out.jsonl"
+    made = made_up(monkeypatch, also=out)
+    first = TINY.runs[0]
+
+    def say_and_finish(text: str) -> None:
+        print(text)
+        if made == [first] and "its result stays" in text:  # the second run, before it is begun here
+            own = line("even", 0, AP=50)
+            records.append(out, {**own, "seconds": 2})
+
+    places = runner.Places(tmp_path, None, out, tmp_path / "work")
+    runner.run_all(TINY, places, say_and_finish, [0])
+    assert made == [first]
+    assert "another process was faster" in capsys.readouterr().out
+    assert [each["seconds"] for each in records.read(out)] == [1, 2]

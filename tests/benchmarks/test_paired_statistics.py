@@ -67,6 +67,13 @@ def test_verdicts_on_no_change(low: float, high: float, expected: str) -> None:
     assert verdict(Interval((low + high) / 2, 1.0, low, high), Claim("same", "", "", margin=1.0)) == expected
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(0.1, 2, "helps"), (-2, -0.1, "hurts"), (-0.1, 2, "not shown"), (0, 1, "not shown")]
+)
+def test_verdicts_without_a_claim(low: float, high: float, expected: str) -> None:
+    assert verdict(Interval((low + high) / 2, 1.0, low, high), Claim("none")) == expected
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=lambda experiment: experiment.name)
 def test_every_experiment_is_sound(experiment: object) -> None:
     from pairs.experiment import Experiment, settings_of
