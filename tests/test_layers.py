@@ -33,18 +33,18 @@ LAYERS = [
     {"data"},
     {"ops"},
     {"structures", "data.images", "data.dataset"},
-    {"errors", "files", "version"},
+    {"errors", "files", "modes", "version"},
 ]
 LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in layer}
 
 # Narrower than the order above: pictures and files are no business of the network, nor readers of the metrics.
 NETWORK = {"detectors", "heads", "necks", "refiner", "preprocess", "postprocess", "backbones", "losses", "layers"}
-NETWORK |= {"anchors", "coders", "matchers", "ops", "structures", "errors", "files"}
+NETWORK |= {"anchors", "coders", "matchers", "ops", "structures", "errors", "files", "modes"}
 RECORDS = {"data.dataset", "data.images", "ops", "structures", "errors", "files"}
 ONLY = {
     **dict.fromkeys(NETWORK, NETWORK | {"data.images"}),
     "weights": NETWORK | {"version"},
-    "evaluation.run": RECORDS | {"data.loader", "evaluation"},
+    "evaluation.run": RECORDS | {"data.loader", "evaluation", "modes"},
     "evaluation": RECORDS,
     "data.loader": RECORDS | {"data"},
     "data": RECORDS,

@@ -110,9 +110,9 @@ class Stretch(_ScalesBoxes):
 class KeepAspect(_ScalesBoxes):
     """Resizes every image by `fit`, which keeps its aspect ratio, and pads the batch to one size (bilinear).
 
-    Images lie at the top left. Right and below there are zeros up to the batch's largest height and width, rounded up
-    to multiples of `divisor`. The zeros are put there after the normalisation, so that padding has the mean colour: a
-    black border would be an edge to the network, and one whose strength depends on `pixels`.
+    Images lie at the top left. Right and below there is the mean colour up to the batch's largest height and width,
+    rounded up to multiples of `divisor`: exact zeros for the network. A black border would be an edge to it, and one
+    whose strength depends on `pixels`.
 
     `jitter`, (low, high): in training the short side is drawn for each image from the whole numbers low to high, by
     torch's CPU generator. An image whose size is one that such a draw can give is taken as it is. A recipe's transforms
@@ -153,11 +153,12 @@ class KeepAspect(_ScalesBoxes):
         rule = self.training_fit if training else self.fit
         sizes = [_drawn(rule, height, width) for height, width in original]
         height, width = (self._padded(max(side)) for side in zip(*sizes, strict=True))
-        pixels = torch.zeros(len(images), 3, height, width, device=device)
+        mean = torch.tensor(self.pixels.mean, dtype=torch.float32, device=device)[:, None, None]
+        pixels = mean.expand(len(images), -1, height, width).clone(memory_format=torch.contiguous_format)
         for place, image, (h, w) in zip(pixels, images, sizes, strict=True):
-            place[:, :h, :w] = self.pixels.normalise(_resized(image.to(device, non_blocking=True), (h, w)))
+            place[:, :h, :w] = _resized(image.to(device, non_blocking=True), (h, w))
         before, after = (torch.tensor(shapes, dtype=torch.float32, device=device) for shapes in (original, sizes))
-        return ImageBatch(pixels, before, (after / before).flip(1))
+        return ImageBatch(self.pixels.normalise(pixels), before, (after / before).flip(1))
 
     def restore(self, detections: Detections, batch: ImageBatch) -> Detections:
         """Boxes of the network's input -> boxes of the original images, cut at their borders.

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from singleshot.data.dataset import Dataset, ImageRecord
 from singleshot.detectors.detector import Detector, Raw
-from singleshot.detectors.modes import evaluating
 from singleshot.errors import UserError
 from singleshot.evaluation.run import run
+from singleshot.modes import evaluating
 from singleshot.structures import Matched
 
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from singleshot.anchors import AnchorMaker
 from singleshot.detectors.classes import Classes
-from singleshot.detectors.modes import evaluating
 from singleshot.detectors.sources import to_tensor
 from singleshot.errors import UserError
 from singleshot.losses.criterion import Criterion
+from singleshot.modes import evaluating
 from singleshot.necks import map_sizes
 from singleshot.postprocess import Postprocess
 from singleshot.preprocess import Preprocess

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from singleshot.data.dataset import Dataset
 from singleshot.data.loader import image_loader
@@ -16,6 +15,7 @@ from singleshot.errors import UserError
 from singleshot.evaluation.detections import ImageDetections
 from singleshot.evaluation.metrics import evaluate
 from singleshot.evaluation.sweep import Sweep, Value
+from singleshot.modes import evaluating
 
 Detect = Callable[[list[Tensor]], Any]
 """Images, uint8 [3, H, W] RGB each, to one {"boxes", "scores", "labels"} per image, in pixels of that image."""
@@ -54,7 +54,7 @@ def run(
             f"such as {', '.join(str(path) for path in missing[:3])}; restore them or take them out of the split"
         )
     result: list[ImageDetections] = []
-    with _evaluating(detector), torch.inference_mode():
+    with evaluating(detector), torch.inference_mode():
         paths = [record.path for record in dataset.records]
         for images in image_loader(paths, batch_size=batch_size, workers=workers):
             result += [_to_arrays(found) for found in detector(images)]
@@ -86,7 +86,7 @@ def run_with(
             result += [_to_arrays(found) for found in detector.detections(raw, postprocess)]
         return [_NOTHING] * len(images)
 
-    with _evaluating(detector):
+    with evaluating(detector):
         run(several, dataset, batch_size=batch_size, workers=workers, progress=progress)
     return results
 
@@ -114,19 +114,6 @@ def sweep(
 
 
 _NOTHING = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}
-
-
-@contextmanager
-def _evaluating(detector: object) -> Iterator[None]:
-    """A module is in evaluation mode inside, and in its own again after."""
-    was_training = isinstance(detector, nn.Module) and detector.training
-    if isinstance(detector, nn.Module):
-        detector.eval()
-    try:
-        yield
-    finally:
-        if isinstance(detector, nn.Module):
-            detector.train(was_training)
 
 
 def _to_arrays(found: Mapping[str, Tensor]) -> ImageDetections:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from singleshot.detectors.detector import Detector
-from singleshot.detectors.modes import evaluating
 from singleshot.errors import UserError
 from singleshot.evaluation.views import MultiScale, View
+from singleshot.modes import evaluating
 from singleshot.ops.fit import Fit, LongestSide, ShortSide
 from singleshot.ops.nms import nms
 from singleshot.ops.voting import box_vote, soft_box_vote
