@@ -115,8 +115,8 @@ REFINEDET_SETTINGS = {
 _STEPS = "RefineDet paper, Table 2 (VGG-16, 320, VOC2007 test)"
 _SCALES = "RefineDet paper, Table 1 (VGG-16, VOC2007 test); Table 4: after training on COCO"
 _UNKNOWN = Claim("none")
-# Scales 0.75, 1, 1.25 and 1.5 of the 192 x 256 pixels that the network is trained with. It takes whole multiples of 64
-# only: 144 x 192, 240 x 320 and 288 x 384 are rounded, so the views also stretch the image a little, each another way.
+# About 0.75, 1, 1.25 and 1.5 times the 192 x 256 pixels that the network is trained with, in whole multiples of 64, at
+# which every map is twice as large as the next: so the views also stretch the image a little, each another way.
 _VIEWS = (View(size=(128, 192)), View(scale=1.0), View(size=(256, 320)), View(size=(320, 384)))
 
 

@@ -20,6 +20,7 @@ PAPER = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
         ("iou_alpha=product,1,0.9,...,0", "iou_alpha", ("product", *PAPER)),
         ("candidates=100,200,...,500,1000", "candidates", (100.0, 200.0, 300.0, 400.0, 500.0, 1000.0)),
         ("nms=0.5,0.5,0.5", "nms", (0.5,)),
+        ("soft-nms=none,0.3", "soft_nms", ("none", 0.3)),
     ],
 )
 def test_values(text: str, name: str, values: tuple[float | str, ...]) -> None:

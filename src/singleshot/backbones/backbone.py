@@ -21,6 +21,8 @@ class Backbone(nn.Module):
     """Channels of each map."""
     strides: tuple[int, ...]
     """Input pixels per cell of each map."""
+    has_norm: bool = True
+    """Whether convolutions that are added behind it should be followed by a norm, as its own are."""
     optional_weights: tuple[str, ...] = ()
     """Prefixes of keys that a weights file may lack: those keep their initial values."""
     ignored_weights: tuple[str, ...] = ("classifier.", "fc.")

@@ -59,6 +59,7 @@ class VGG16(Backbone):
         frozen_stages: int = 0,
     ) -> None:
         super().__init__()
+        self.has_norm = batch_norm
         tail = variant if isinstance(variant, Tail) else _tail(variant)
         self.sources = tail.sources if sources is None else tuple(sources)
         if self.sources != tuple(name for name in _SOURCES if name in self.sources) or self.sources[-1:] != ("fc7",):

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from singleshot.evaluation.sweep import Value
     from singleshot.postprocess import Postprocess
 
-PRODUCT = "product"  # no alpha: p * IoU
+PRODUCT = "product"  # iou_alpha: no alpha, p * IoU
+NONE = "none"  # soft_nms: greedy suppression; and the IoU-aware paper's word for the product
 _MOST = 1000  # values of one sweep
 
 
@@ -35,8 +36,8 @@ def sweep_of(text: str) -> Sweep:
     for place, word in enumerate(words):
         if word in ("...", "…"):
             found += _between(words, place)
-        elif word in (PRODUCT, "none"):  # "none" is the paper's word
-            found.append(PRODUCT)
+        elif word in (PRODUCT, NONE):
+            found.append(PRODUCT if name.strip().replace("-", "_") == "iou_alpha" else word)
         else:
             found.append(float(_number(word)))
     if len(found) > _MOST:
@@ -62,7 +63,10 @@ def _number(word: str) -> Decimal:
     except InvalidOperation:
         value = Decimal("nan")
     if not value.is_finite():
-        raise UserError(f"--sweep: expected numbers between the commas (or {PRODUCT} for iou_alpha), got {word!r}")
+        raise UserError(
+            f"--sweep: expected numbers between the commas ({PRODUCT} is for iou_alpha, {NONE} for soft_nms), "
+            f"got {word!r}"
+        )
     return value
 
 
@@ -78,10 +82,10 @@ def postprocesses(asked: Sweep, detector: Detector, model: str) -> dict[Value, P
         try:
             if isinstance(value, float):
                 found[int(value) if whole else value] = vary(detector.postprocess, asked.name, value)
-            elif asked.name == "iou_alpha":
+            elif (asked.name, value) in (("iou_alpha", PRODUCT), ("soft_nms", NONE)):
                 found[value] = vary(detector.postprocess, asked.name, None)
             else:
-                raise UserError(f"expected numbers; {value!r} is a value of iou_alpha")
+                raise UserError(f"expected numbers, got {value!r} ({PRODUCT} is for iou_alpha, {NONE} for soft_nms)")
         except UserError as error:
             raise UserError(f"--sweep {asked.name}: {model}: {error}") from None
     return found

@@ -82,7 +82,7 @@ def refinedet(
         weights=backbone_weights,
         **dict(backbone_options or {}),
     )
-    normed = not backbone.startswith("vgg16") if neck_norm is None else neck_norm
+    normed = trunk.has_norm if neck_norm is None else neck_norm
     maps = ExtraLevels(trunk, _extras(backbone, normed, trunk))  # section 4, base network
     size = _checked(choices.two_sides(image_size), maps.strides)
     sizes = tuple(anchor_sizes) if anchor_sizes is not None else tuple(4.0 * stride for stride in maps.strides)

@@ -126,7 +126,7 @@ def _extras(backbone: str, atrous: bool, trunk: backbones.Backbone, size: tuple[
     """Extra levels as published, or derived down to one cell, with batch norm if the trunk has it."""
     if _is_published(backbone, atrous, size):
         return ssd300_extras() if size == (300, 300) else ssd512_extras()
-    return derived_extras(map_sizes(trunk, size)[-1], norm=not backbone.startswith("vgg16") or backbone == "vgg16_bn")
+    return derived_extras(map_sizes(trunk, size)[-1], norm=trunk.has_norm)
 
 
 def _steps(
