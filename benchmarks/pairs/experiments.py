@@ -100,7 +100,8 @@ RETINANET = Experiment(
 
 # ------------------------------------------- RefineDet's steps, mixtures with other ideas, multi-scale testing, on bccd
 REFINEDET_SETTINGS = {
-    **RETINANET_SETTINGS,  # schedule, augmentation and the rest
+    **RETINANET_SETTINGS,  # augmentation and the rest
+    "schedule.epochs": 30,
     "builder": "refinedet",
     "arguments": {
         "backbone": "mobilenetv2",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from recorded import files
 
 from pairs.experiment import Experiment, differences
 from singleshot.data.dataset import Dataset
@@ -25,7 +25,7 @@ def read(path: Path) -> list[Line]:
         UserError: a line that is no result, by its number.
     """
     lines = []
-    for number, text in enumerate(_texts(path), 1):
+    for number, text in enumerate(files.texts(path), 1):
         try:
             line = json.loads(text)
             missing = REQUIRED - line.keys()
@@ -37,60 +37,9 @@ def read(path: Path) -> list[Line]:
     return lines
 
 
-def _texts(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    with path.open() as file, locked(file, shared=True):  # not while a line is being written
-        return file.read().splitlines()
-
-
 def append(path: Path, line: Line) -> bool:
-    """One more line, on the disk when this returns; False where the same run has a line already, and that one stays.
-
-    Processes that append to one file take turns.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file, locked(file):
-        file.seek(0)
-        before = file.read()
-        if any(_is_of_run(other, line) for other in before.splitlines()):
-            return False
-        separated = b"" if not before or before.endswith(b"\n") else b"\n"
-        file.write(separated + (json.dumps(line) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
-    return True
-
-
-def _is_of_run(text: bytes, line: Line) -> bool:
-    """A damaged line is of no run: `read` refuses it, but a result that took hours is not lost for it."""
-    try:
-        other = json.loads(text)
-        return all(other[key] == line[key] for key in ("experiment", "arm", "seed"))
-    except (ValueError, TypeError, KeyError):
-        return False
-
-
-@contextlib.contextmanager
-def locked(file: IO[Any], *, shared: bool = False, wait: bool = True) -> Iterator[None]:
-    """Inside, no other process holds this lock, or (`shared`) only others that share it.
-
-    Does nothing where the system or the disk has no such locks.
-
-    Raises:
-        BlockingIOError: another process holds it, and `wait` is off.
-    """
-    with contextlib.suppress(ImportError):
-        import fcntl
-
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        try:
-            fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass  # some network disks
-    yield  # closing the file gives the lock back
+    """One more line; False where the same run has a line already, and that one stays."""
+    return files.append(path, line, lambda other: all(other[key] == line[key] for key in ("experiment", "arm", "seed")))
 
 
 def of(experiment: Experiment, lines: Sequence[Line]) -> dict[tuple[str, int], Line]:

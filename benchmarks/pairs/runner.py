@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from recorded import files
+from recorded.machine import commit, machine
 
 import singleshot as ss
 from pairs import records
@@ -58,7 +57,8 @@ def run_all(
     code = commit()  # of the code that is loaded now, whatever happens to the files meanwhile
     first = experiment.recipe_of(experiment.baseline, experiment.seeds[0], places.data, places.weights)
     inputs = inputs_of(first)
-    with only_one(places.work / experiment.name):
+    beside = "make other seeds beside it (--seeds) in a folder of their own (--work)"
+    with files.only_one(places.work / experiment.name, beside):
         for number, (arm, seed) in enumerate(runs, 1):
             folder = places.folder(experiment, arm, seed)
             name = f"{experiment.name}: arm {arm}, seed {seed}"
@@ -105,7 +105,7 @@ def run_one(
         "sessions": sessions.entries,
         "metrics": metrics,
         "views": views,
-        "curve": curve(folder),
+        "curve": files.curve(folder),
         "settings": settings,
         "inputs": inputs,
         "fingerprint": records.fingerprint(settings, inputs),
@@ -195,55 +195,3 @@ def clear_up(folder: Path) -> None:
     for path in (folder / "state.safetensors", folder / "best.safetensors"):
         path.unlink(missing_ok=True)
     folder.with_name(f"{folder.name}.start.safetensors").unlink(missing_ok=True)
-
-
-def curve(folder: Path) -> list[list[float]]:
-    """[epoch, AP] of each validation."""
-    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [
-        [round(entry["epoch"], 2), round(entry["metrics"]["coco"]["AP"], 4)]
-        for entry in entries
-        if entry["kind"] == "validation"
-    ]
-
-
-def commit() -> dict[str, Any]:
-    """The commit of the code, and whether files that it holds were changed or added since."""
-    here = Path(__file__).resolve().parents[2]
-
-    def said(*words: str) -> str:
-        found = subprocess.run(["git", *words], cwd=here, check=False, capture_output=True, text=True)
-        return found.stdout.strip() if not found.returncode else ""
-
-    code = ("src", "benchmarks", ":!benchmarks/results")
-    return {"commit": said("rev-parse", "--short", "HEAD"), "dirty": bool(said("status", "--porcelain", "--", *code))}
-
-
-def machine() -> dict[str, Any]:
-    """Processor and versions."""
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-             ] if info.exists() else []  # fmt: skip
-    return {
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-    }
-
-
-@contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Inside, no other process makes runs in this folder (where the system has such locks)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context((folder / ".lock").open("w"))
-        try:
-            stack.enter_context(records.locked(file, wait=False))
-        except BlockingIOError:
-            raise ss.UserError(
-                f"{folder}: another process makes runs in this folder; wait for it, stop it first, or make other seeds "
-                "beside it (--seeds) in a folder of their own (--work)"
-            ) from None
-        yield

@@ -14,6 +14,7 @@ import torch
 from pairs import records, report, runner
 from pairs.experiment import Arm, Claim, Comparison, Experiment, differences, settings_of
 from pairs.experiments import EXPERIMENTS
+from recorded import files
 
 from singleshot.errors import UserError
 from singleshot.training.recipe import Recipe
@@ -198,9 +199,9 @@ def test_a_killed_session_counts_up_to_its_last_saving(tmp_path: Path) -> None:
 def test_two_processes_are_kept_apart(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with (
-        runner.only_one(tmp_path),
+        files.only_one(tmp_path, "wait"),
         pytest.raises(UserError, match="another process"),
-        runner.only_one(tmp_path),
+        files.only_one(tmp_path, "wait"),
     ):
         pass
 
@@ -245,7 +246,7 @@ def test_two_processes_share_the_seeds(
     assert script.main([*run, str(tmp_path / "one"), "--seeds", "1"]) == 0
     assert "run 2 of 2" in capsys.readouterr().out
     assert made == [("mined", 1), ("even", 1)]
-    with runner.only_one(tmp_path / "one" / "tiny"):
+    with files.only_one(tmp_path / "one" / "tiny", "wait"):
         assert script.main([*run, str(tmp_path / "one"), "--seeds", "0"]) == 2
         assert "a folder of their own (--work)" in capsys.readouterr().err
         assert script.main([*run, str(tmp_path / "two")]) == 0  # beside it

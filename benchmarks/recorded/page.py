@@ -1,0 +1,62 @@
+"""The parts of docs/results.md that are made from recorded lines, in Markdown."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from recorded.plan import AIMS, Aim
+
+Line = Mapping[str, Any]
+_COLUMNS = ("coco.AP", "coco.AP50", "coco.AP75", "voc07.mAP", "voc10.mAP")
+_WIDTH = 128
+
+
+def table(dataset: str, lines: Iterable[Line]) -> str:
+    """The runs on one set, and how far each is from what it is to reach."""
+    header = [
+        "run",
+        "detector",
+        *(Aim(metric, 0.0).name for metric in _COLUMNS),
+        "to reach",
+        "minutes",
+        "commit",
+        "date",
+    ]
+    rows = [header, ["---"] * len(header)]
+    for line in lines:
+        if line["dataset"] == dataset:
+            figures = [f"{value(line, metric):.3f}" for metric in _COLUMNS]
+            when = [f"{line['minutes']:g}", line["commit"], line["date"]]
+            rows.append([line["name"], line["detector"], *figures, reached(line), *when])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def reached(line: Line) -> str:
+    """Each aim of the run's set, and whether it was met."""
+    said = []
+    for aim in AIMS.get(line["dataset"], ()):
+        if aim.detector in (None, line["detector"]):
+            short = aim.figure - value(line, aim.metric)
+            said.append(f"{aim.name} {aim.figure:g}: " + ("yes" if short <= 0 else f"short by {short:.3f}"))
+    return "; ".join(said) or "-"
+
+
+def value(line: Line, metric: str) -> float:
+    """A metric of a line by its dotted path."""
+    group, name = metric.split(".")
+    return float(line["metrics"][group][name])
+
+
+def run(line: Line) -> str:
+    """The command of one run and COCO AP on `val` by epoch."""
+    points = ", ".join(f"{epoch:g}:\0{100 * ap:.1f}" for epoch, ap in line["curve"])
+    by_class = ", ".join(f"{name} {numbers['AP50']:.3f}" for name, numbers in line["metrics"]["per_class"].items())
+    together = re.sub(r"(--\S+) (?!--)", "\\1\0", line["command"])  # an option and its value
+    words = textwrap.wrap(together, _WIDTH - 6, break_long_words=False, break_on_hyphens=False)
+    command = " \\\n    ".join(part.replace("\0", " ") for part in words)
+    prose = [f"AP50 by class: {by_class}.", f"AP by epoch: {points}."]
+    wrapped = (textwrap.fill(text, _WIDTH, break_on_hyphens=False).replace("\0", " ") for text in prose)
+    return "\n\n".join([f"```\n{command}\n```", *wrapped])

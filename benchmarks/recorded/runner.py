@@ -1,0 +1,111 @@
+"""The runs, one after the other: start or resume, measure, one line for each."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+from collections.abc import Callable, Collection
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from recorded import files
+from recorded.machine import commit, machine
+from recorded.plan import Run, chosen
+from singleshot import cli
+from singleshot.errors import UserError
+
+LINES = Path(__file__).resolve().parents[1] / "results" / "evidence.jsonl"
+_GAP = 300.0  # seconds between two entries of a run's log that mean it stood still
+
+
+def read(path: Path = LINES) -> dict[str, dict[str, Any]]:
+    """The finished runs' lines by name.
+
+    Raises:
+        UserError: a line that is no result, by its number.
+    """
+    found = {}
+    for number, text in enumerate(files.texts(path), 1):
+        try:
+            line = json.loads(text)
+            found[line["name"]] = line
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"{path}:{number}: this is no line of JSON with a result; mend or remove it") from None
+    return found
+
+
+def run_all(
+    data: Path,
+    runs: Path,
+    only: Collection[str] | None = None,
+    lines: Path = LINES,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Make the runs of the plan that have no line yet.
+
+    Raises:
+        UserError: no run of such a name, lines that cannot be read, another process in this folder.
+            a command that failed (it has said why).
+        KeyboardInterrupt: after Ctrl-C, with the state saved; the next call goes on from there.
+    """
+    plan = chosen(only)
+    code = commit()
+    with files.only_one(runs, "make other runs beside it (--only) in a folder of their own (--runs)"):
+        for run in plan:
+            if run.name in read(lines):
+                continue
+            line = _made(run, data, runs, code, say)
+            if not files.append(lines, line, lambda other, name=run.name: other["name"] == name):  # type: ignore[misc]
+                say(f"{run.name}: another process was faster, and its result stays")
+
+
+def _made(run: Run, data: Path, runs: Path, code: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+    """Train (on) and measure one run; its line."""
+    folder = runs / run.name
+    begun = (folder / "state.safetensors").exists()
+    command = f"singleshot train --resume {folder}" if begun else run.command(str(folder))
+    say(command)
+    carry_out(command, data)
+    return {
+        "name": run.name,
+        "detector": run.detector,
+        "dataset": run.dataset,
+        "command": run.command(f"runs/{run.name}"),
+        **code,
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "minutes": minutes(files.log(folder)),
+        "metrics": measured(folder / "last.safetensors", run.dataset, data),
+        "curve": files.curve(folder),
+    }
+
+
+def minutes(log: list[dict[str, Any]]) -> float:
+    """Time that a run took, validation included; where it was stopped and resumed the gap does not count."""
+    times = [entry["time"] for entry in log if "time" in entry]
+    gaps = (after - before for before, after in itertools.pairwise(times))
+    return round(sum(gap for gap in gaps if gap < _GAP) / 60, 1)
+
+
+def measured(weights: Path, dataset: str, data: Path) -> dict[str, Any]:
+    """All metrics of a file on the split `val` of a set."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        carry_out(f"singleshot evaluate {weights} $DATA/{dataset} --format voc --split val --json", data)
+    metrics: dict[str, Any] = json.loads(out.getvalue())
+    return metrics
+
+
+def carry_out(command: str, data: Path) -> None:
+    """A command line of singleshot, in this process: so Ctrl-C reaches it, and it saves what it has.
+
+    Raises:
+        UserError: it failed; KeyboardInterrupt: it was interrupted.
+    """
+    code = cli.main([word.replace("$DATA", str(data)) for word in command.split()[1:]])
+    if code == 130:
+        raise KeyboardInterrupt
+    if code:
+        raise UserError(f"this command ended with exit code {code}: {command}")

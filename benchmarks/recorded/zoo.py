@@ -1,0 +1,93 @@
+"""Weights of runs that are worth keeping, in 16 bits, with model cards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import singleshot as ss
+from recorded import runner
+
+CARD = """# {title}
+
+{detector} on MobileNetV2, {size}, {classes} classes: {names}. Weights in 16 bits; the levels whose default
+boxes are larger than any object of the set are left out.
+
+| | |
+|---|---|
+| data | {data} |
+| licence of the data | {licence} |
+| backbone began from | MobileNetV2 trained on ImageNet-1k (google-coral/test_data, Apache-2.0) |
+| licence of these weights | Apache-2.0 |
+| trained | {date}, {minutes} minutes on {machine}, commit {commit} |
+| command | `{command}` |
+| split `val`, measured by `singleshot evaluate` on this file | COCO AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} |
+
+What it has not seen, it does not know: other microscopes, boards, cameras and light need data of their own.
+"""
+
+KEPT = ("bccd-0", "chess-0")
+ABOUT = {
+    "bccd": (
+        "Blood cells",
+        "BCCD: stained blood smears, 640x480; 205 training and 87 validation images (Shenggan/BCCD_Dataset)",
+        "MIT",
+    ),
+    "chess": (
+        "Chess pieces",
+        "Chess Pieces: one board from one camera, 416x416; 202 training and 58 validation images (Roboflow)",
+        "public domain",
+    ),
+}
+
+
+# Levels that the objects of a set need: no piece is larger than the boxes of the third, no cell than those of the
+# fourth.
+LEVELS = {"bccd": (0, 1, 2, 3), "chess": (0, 1, 2)}
+
+
+def _with_levels(detector: ss.Detector, levels: tuple[int, ...]) -> ss.Detector:
+    """The same detector without its coarsest levels, which find nothing on the set: a smaller file."""
+    arguments = {**detector.arguments, "backbone_weights": None, "source_maps": levels, "stack_boxes": False}
+    smaller = ss.ssd(**arguments, class_names=detector.class_names, category_ids=detector.category_ids)
+    weights = detector.state_dict()
+    smaller.load_state_dict({name: weights[name] for name in smaller.state_dict()})
+    return smaller.eval()
+
+
+def write(data: Path, runs: Path, target: Path) -> None:
+    """`target`/SET.safetensors and its card, from the runs in `KEPT`, whose folders must be there.
+
+    Raises:
+        UserError: a run without a line or without weights.
+    """
+    lines = runner.read()
+    for name in KEPT:
+        last = runs / name / "last.safetensors"
+        if name not in lines or not last.exists():
+            raise ss.UserError(f"{last}: no finished run {name}; make it with: python benchmarks/evidence.py run")
+        line = lines[name]
+        dataset = line["dataset"]
+        path = target / f"{dataset}.safetensors"
+        detector = _with_levels(ss.load(last), LEVELS[dataset])
+        ss.save(detector, path, half=True)
+        metrics = runner.measured(path, dataset, data)
+        ss.save(ss.load(path), path, half=True, metrics=metrics)
+        path.with_suffix(".md").write_text(_card(line, detector, metrics))
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {metrics['coco']}")
+
+
+def _card(line: dict[str, Any], detector: ss.Detector, metrics: dict[str, Any]) -> str:
+    title, source, licence = ABOUT[line["dataset"]]
+    machine = line["machine"]  # older lines have a text
+    return CARD.format(
+        title=title,
+        size="x".join(str(side) for side in detector.image_size) + " pixels (height x width)",
+        classes=detector.num_classes,
+        names=", ".join(detector.class_names),
+        data=source,
+        licence=licence,
+        machine=machine if isinstance(machine, str) else f"{machine['cores']} CPU cores, Python {machine['python']}",
+        **{key: line[key] for key in ("detector", "date", "minutes", "commit", "command")},
+        **metrics["coco"],
+    )

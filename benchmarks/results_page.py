@@ -1,0 +1,85 @@
+"""Writes the parts of docs/results.md that stand between marks, from the recorded lines.
+
+    python benchmarks/results_page.py            # write them
+    python benchmarks/results_page.py --check    # say what would change, and exit 1 if anything would
+
+A part begins with `<!-- made: KIND NAME -->` and ends with `<!-- end -->`; what stands outside is written by hand.
+KIND: `runs` (a set's table), `run` (a run's command and curve), `pairs` (a paired experiment).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "results.md"
+PART = re.compile(r"(<!-- made: (\w+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def written(text: str, made: dict[str, dict[str, str]]) -> str:
+    """The page with every part made anew.
+
+    Raises:
+        UserError: a part of a kind or name that does not exist.
+    """
+    from singleshot.errors import UserError
+
+    def part(match: re.Match[str]) -> str:
+        begin, kind, name, end = match.groups()
+        if name not in made.get(kind, {}):
+            known = ", ".join(f"{kind} {name}" for kind, names in made.items() for name in names)
+            raise UserError(f"{PAGE.name}: no part {kind} {name}: expected one of {known}")
+        return f"{begin}{made[kind][name]}\n{end}"
+
+    return PART.sub(part, text)
+
+
+def parts() -> dict[str, dict[str, str]]:
+    """Every part that there is: kind -> name -> Markdown."""
+    from pairs import experiments, records, report
+    from recorded import page, runner
+
+    lines = runner.read()
+    pairs = {}
+    for name, experiment in experiments.EXPERIMENTS.items():
+        path = ROOT / "benchmarks" / "results" / f"{name}_pairs.jsonl"
+        found = records.read(path)
+        records.check(experiment, found, path)
+        pairs[name] = report.table(experiment, records.of(experiment, found))
+    return {
+        "runs": {
+            name: page.table(name, lines.values()) for name in dict.fromkeys(one["dataset"] for one in lines.values())
+        },
+        "run": {name: page.run(line) for name, line in lines.items()},
+        "pairs": pairs,
+    }
+
+
+def main(words: list[str] | None = None) -> int:
+    from singleshot.errors import UserError
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page is not up to date")
+    options = parser.parse_args(words)
+    text = PAGE.read_text(encoding="utf-8")
+    try:
+        new = written(text, parts())
+    except UserError as error:
+        print(f"results_page: {error}", file=sys.stderr)
+        return 2
+    if new == text:
+        print(f"{PAGE}: up to date")
+        return 0
+    if options.check:
+        print(f"{PAGE}: not up to date; run python benchmarks/results_page.py", file=sys.stderr)
+        return 1
+    PAGE.write_text(new, encoding="utf-8")
+    print(f"{PAGE}: written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
