@@ -21,6 +21,7 @@ from singleshot.postprocess import (
     PerClassPostprocess,
     PerLevelPostprocess,
     Postprocess,
+    unsuppressed,
     vary,
 )
 from singleshot.structures import Anchors, Detections, Matched
@@ -534,6 +535,16 @@ class TestPerLevel:
 class TestVary:
     STEP: ClassVar = PerLevelPostprocess(CODER, IoUAwareScores(Sigmoid()))
 
+    def test_without_suppression(self) -> None:
+        """Boxes that lie on each other all stay, whatever the suppression was."""
+        predictions, anchors, soft = soft_case()
+        found = predictions["scores"] > soft.threshold
+        for step in (soft, replace(soft, soft=None)):
+            step = replace(step, detections=10**6)
+            kept, everything = (one(predictions, anchors).scores > 0 for one in (step, unsuppressed(step)))
+            assert everything.sum() == found.sum() > kept.sum()
+        assert unsuppressed(self.STEP) == replace(self.STEP, iou=2.0)
+
     def test_one_number_is_changed(self) -> None:
         for name, value, field in [
             ("threshold", 0.3, "threshold"),
@@ -547,6 +558,7 @@ class TestVary:
         ssd = PerClassPostprocess(CODER, IoUAwareScores(SoftmaxLoss()))
         assert vary(ssd, "soft_nms", 0.3) == replace(ssd, soft=0.3)
         assert vary(replace(ssd, soft=0.3), "soft_nms", None) == ssd
+        assert vary(replace(ssd, soft=0.3), "nms", 0.6) == replace(ssd, iou=0.6)  # that is greedy suppression
         assert vary(ssd, "iou_alpha", 0.1) == replace(ssd, scores=IoUAwareScores(SoftmaxLoss(), 0.1))
 
     @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ RETINANET = Experiment(
 # ------------------------------------------- RefineDet's steps, mixtures with other ideas, multi-scale testing, on bccd
 REFINEDET_SETTINGS = {
     **RETINANET_SETTINGS,  # augmentation and the rest
-    "schedule.epochs": 30,
+    "schedule.epochs": 30.0,
     "builder": "refinedet",
     "arguments": {
         "backbone": "mobilenetv2",

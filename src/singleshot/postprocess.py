@@ -18,6 +18,7 @@ from singleshot.structures import Anchors, Detections, Predictions
 
 _CPU_BLOCK = 1 << 20  # scores that are held at once: what a cache takes
 _TRACED_CANDIDATES = 1000  # of a class in a traced graph, whose size is fixed, where no number of them is set
+_NO_NMS = 2.0  # an IoU that no pair exceeds
 _BLOCK = 1 << 26  # the same on other devices, where every call costs: 256 MiB
 
 Scores = Callable[[Predictions], Tensor]
@@ -262,8 +263,8 @@ def _best(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
 def vary(postprocess: Postprocess, name: str, value: float | None) -> Postprocess:
     """The same post-processing with one number of it changed.
 
-    `name`: `iou_alpha` (None: the plain product), `threshold` (score), `nms` (IoU), `soft_nms` (IoU; None: greedy NMS),
-    `candidates`, `detections`.
+    `name`: `iou_alpha` (None: the plain product), `threshold` (score), `nms` (IoU of greedy NMS, which takes the place
+    of a soft one), `soft_nms` (IoU; None: greedy NMS), `candidates`, `detections`.
 
     Raises `UserError` for another name, a value outside of its range, `iou_alpha` where no IoU is predicted, and
     `soft_nms` where the suppression is always greedy.
@@ -290,7 +291,14 @@ def vary(postprocess: Postprocess, name: str, value: float | None) -> Postproces
         raise UserError(f"{name} must be a whole number, 1 or more, got {value!r}")
     if kind is float and (value is None or not 0 <= value <= 1):
         raise UserError(f"{name} must be a number from 0 to 1, got {value!r}")
+    if name == "nms" and isinstance(postprocess, PerClassPostprocess):
+        postprocess = replace(postprocess, soft=None)
     return _with(postprocess, **{field: kind(value)})
+
+
+def unsuppressed(postprocess: Postprocess) -> Postprocess:
+    """The same post-processing without any suppression: all candidates above the threshold stay."""
+    return replace(vary(postprocess, "nms", 1.0), iou=_NO_NMS)  # type: ignore[type-var]
 
 
 VARIED: dict[str, tuple[str, type]] = {  # name: its field, and what it takes

@@ -58,6 +58,17 @@ def say_wrong_order(detector: Detector, *, head: bool = True) -> None:
     say(detector, boxes, classes, [0.3, 0.95, 0.95] if head else None)
 
 
+def test_soft_suppression_loses_what_it_lowers_below_the_threshold(
+    detector: Detector, data: singleshot.Dataset
+) -> None:
+    say_wrong_order(detector)
+    detector.postprocess = replace(detector.postprocess, soft=0.3, threshold=0.3)  # type: ignore[type-var]
+    plain, aware = iou_analysis(detector, data, batch_size=1).scores
+    assert plain.reachable == aware.reachable == (4, 4, 4, 4, 4)
+    assert plain.lost == (0, 0, 2, 2, 2)  # the exact box keeps 0.316 of 0.7
+    assert aware.lost == (0, 0, 0, 0, 0)
+
+
 def test_by_hand(detector: Detector, data: singleshot.Dataset) -> None:
     say_wrong_order(detector)
     found = iou_analysis(detector, data, oracle=True, batch_size=1)

@@ -250,6 +250,17 @@ def test_small_batches_without_objects(batch: int) -> None:
     assert all(loss == 0 for loss in losses.values())
 
 
+def test_what_is_matched_is_what_is_counted() -> None:
+    """`matched` (which analyses read) leaves out the negatives that the criterion leaves out."""
+    detector = rejecting(small()).eval()
+    images = [torch.rand(3, 64, 128)]
+    targets = [{"boxes": torch.tensor([[10.0, 10, 50, 50]]), "labels": torch.tensor([1])}]
+    with torch.no_grad():
+        matched = detector.matched(detector.raw(images), images, targets)
+    assert matched.positive.any()
+    assert torch.equal(matched.counted, matched.positive)
+
+
 def test_defaults_are_the_authors() -> None:
     detector = on_meta()
     assert detector.criterion.terms["classification"] == SoftmaxLoss(ratio=3)

@@ -22,7 +22,7 @@ from singleshot.detectors.detector import Detector, Raw
 from singleshot.evaluation.coco import coco_metrics
 from singleshot.evaluation.detections import ImageDetections
 from singleshot.ops.boxes import aligned_iou
-from singleshot.postprocess import ClassScores, IoUAwareScores, Scores
+from singleshot.postprocess import ClassScores, IoUAwareScores, Scores, unsuppressed
 from singleshot.structures import Matched
 
 IOU_KEY = "iou_logits"
@@ -30,7 +30,6 @@ THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 PLAIN, AWARE, TRUE = "class score", "IoU-aware", "true IoU"
 _METRICS = ("AP50", "AP60", "AP70", "AP75", "AP80", "AP90")  # Table 4, and COCO's AP75
 _ALL = 1 << 40  # no limit to the detections of an image
-_NO_NMS = 2.0  # an IoU that no pair exceeds
 
 Alpha = float | None | Literal["model"]
 Floats32 = NDArray[np.float32]
@@ -234,7 +233,7 @@ class _Collector:
         way.found += [_to_arrays(found) for found in final]
         if self.metrics_only:
             return
-        candidates = self.detector.detections(raw, replace(ranking, iou=_NO_NMS))
+        candidates = self.detector.detections(raw, unsuppressed(ranking))
         levels = torch.tensor(THRESHOLDS)
         for record, before, after, shown in zip(seen.records, candidates, kept, final, strict=True):
             iou, counts, _ = best_overlaps(shown, record)

@@ -176,7 +176,8 @@ class Detector(nn.Module):
 
     def matched(self, raw: Raw, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> Matched:
         """What each anchor should predict, as the criterion sees it."""
-        return self.criterion.matcher(raw.anchors, raw.preprocess.targets(self._truth(images, targets), raw.batch))
+        truth = raw.preprocess.targets(self._truth(images, targets), raw.batch)
+        return self.criterion.match(raw.anchors, truth, raw.keep)
 
     def _losses(self, raw: Raw, truth: Targets) -> dict[str, Tensor]:
         targets = raw.preprocess.targets(truth, raw.batch)

@@ -18,7 +18,7 @@ from singleshot.modes import evaluating
 from singleshot.ops.fit import Fit, LongestSide, ShortSide
 from singleshot.ops.nms import nms
 from singleshot.ops.voting import box_vote, soft_box_vote
-from singleshot.postprocess import PerClassPostprocess, Postprocess, vary
+from singleshot.postprocess import Postprocess, vary
 from singleshot.preprocess import KeepAspect, Preprocess, Stretch
 
 Found = dict[str, Tensor]
@@ -144,8 +144,6 @@ def _postprocess(own: Postprocess, recipe: MultiScale) -> Postprocess:
     for name in ("threshold", "candidates", "nms", "detections"):
         value = getattr(recipe, name)
         own = own if value is None else vary(own, name, value)
-    if recipe.nms is not None and isinstance(own, PerClassPostprocess) and own.soft is not None:
-        own = vary(own, "soft_nms", None)
     return own
 
 

@@ -32,13 +32,21 @@ class Criterion:
     terms: Mapping[str, LossTerm]
     at_least_one: bool = False
 
-    def __call__(
-        self, predictions: Predictions, anchors: Anchors, targets: Targets, keep: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Losses by name. `keep` [B, A] bool: negatives outside of it are not counted (RefineDet's filter)."""
+    def match(self, anchors: Anchors, targets: Targets, keep: Tensor | None = None) -> Matched:
+        """What each anchor should predict.
+
+        `keep` [B, A] bool: negatives outside of it are not counted, positives are (RefineDet's filter).
+        """
         matched = self.matcher(anchors, targets)
         if keep is not None:
             matched = replace(matched, counted=matched.positive | (matched.counted & keep))
+        return matched
+
+    def __call__(
+        self, predictions: Predictions, anchors: Anchors, targets: Targets, keep: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Losses by name; `keep` as in `match`."""
+        matched = self.match(anchors, targets, keep)
         positives = matched.positive.sum(1)
         shared = positives.clamp(min=1).sum() if self.at_least_one else positives.sum()
         losses = {}

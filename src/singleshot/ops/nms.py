@@ -192,8 +192,5 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> 
     if not len(boxes):
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
     order = scores.argsort(descending=True, stable=True)
-    sorted_boxes, sorted_labels = boxes[order], labels[order]
-    rivals = (pairwise_iou(sorted_boxes, sorted_boxes) > iou_threshold).triu(1)
-    rivals &= sorted_labels[:, None] == sorted_labels[None, :]
     valid = torch.ones(1, len(boxes), dtype=torch.bool, device=boxes.device)
-    return order[survivors(rivals[None].float(), valid)[0]]
+    return order[class_nms_sorted(boxes[order][None], labels[order][None], valid, iou_threshold)[0]]
