@@ -1,12 +1,15 @@
 """What every detector must do, whatever it is made of: one list of rules, one list of detectors.
 
-A new detector joins by one line in `DETECTORS`.
+A new detector joins by one line in `DETECTORS`. Parts of several papers put together join in `MIXTURES`: they keep the
+rules that parts can break which do not fit each other in every run of the tests (`with_mixtures`), the others with
+`-m slow`, and are spared what the one Detector class checks whatever it is made of.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 from singleshot.detectors import Detector, iou_retinanet, refinedet, retinanet, ssd
 from singleshot.detectors.parts import to_plain
 from singleshot.errors import UserError
+from singleshot.losses.focal import FocalLoss
 from singleshot.ops.boxes import pairwise_iou
 from singleshot.preprocess import Stretch
 from singleshot.weights.checkpoint import load, read_metadata, save
@@ -37,20 +41,34 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
         refinedet, backbone="mobilenetv2", backbone_options={"width": 0.25}, channels=32, image_size=(64, 128)
     ),
 }
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+refined_retinanet = runpy.run_path(str(EXAMPLES / "new_detector.py"))["refined_retinanet"]
+MIXTURES: dict[str, Callable[..., Detector]] = {
+    "ssd_focal": functools.partial(DETECTORS["ssd"], classification=FocalLoss()),
+    "ssd_iou": functools.partial(DETECTORS["ssd"], iou_head=True),
+    "refinedet_focal_iou": functools.partial(DETECTORS["refinedet"], classification=FocalLoss(), iou_head=True),
+    "refinedet_fpn": functools.partial(DETECTORS["refinedet"], neck="fpn"),
+    "refinedet_attention": functools.partial(DETECTORS["refinedet"], attention="se"),
+    "refined_retinanet": functools.partial(refined_retinanet, image_size=64),
+}
+OWN = {"refined_retinanet": refined_retinanet}  # builders that a file cannot name: they are passed to `load`
 CLASSES = 3
+
+without_mixtures = pytest.mark.parametrize("name", list(DETECTORS))
+with_mixtures = pytest.mark.parametrize("name", [*DETECTORS, *MIXTURES])
 
 
 @functools.cache
 def built(name: str) -> Detector:
     torch.manual_seed(0)
-    detector = DETECTORS[name](num_classes=CLASSES).eval()
+    detector = (DETECTORS | MIXTURES)[name](num_classes=CLASSES).eval()
     for key, parameter in detector.named_parameters():
         if key.endswith("class_logits.bias"):
             torch.nn.init.zeros_(parameter)  # an untrained network with a prior would find nothing at all
     return detector
 
 
-@pytest.fixture(params=list(DETECTORS))
+@pytest.fixture(params=[*DETECTORS, *(pytest.param(name, marks=pytest.mark.slow) for name in MIXTURES)])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -144,6 +162,7 @@ class TestNetwork:
         for key in expected:
             torch.testing.assert_close(predictions[key], expected[key])
 
+    @without_mixtures
     @pytest.mark.slow
     def test_compiles_with_the_default_backend(self, detector: Detector) -> None:
         torch._dynamo.reset()
@@ -165,8 +184,10 @@ class TestNetwork:
         torch.testing.assert_close(scores, expected[1], rtol=1e-4, atol=1e-5)
         confident = scores > 0
         assert confident.any()
-        torch.testing.assert_close(boxes[confident], expected[0][confident], rtol=1e-3, atol=0.01)
-        assert torch.equal(labels[confident], expected[2][confident])
+        for i, found in enumerate(confident):  # the order of equal scores is open
+            apart = (boxes[i][found][:, None] - expected[0][i][found]).abs().amax(-1)
+            apart = apart + 1e4 * (labels[i][found][:, None] != expected[2][i][found])
+            assert max(apart.amin(0).max(), apart.amin(1).max()) < 0.05
 
 
 class Whole(nn.Module):
@@ -184,6 +205,7 @@ class Whole(nn.Module):
 
 
 class TestTraining:
+    @with_mixtures
     def test_gives_named_scalar_losses_with_gradients(self, detector: Detector) -> None:
         losses = detector.train()(IMAGES, TARGETS)
         assert {"classification", "box"} <= losses.keys()
@@ -196,6 +218,7 @@ class TestTraining:
         assert gradients_are_finite(detector)
         assert all(p.grad is not None for p in detector.parameters() if p.requires_grad)
 
+    @with_mixtures
     def test_no_object_in_any_image_gives_finite_gradients_and_0_for_boxes(self, detector: Detector) -> None:
         losses = detector.train()(IMAGES, [target(), target(), target()])
         assert_without_objects(detector, losses)
@@ -206,11 +229,13 @@ class TestTraining:
         empty = {"boxes": torch.zeros(0), "labels": torch.zeros(0)}
         assert_without_objects(detector, detector.train()(IMAGES[:1], [empty]))
 
+    @with_mixtures
     def test_a_batch_of_one(self, detector: Detector) -> None:
         losses = detector.train()(IMAGES[:1], TARGETS[:1])
         sum(losses.values()).backward()
         assert gradients_are_finite(detector)
 
+    @with_mixtures
     def test_bf16_losses_are_float32_and_near(self, detector: Detector) -> None:
         exact = detector.losses_and_detections(IMAGES, TARGETS)[0]
         detector.precision = "bf16"
@@ -249,6 +274,7 @@ class TestTraining:
 
 
 class TestDetection:
+    @with_mixtures
     def test_gives_boxes_scores_labels_best_first(self, detector: Detector) -> None:
         with torch.no_grad():
             results = detector(IMAGES)
@@ -268,6 +294,7 @@ class TestDetection:
             assert result["boxes"][:, 3].max() <= height
             assert (result["boxes"][:, 2:] >= result["boxes"][:, :2]).all()
 
+    @with_mixtures
     def test_a_batch_of_three_equals_three_batches_of_one(self, detector: Detector) -> None:
         # Where the aspect ratio is kept, images of several shapes are padded, and what lies beside an image shows.
         stretched = isinstance(detector.preprocess, Stretch)
@@ -302,6 +329,7 @@ class TestDetection:
             (result,) = detector([image(*shape)])
         assert result["boxes"].isfinite().all()
 
+    @with_mixtures
     def test_nan_input_finds_nothing_and_harms_nobody(self, detector: Detector) -> None:
         broken = torch.full((3, 64, 64), torch.nan)
         with torch.no_grad():
@@ -348,6 +376,7 @@ class TestBoth:
         assert detector.training
 
 
+@without_mixtures
 class TestDoor:
     @pytest.mark.parametrize("label", [-1, CLASSES, 255])
     @pytest.mark.parametrize("training", [True, False])
@@ -427,9 +456,10 @@ class TestDoor:
 
 
 class TestFiles:
+    @with_mixtures
     def test_save_and_load_give_bit_equal_outputs(self, detector: Detector, tmp_path: Path) -> None:
         save(detector, tmp_path / "model.safetensors")
-        loaded = load(tmp_path / "model.safetensors")
+        loaded = load(tmp_path / "model.safetensors", builder=OWN.get(str(detector.builder)))
         assert not loaded.training
         assert loaded.class_names == detector.class_names
         assert loaded.image_size == detector.image_size
@@ -443,7 +473,8 @@ class TestFiles:
 
     def test_a_loaded_detector_is_saved_to_the_same_bytes(self, detector: Detector, tmp_path: Path) -> None:
         save(detector, tmp_path / "first.safetensors")
-        save(load(tmp_path / "first.safetensors"), tmp_path / "second.safetensors")
+        own = OWN.get(str(detector.builder))
+        save(load(tmp_path / "first.safetensors", builder=own), tmp_path / "second.safetensors")
         first, second = ((tmp_path / f"{name}.safetensors") for name in ("first", "second"))
         assert read_metadata(first) == read_metadata(second)
         weights = load_file(second)
@@ -468,6 +499,7 @@ class TestPredict:
 
 
 @pytest.mark.gpu
+@with_mixtures
 class TestGpu:
     def test_the_same_losses_and_detections(self, detector: Detector) -> None:
         images, targets = [picture.cuda() for picture in IMAGES], TARGETS  # targets may stay on the CPU
@@ -512,7 +544,7 @@ def test_overfits_four_images(name: str) -> None:
     """The two best findings of each image are its two objects."""
     pictures, targets = (list(part) for part in zip(*(scene(seed) for seed in range(4)), strict=True))
     torch.manual_seed(0)
-    detector = DETECTORS[name](num_classes=CLASSES).train()
+    detector = (DETECTORS | MIXTURES)[name](num_classes=CLASSES).train()
     optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-3)
     for _ in range(60):
         optimizer.zero_grad()
