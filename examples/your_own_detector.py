@@ -4,7 +4,8 @@
 
 A part is a frozen dataclass or a module; a builder is a function that puts parts together, in the order of the data
 flow. With `remembers_arguments` the detector can be saved and loaded. On the command line the same builder is named by
-its path: `singleshot train my_data --builder my_lab.models:my_detector`.
+its path: `singleshot train my_data --builder my_lab.models:my_detector`. What stands under `arguments` in the recipe is
+passed on; for `finetune` that is `backbone` and `image_size`.
 """
 
 from __future__ import annotations
@@ -68,13 +69,15 @@ class FocalLoss:
 def focal_ssd(
     *,
     num_classes: int,
+    backbone: str = "mobilenetv2",
     image_size: int = 256,
+    backbone_weights: str | None = None,
     alpha: float = 0.25,
     class_names: Sequence[str] | None = None,
     category_ids: Sequence[int | str] | None = None,
 ) -> ss.Detector:
-    """MobileNetV2 and two extra levels, four boxes in each cell, focal loss."""
-    maps = ExtraLevels(backbones.build("mobilenetv2"), [Extra(128, 256), Extra(128, 256)])
+    """A backbone and two extra levels, four boxes in each cell, focal loss."""
+    maps = ExtraLevels(backbones.build(backbone, weights=backbone_weights), [Extra(128, 256), Extra(128, 256)])
     sizes = [image_size * share for share in torch.linspace(0.1, 0.8, len(maps.channels) + 1).tolist()]
     anchors = DefaultBoxes([[BoxGroup(a, b, (2.0,))] for a, b in pairwise(sizes)])
     coder = DeltaCoder((0.1, 0.2))

@@ -120,7 +120,7 @@ class Experiment:
         return {**settings_of(self.recipe_of(arm, seed)), "views": json.loads(json.dumps(views))}
 
 
-# Where things lie and what is written down on the way.
+# Where things lie and what is written down on the way; and what `start` means, as every run has a file to start from.
 NOT_SETTINGS = ("name", "expected", "data.path", "data.val_path", "data.workers", "log.")
 
 
@@ -130,7 +130,7 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
     if tree["arguments"].get("backbone_weights"):
         tree["arguments"]["backbone_weights"] = Path(tree["arguments"]["backbone_weights"]).name
     found = _flat(json.loads(json.dumps(tree)))
-    return {key: value for key, value in found.items() if not key.startswith(NOT_SETTINGS)}
+    return {key: value for key, value in found.items() if not key.startswith(NOT_SETTINGS) and key != "start"}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from singleshot.cli import main, train
 from singleshot.cli.train import choose_recipe, parse
 from singleshot.training.recipe import Recipe, from_yaml, to_yaml
+from singleshot.training.setup import resolve_start
 
 Capture = pytest.CaptureFixture[str]
 TINY = [
@@ -31,11 +32,12 @@ def recipe(*words: str) -> Recipe:
 
 def test_flags_are_fields() -> None:
     words = "my_data --format voc --split a --val-split b --skip-bad --epochs 2.5 --batch-size 3 --seed 4 --device cpu"
-    found = recipe(*words.split(), "--builder", "x:y", "--from", "m.safetensors", "--backbone-weights", "w.safetensors")
+    found = recipe(*words.split(), "--builder", "x:y", "--backbone-weights", "w.safetensors")
     assert (found.data.path, found.data.format, found.data.split, found.data.val_split) == ("my_data", "voc", "a", "b")
     assert found.data.skip_bad
     assert (found.schedule.epochs, found.batch_size, found.seed, found.compute.device) == (2.5, 3, 4, "cpu")
-    assert (found.builder, found.start_from) == ("x:y", "m.safetensors")
+    assert found.builder == "x:y"
+    assert recipe("my_data", "--from", "m.safetensors").start_from == "m.safetensors"
     assert found.arguments["backbone_weights"] == "w.safetensors"
 
 
@@ -133,6 +135,38 @@ def test_from_a_detector_of_other_classes(
     [note] = [note for note in start["notes"] if said in note]
     assert note.endswith(" in part, 0 new")
     assert "ssd at 64x64, 2 classes" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "builder", "arguments"),
+    [
+        ("", "ssd", {"backbone": "mobilenetv2", "image_size": 64}),  # all as the file has it
+        ("--arguments.image_size 96", "ssd", {"backbone": "mobilenetv2", "image_size": 96}),
+        ("--builder ssd --arguments.iou_head true", "ssd",
+         {"backbone": "mobilenetv2", "image_size": 64, "iou_head": True}),
+        ("--builder retinanet --arguments.channels 32", "retinanet",
+         {"backbone": "mobilenetv2", "image_size": 320, "channels": 32}),
+        ("--recipe ssd300_voc --arguments.box_sizes coco", "ssd",
+         {"backbone": "vgg16", "image_size": 300, "box_sizes": "coco"}),
+    ],
+)  # fmt: skip
+def test_what_is_asked_for_beside_a_file_counts(
+    words: str, builder: str, arguments: dict[str, object], tiny_model: Path
+) -> None:
+    found, source = resolve_start(recipe("my_data", "--from", str(tiny_model), *words.split()))
+    assert source is not None
+    assert found.builder == builder
+    assert found.arguments == arguments
+
+
+def test_misspelt_arguments_beside_a_file(tiny_voc: Path, tiny_model: Path, capsys: Capture) -> None:
+    words = ["train", str(tiny_voc), "--from", str(tiny_model)]
+    assert main([*words, "--arguments.image_seize", "64"]) == 2
+    assert "unexpected keyword argument 'image_seize'" in capsys.readouterr().err
+    assert main([*words, "--backbone-weights", "nowhere.pth"]) == 2
+    assert "leave one of them out" in capsys.readouterr().err
+    assert main(["train", str(tiny_voc), "--recipe", "ssd300_voc_from_coco"]) == 2
+    assert "give its file with --from" in capsys.readouterr().err
 
 
 def _by_steps(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import singleshot as ss
+from singleshot import recipes
 from singleshot.training.recipe import Recipe, override
 from singleshot.training.setup import open_data, resolve_start
 
@@ -34,7 +35,7 @@ def test_images_without_objects(
     assert len(data.val) == 2
 
 
-def test_a_recipe_decides_how_findings_are_chosen_and_a_file_the_architecture(tmp_path: Path) -> None:
+def test_what_a_recipe_says_counts_and_a_file_says_the_rest(tmp_path: Path) -> None:
     detector = ss.refinedet(
         num_classes=2, backbone="mobilenetv2", image_size=64, channels=32, threshold=0.016, soft_nms=0.3
     )
@@ -44,5 +45,26 @@ def test_a_recipe_decides_how_findings_are_chosen_and_a_file_the_architecture(tm
     resolved, source = resolve_start(recipe)
     assert source is not None
     assert resolved.arguments == {
-        "backbone": "mobilenetv2", "image_size": 64, "channels": 32, "threshold": 0.01, "soft_nms": None,
+        "backbone": "mobilenetv2", "image_size": 320, "channels": 32, "threshold": 0.01, "soft_nms": None,
     }  # fmt: skip
+    assert resolve_start(resolved)[0] == resolved
+
+    finetune = Recipe(builder="ssd", arguments={"image_size": 96}, start_from=recipe.start_from, start="file")
+    resolved, _ = resolve_start(finetune)
+    assert (resolved.builder, resolved.start) == ("refinedet", "own")
+    assert resolved.arguments == {
+        "backbone": "mobilenetv2", "image_size": 64, "channels": 32, "threshold": 0.016, "soft_nms": 0.3,
+    }  # fmt: skip
+
+    other = Recipe(builder="ssd", arguments={"image_size": 96}, start_from=recipe.start_from)
+    resolved, _ = resolve_start(other)
+    assert (resolved.builder, resolved.arguments) == ("ssd", {"image_size": 96})
+
+
+def test_what_cannot_be_started(tmp_path: Path) -> None:
+    with pytest.raises(ss.UserError, match=r"refinedet320_voc_from_coco goes on from a trained detector: .*--from"):
+        resolve_start(recipes.get("refinedet320_voc_from_coco"))
+    ss.save(ss.ssd(num_classes=1, backbone="mobilenetv2", image_size=64), tmp_path / "m.safetensors")
+    recipe = Recipe(start_from=str(tmp_path / "m.safetensors"), arguments={"backbone_weights": "w.safetensors"})
+    with pytest.raises(ss.UserError, match=r"m.safetensors \(--from\) or from w.safetensors \(--backbone-weights\)"):
+        resolve_start(recipe)

@@ -104,6 +104,11 @@ def choose_recipe(options: Namespace) -> Recipe:
         if key in changes:
             raise UserError(f"--{flag.replace('_', '-')} and --{key} are the same: leave one of them out")
         changes[key] = value
+    start = changes.get("start_from", recipe.start_from)
+    if start is not None and any(key == "builder" or key.startswith("arguments") for key in changes):
+        from singleshot.training.setup import with_explicit
+
+        recipe = with_explicit(recipe, start, changes.get("builder"))
     recipe = override(recipe, changes)
     if recipe.data.path is None:
         raise UserError("train needs DATA, the folder or file to train on; or --resume RUN to go on with a run")

@@ -56,7 +56,7 @@ def _load_file(path: Path, seen: tuple[Path, ...]) -> Recipe:
     if path.resolve() in seen:
         raise UserError(f"{path}: this recipe builds on itself")
     tree = load_yaml(path)
-    base = Recipe()
+    base = Recipe(start="file")  # it says nothing of builder and arguments
     if "recipe" in tree:
         named = str(tree.pop("recipe"))
         if named in _RECIPES or not named.lower().endswith((".yaml", ".yml")):
@@ -64,4 +64,6 @@ def _load_file(path: Path, seen: tuple[Path, ...]) -> Recipe:
         else:
             base = _load_file(path.parent / named, (*seen, path.resolve()))
     tree.setdefault("name", path.stem)
+    if base.start == "file" and tree.keys() & {"builder", "arguments"}:
+        tree.setdefault("start", "own")  # but this file does
     return from_tree(tree, where=str(path), base=base)

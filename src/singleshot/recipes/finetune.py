@@ -10,6 +10,7 @@ RECIPES: tuple[Recipe, ...] = (
         builder="ssd",
         # Better with --backbone-weights FILE or --from MODEL; from scratch give it many more --epochs.
         arguments={"backbone": "mobilenetv2", "image_size": 320},
+        start="file",
         batch_size=16,
         data=Data(),
         optimizer=Optimizer(

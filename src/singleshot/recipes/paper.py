@@ -33,6 +33,7 @@ def ssd_recipe(
         expected=(expected,),
         metric=metric,
         expand=expand,
+        needs_start=name.endswith("_from_coco"),
     )
 
 
@@ -48,6 +49,7 @@ def caffe_recipe(
     expand: bool = True,
     batch_size: int = 32,
     lr: float = 1e-3,
+    needs_start: bool = False,
 ) -> Recipe:
     """SGD in batches of 32 at 1e-3, no warm-up, no clipping, no average.
 
@@ -59,6 +61,7 @@ def caffe_recipe(
         expected=expected,
         builder=builder,
         arguments=arguments,
+        start="needed" if needs_start else "own",
         batch_size=batch_size,
         data=data,
         augmentation=Augmentation(expand=expand),

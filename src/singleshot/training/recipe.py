@@ -142,6 +142,9 @@ class Recipe:
         default_factory=dict
     )  # for the builder; number and names of classes come from the data
     start_from: str | None = None  # a trained detector's file to go on from
+    # What `start_from` means for builder and arguments. "own": these here count; what they leave open is as in the
+    # file, if that has the same builder. "file": the file's count. "needed": as "own", and there has to be a file.
+    start: Literal["own", "file", "needed"] = "own"
     batch_size: int = 32  # images per process and batch; a step takes batch_size x processes x optimizer.accumulate
     seed: int = 0
     data: Data = Data()

@@ -32,7 +32,7 @@ from singleshot.data.transforms import (
 )
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.parts import from_plain, to_plain
-from singleshot.detectors.registry import find_builder, remembers_arguments
+from singleshot.detectors.registry import BUILDERS, find_builder, remembers_arguments
 from singleshot.detectors.transfer import transfer
 from singleshot.errors import UserError
 from singleshot.preprocess import KeepAspect, Preprocess
@@ -40,7 +40,6 @@ from singleshot.training.recipe import Augmentation, Data, Recipe
 from singleshot.weights import checkpoint
 
 TRAIN_SPLITS = ("train", "trainval")
-NOT_ARCHITECTURE = ("threshold", "candidates", "detections", "soft_nms", "iou_alpha", "ignore_crowd")
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -198,20 +197,51 @@ def choose_precision(asked: str, device: torch.device) -> str:
 
 
 def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
-    """The detector to go on from, if any; it decides the architecture, and the recipe is made to say so.
+    """The detector to go on from, if any, and the recipe with what it leaves open filled in (`Recipe.start`).
 
-    How findings are chosen is no architecture: the recipe's word counts there, where it has one.
+    Raises:
+        UserError: no file where one is needed, a file that cannot be read, backbone weights beside it.
     """
     if recipe.start_from is None:
+        if recipe.start == "needed":
+            raise UserError(f"{recipe.name} goes on from a trained detector: give its file with --from (start_from)")
         return recipe, None
-    own = find_builder(recipe.builder) if ":" in recipe.builder else None
+    named = file_builder(recipe.start_from)
+    own = find_builder(recipe.builder) if named is None and ":" in recipe.builder else None
     source = checkpoint.load(recipe.start_from, builder=own)
     # The file's own weights count; which backbone weights it once began with does not.
     leave = ("num_classes", "class_names", "category_ids", "backbone_weights")
-    arguments = {key: to_plain(value) for key, value in source.arguments.items() if key not in leave}
-    arguments |= {key: value for key, value in recipe.arguments.items() if key in NOT_ARCHITECTURE}
-    builder = recipe.builder if own is not None else source.builder or recipe.builder
-    return replace(recipe, builder=builder, arguments=arguments), source
+    builder = named or recipe.builder
+    file_arguments = {key: to_plain(value) for key, value in source.arguments.items() if key not in leave}
+    if recipe.start == "file":
+        return replace(recipe, builder=builder, arguments=file_arguments, start="own"), source
+    if recipe.arguments.get("backbone_weights") is not None:
+        raise UserError(
+            f"weights come from {recipe.start_from} (--from) or from {recipe.arguments['backbone_weights']} "
+            "(--backbone-weights): leave one of them out"
+        )
+    kept = file_arguments if recipe.builder == builder else {}
+    return replace(recipe, arguments={**kept, **recipe.arguments}), source
+
+
+def file_builder(path: str | Path) -> str | None:
+    """The builder of this package that a detector's file names; None: it was made by one of the user's own."""
+    name = str(checkpoint.read_metadata(path)["detector"])
+    return name if name in BUILDERS else None
+
+
+def with_explicit(recipe: Recipe, start_from: str, builder: str | None) -> Recipe:
+    """A recipe that leaves builder and arguments to the file, made ready for some that the user has chosen himself.
+
+    `builder`: the chosen one, None for none. If it is that of the file, arguments that are set afterwards are all that
+    differs from the file's; if it is another, the recipe's own arguments are what the others begin from.
+    """
+    if recipe.start != "file":
+        return recipe
+    named = file_builder(start_from)
+    if builder is None or builder == named or (named is None and ":" in builder):
+        recipe = replace(recipe, builder=named or builder or recipe.builder, arguments={})
+    return replace(recipe, start="own")
 
 
 def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None) -> tuple[Detector, list[str]]:
