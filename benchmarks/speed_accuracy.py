@@ -8,8 +8,9 @@ a variant; points of one WHAT are joined. AP is in per cent, or a JSON file of `
 file without one is measured on --data. `label=WHAT...` gives the point's name.
 
 The detectors take turns, one image at a time, in an order that is drawn anew for each round; the time is the median,
-from the image in memory to boxes. A named variant has random weights, with which nothing passes the score threshold:
-its time lacks what suppression needs, and the JSON file beside the plot says so ("weights": "random").
+from the image in memory to boxes. A named variant has random weights, whose scores mean nothing, so its threshold is
+set to where none passes: its time lacks what suppression needs, and the JSON file beside the plot says so ("weights":
+"random").
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from torch import Tensor
 import singleshot as ss
 from singleshot.errors import UserError
 from singleshot.files import write_atomically
+from singleshot.postprocess import vary
 
 # M. Okabe and K. Ito, Color Universal Design (2008), those that are dark enough for text; shapes tell them apart too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
@@ -140,7 +142,10 @@ def build(point: Point) -> ss.Detector:
         return ss.load(point.what)
     torch.manual_seed(0)
     size = {} if point.size is None else {"image_size": point.size}
-    return ss.create(point.what, num_classes=80, **size)
+    detector = ss.create(point.what, num_classes=80, **size)
+    # A sigmoid at its prior passes nowhere, a softmax of random numbers everywhere: neither is what training gives.
+    detector.postprocess = vary(detector.postprocess, "threshold", 1.0)
+    return detector
 
 
 def accuracy_of(point: Point, detector: ss.Detector, options: argparse.Namespace) -> float:
