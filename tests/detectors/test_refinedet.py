@@ -71,6 +71,15 @@ def test_trunk_of_vgg() -> None:
     assert detector.backbone.strides == (8, 16, 32, 64)
 
 
+def test_vgg_with_batch_norm_has_the_same_trunk_and_norm_behind_it() -> None:
+    detector = on_meta(backbone="vgg16_bn")
+    trunk: Any = detector.backbone.backbone
+    assert trunk.fc6[0].dilation == (3, 3)
+    assert detector.backbone.strides == (8, 16, 32, 64)
+    assert detector.backbone.channels == on_meta().backbone.channels
+    assert any(isinstance(part, BatchNorm2d) for part in detector.neck.modules())
+
+
 def test_the_authors_resnet_has_blocks_before_the_heads_and_norm_in_the_neck() -> None:
     with_blocks, without = on_meta(backbone="resnet101"), on_meta(backbone="resnet101", head_blocks=False)
     assert count_parameters(with_blocks) > count_parameters(without)

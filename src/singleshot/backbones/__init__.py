@@ -23,6 +23,7 @@ BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     "vgg16_full": partial(VGG16, "full"),
     "vgg16_refinedet": partial(VGG16, "refinedet"),
     "vgg16_bn": partial(VGG16, batch_norm=True),
+    "vgg16_refinedet_bn": partial(VGG16, "refinedet", batch_norm=True),
     **{name: partial(ResNet, name) for name in DESIGNS},
     "mobilenetv2": MobileNetV2,
 }

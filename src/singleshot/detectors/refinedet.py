@@ -28,6 +28,8 @@ from singleshot.refiner import OUTPUTS, AnchorRefiner
 
 Neck = Literal["tcb", "fpn", "none"]
 
+_VGG = {"vgg16": "vgg16_refinedet", "vgg16_bn": "vgg16_refinedet_bn"}  # pool5 and fc6 are not SSD's
+
 
 @register
 def refinedet(
@@ -76,7 +78,7 @@ def refinedet(
     """
     classes = Classes.of(num_classes, class_names, category_ids)
     trunk = backbones.build(
-        "vgg16_refinedet" if backbone == "vgg16" else backbone,
+        _VGG.get(backbone, backbone),
         norm=norm,
         frozen_stages=frozen_stages,
         weights=backbone_weights,
