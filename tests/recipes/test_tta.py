@@ -143,3 +143,10 @@ def test_the_tables_need_no_torch() -> None:
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("text", ["", "- {scale: 1}\n", "views\n"])
+def test_a_file_without_a_mapping_is_told_what_views_are(text: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"mine.yaml: expected the views of multi-scale testing, such as `views: \["):
+        tta.load(tmp_path / "mine.yaml")

@@ -88,7 +88,7 @@ def load(name_or_file: str | Path) -> MultiScale:
     path = Path(name_or_file)
     if str(name_or_file) in _RECIPES or path.suffix.lower() not in (".yaml", ".yml"):
         return get(str(name_or_file))
-    tree = load_yaml(path)
+    tree = load_yaml(path, "the views of multi-scale testing, such as `views: [{scale: 1}]`")
     if "recipe" in tree:
         try:
             base = get(str(tree.pop("recipe")))

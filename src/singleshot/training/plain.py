@@ -47,17 +47,17 @@ def read_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}{line}: this is no YAML: {problem}") from None
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping."""
+def load_yaml(path: Path, expected: str = "a mapping of recipe fields, such as `batch_size: 16`") -> dict[str, Any]:
+    """Read a YAML file that holds a mapping; `expected` says of what."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise UserError(f"{path}: this is no text file; expected a recipe in YAML") from None
+        raise UserError(f"{path}: this is no text file; expected YAML, {expected}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     tree = read_yaml(text, str(path))
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected a mapping of recipe fields, such as `batch_size: 16`, got {_short(tree)}")
+        raise UserError(f"{path}: expected {expected}, got {_short(tree)}")
     return tree
 
 
