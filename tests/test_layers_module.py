@@ -77,6 +77,23 @@ def test_unfrozen_batch_norm_is_pytorchs() -> None:
     torch.testing.assert_close(ours.running_var, theirs.running_var)
 
 
+@pytest.mark.parametrize("images", [1, 2])
+def test_batch_norm_of_one_cell_uses_the_running_statistics(images: int) -> None:
+    layer = BatchNorm2d(3)
+    layer.running_mean = torch.tensor([1.0, 2.0, 3.0])
+    layer.running_var = torch.tensor([4.0, 4.0, 9.0])
+    before = copy.deepcopy(layer.state_dict())
+    cell = torch.randn(images, 3, 1, 1, requires_grad=True)
+    out = layer(cell)
+    assert torch.equal(out, copy.deepcopy(layer).eval()(cell))
+    out.square().sum().backward()
+    assert cell.grad is not None
+    assert cell.grad.abs().max() < 10  # no division by the spread of two values
+    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+    layer(torch.randn(1, 3, 1, 2))  # two cells are statistics, as in PyTorch
+    assert layer.num_batches_tracked == 1
+
+
 @pytest.mark.parametrize("affine", [True, False])
 def test_frozen_batch_norm_ignores_the_batch(affine: bool) -> None:
     layer = BatchNorm2d(3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -35,6 +36,9 @@ class L2Scale(nn.Module):
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation that can stop following the batches; state-dict keys are `nn.BatchNorm2d`'s.
 
+    Maps of a single cell are normalised with the running statistics in training too: as many values as images are no
+    statistics (of two images they would all become -1 and 1, of one there are none).
+
     Scale and shift stay parameters when frozen, so a state dict, a parameter count and a weight-decay rule see the
     same network either way.
     """
@@ -47,6 +51,12 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.eval()
         if affine:
             self.requires_grad_(False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
+        if not self.training or input.shape[-2:] != (1, 1):
+            return super().forward(input)
+        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
     def train(self, mode: bool = True) -> BatchNorm2d:
         """As `nn.Module.train`, but a frozen layer stays in evaluation mode."""
