@@ -50,6 +50,16 @@ def test_override_arguments() -> None:
     }
 
 
+def test_parts_of_an_argument_can_be_set_one_by_one() -> None:
+    recipe = override(Recipe(), {"arguments.classification.type": "FocalLoss", "arguments.classification.gamma": "1.5"})
+    assert recipe.arguments == {"classification": {"type": "FocalLoss", "gamma": 1.5}}
+    recipe = override(recipe, {"arguments.classification.gamma": 2, "arguments.iou_head.alpha": 0.4})
+    assert recipe.arguments["classification"] == {"type": "FocalLoss", "gamma": 2}
+    assert recipe.arguments["iou_head"] == {"alpha": 0.4}
+    with pytest.raises(UserError, match=r"arguments.channels.x: there is 128, which has no part 'x'"):
+        override(Recipe(arguments={"channels": 128}), {"arguments.channels.x": 1})
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

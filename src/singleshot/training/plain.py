@@ -95,7 +95,7 @@ def merge(kind: type, tree: dict[str, Any], key: str, value: Any, *, where: str 
     elif get_origin(inner) is dict:
         value = read_yaml(value, place) if isinstance(value, str) else value
         if rest:
-            tree[first] = {**tree[first], rest: value}
+            tree[first] = _put(tree[first], rest.split("."), value, place)
         elif isinstance(value, dict):
             tree[first] = {**tree[first], **value}
         else:
@@ -104,6 +104,15 @@ def merge(kind: type, tree: dict[str, Any], key: str, value: Any, *, where: str 
         raise UserError(f"{place}: {first} has no parts; say {first} itself")
     else:
         tree[first] = value
+
+
+def _put(tree: Any, keys: list[str], value: Any, place: str) -> dict[str, Any]:
+    """A mapping with the value under a path of keys; what is missing on the way is made."""
+    if not isinstance(tree, dict | None):
+        raise UserError(f"{place}: there is {_short(tree)}, which has no part {keys[0]!r}: set the whole of it")
+    first, *rest = keys
+    known = tree or {}
+    return {**known, first: _put(known.get(first), rest, value, place) if rest else value}
 
 
 def from_plain(kind: type[T], tree: dict[str, Any], *, where: str = "", path: str = "") -> T:
