@@ -137,6 +137,14 @@ class ExtraLevels(nn.Module):
         return [maps[index] for index in self.outputs]
 
 
+class SameMaps(nn.Identity):
+    """No neck: the heads read the backbone's maps, of `channels`."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.channels = tuple(channels)
+
+
 P6_SOURCES = ("c5", "p5")
 
 

@@ -93,7 +93,7 @@ def test_the_same_head_on_ssd(given: Any) -> None:
 
 
 def test_not_an_iou_head() -> None:
-    with pytest.raises(UserError, match="iou_head must be true, false, or choices"):
+    with pytest.raises(UserError, match="iou_head must be true or false or IoUHead or a mapping"):
         ssd(num_classes=3, backbone="mobilenetv2", image_size=96, iou_head="yes")  # type: ignore[arg-type]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def build(
     *,
     norm: str = "train",
     frozen_stages: int = 0,
-    weights: str | Path | None = None,
+    weights: str | PathLike[str] | None = None,
     **options: Any,
 ) -> Backbone:
     """The backbone called `name`: a key of `BACKBONES`, or "timm/MODEL" where timm is installed.
@@ -53,5 +54,5 @@ def build(
         raise UserError(f"unknown backbone {name!r}{hint}: expected one of {', '.join(BACKBONES)}, or timm/MODEL")
     backbone = factory(norm=norm, frozen_stages=frozen_stages, **options)
     if weights is not None:
-        load_backbone_weights(backbone, weights)
+        load_backbone_weights(backbone, Path(weights))
     return backbone

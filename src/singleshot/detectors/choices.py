@@ -43,11 +43,7 @@ def iou_head(given: bool | IoUHead | Mapping[str, Any]) -> IoUHead | None:
 def two_sides(image_size: int | Sequence[int], smallest: int = 32) -> tuple[int, int]:
     """(height, width) from one number or two."""
     sides = (image_size, image_size) if not isinstance(image_size, Sequence) else tuple(image_size)
-    if (
-        isinstance(image_size, str)
-        or len(sides) != 2
-        or any(isinstance(side, bool) or not isinstance(side, int) for side in sides)
-    ):
+    if len(sides) != 2:
         raise UserError(f"image_size must be one whole number or (height, width), got {image_size!r}")
     height, width = sides
     if min(height, width) < smallest:
@@ -55,11 +51,28 @@ def two_sides(image_size: int | Sequence[int], smallest: int = 32) -> tuple[int,
     return height, width
 
 
-def at_least(smallest: float, **numbers: float) -> None:
-    """Refuse numbers below `smallest`, by name."""
+def at_least(smallest: float, **numbers: float | None) -> None:
+    """Refuse numbers below `smallest`, by name; None is none."""
     for name, value in numbers.items():
-        if not value >= smallest:
+        if value is not None and not value >= smallest:
             raise UserError(f"{name} must be at least {smallest}, got {value!r}")
+
+
+def fractions(**numbers: float | None) -> None:
+    """Refuse numbers that are not from 0 to 1, by name; None is none."""
+    for name, value in numbers.items():
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"{name} must be a number from 0 to 1, got {value!r}")
+
+
+def level_sizes(given: Sequence[float] | None, strides: Sequence[float]) -> tuple[float, ...]:
+    """One anchor size for each level: as given, or 4 x stride (both RetinaNet's and RefineDet's)."""
+    sizes = tuple(given) if given is not None else tuple(4.0 * stride for stride in strides)
+    if len(sizes) != len(strides) or not all(side > 0 for side in sizes):
+        raise UserError(
+            f"anchor_sizes must be {len(strides)} sides in pixels, one above 0 for each level, got {list(sizes)}"
+        )
+    return sizes
 
 
 def iou_parts(

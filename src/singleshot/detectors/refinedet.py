@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any, Literal
 
 from torch import nn
@@ -21,7 +22,7 @@ from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
 from singleshot.losses.criterion import Criterion
 from singleshot.losses.regression import SmoothL1
 from singleshot.matchers import IoUMatcher
-from singleshot.necks import FPN, BottleneckBlocks, BottleneckExtra, Extra, ExtraLevels, TransferConnection
+from singleshot.necks import FPN, BottleneckBlocks, BottleneckExtra, Extra, ExtraLevels, SameMaps, TransferConnection
 from singleshot.postprocess import PerClassPostprocess
 from singleshot.preprocess import Pixels, Stretch
 from singleshot.refiner import OUTPUTS, AnchorRefiner
@@ -37,7 +38,7 @@ def refinedet(
     num_classes: int,
     backbone: str = "vgg16",
     image_size: int | Sequence[int] = 320,
-    backbone_weights: str | None = None,
+    backbone_weights: str | PathLike[str] | None = None,
     pixels: str | Sequence[Any] | Pixels = "imagenet_rgb",
     backbone_options: Mapping[str, Any] | None = None,
     norm: str = "train",
@@ -76,6 +77,10 @@ def refinedet(
     500 (the paper says 400 and 200); `soft_nms` is the IoU of linear soft suppression, 0.3 in the published COCO
     figures. `classification` is any classification loss, `iou_head` adds the IoU-aware detector's prediction.
     """
+    choices.at_least(1, channels=channels, candidates=candidates, detections=detections)
+    choices.fractions(threshold=threshold, soft_nms=soft_nms)
+    if not cascade and (theta not in (0.99, 1) or tuple(arm_iou) != (0.5, 0.5)):
+        raise UserError("theta and arm_iou belong to the first module, which cascade=False leaves out")
     classes = Classes.of(num_classes, class_names, category_ids)
     trunk = backbones.build(
         _VGG.get(backbone, backbone),
@@ -87,11 +92,9 @@ def refinedet(
     normed = trunk.has_norm if neck_norm is None else neck_norm
     maps = ExtraLevels(trunk, _extras(backbone, normed, trunk))  # section 4, base network
     size = _checked(choices.two_sides(image_size), maps.strides)
-    sizes = tuple(anchor_sizes) if anchor_sizes is not None else tuple(4.0 * stride for stride in maps.strides)
-    if len(sizes) != len(maps.strides):
-        raise UserError(f"anchor_sizes: expected {len(maps.strides)} numbers, one for each level, got {list(sizes)}")
+    sizes = [(side,) for side in choices.level_sizes(anchor_sizes, maps.strides)]
     # Ratios 1, 2, 1/2 of width to height, around the middle of the cells (section 3.4 and the authors' script).
-    anchors = AnchorGenerator(maps.strides, [(side,) for side in sizes], (1.0, 0.5, 2.0), convention="centre")
+    anchors = AnchorGenerator(maps.strides, sizes, (1.0, 0.5, 2.0), convention="centre")
     coder = DeltaCoder((0.1, 0.2))  # authors' script, in both modules
     blocks = backbone == "resnet101" if head_blocks is None else head_blocks
     loss = choices.classification_loss(classification, SoftmaxLoss(ratio=3))  # section 3.4, hard negative mining
@@ -106,7 +109,7 @@ def refinedet(
         backbone=maps,
         refiner=refiner,
         neck=transfer,
-        head=_head(_channels(transfer, maps), anchors, [  # section 3, object detection module
+        head=_head(transfer.channels, anchors, [  # section 3, object detection module
             Branch({"class_logits": loss.num_logits(num_classes)}, {"class_logits": loss.initial_bias}),
             Branch({"box_deltas": 4, **iou_output}),
         ], blocks),
@@ -147,20 +150,16 @@ def _two(given: Sequence[float]) -> tuple[float, float]:
     return numbers[0], numbers[1]
 
 
-def _neck(name: str, maps: ExtraLevels, channels: int, normed: bool, attention: str | None) -> nn.Module:
+def _neck(
+    name: Neck, maps: ExtraLevels, channels: int, normed: bool, attention: str | None
+) -> TransferConnection | FPN | SameMaps:
     if attention is not None and name != "tcb":
         raise UserError(f"attention belongs to the transfer connection blocks, neck='tcb'; got neck={name!r}")
     if name == "tcb":
         return TransferConnection(maps.channels, maps.strides, channels, norm=normed, attention=attention)
     if name == "fpn":
         return FPN(maps.channels, maps.strides, channels, coarser=False)
-    if name == "none":
-        return nn.Identity()
-    raise UserError(f"neck: expected one of tcb, fpn, none, got {name!r}")
-
-
-def _channels(neck: nn.Module, maps: ExtraLevels) -> tuple[int, ...]:
-    return maps.channels if isinstance(neck, nn.Identity) else neck.channels  # type: ignore[return-value]
+    return SameMaps(maps.channels)
 
 
 def _head(channels: Sequence[int], anchors: AnchorGenerator, branches: Sequence[Branch], blocks: bool) -> nn.Module:

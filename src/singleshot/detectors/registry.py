@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec
 
 from singleshot.detectors.detector import Detector
+from singleshot.detectors.signature import bound, check_types
 from singleshot.errors import UserError
 
 P = ParamSpec("P")
@@ -36,17 +36,15 @@ VARIANTS: dict[str, Variant] = {}
 def remembers_arguments(build: Callable[P, Detector]) -> Callable[P, Detector]:
     """Let a builder note its name and the arguments it was given on the detector, so that the detector can be saved.
 
-    Use it on a builder of your own: `singleshot.load(path, builder=your_builder)` then rebuilds the detector.
+    Use it on a builder of your own: `singleshot.load(path, builder=your_builder)` then rebuilds the detector. What the
+    builder is given is held against its signature first (`UserError`).
     """
 
     @functools.wraps(build)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Detector:
+        given = bound(build, *args, **kwargs)
+        check_types(build, given)
         detector = build(*args, **kwargs)
-        signature = inspect.signature(build)
-        given = dict(signature.bind(*args, **kwargs).arguments)
-        for name, parameter in signature.parameters.items():
-            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                given.update(given.pop(name, {}))
         # class_names and category_ids have places of their own in a saved file.
         detector.arguments = {
             name: value for name, value in given.items() if name not in ("class_names", "category_ids")

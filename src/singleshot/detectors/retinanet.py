@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, get_args
+from os import PathLike
+from typing import Any, Literal
 
 from singleshot import backbones
 from singleshot.anchors import AnchorGenerator, Convention, octave_sizes
@@ -40,7 +41,7 @@ def retinanet(
     resize: Resize | None = None,
     jitter: Sequence[int] | None = None,
     divisor: int = 32,
-    backbone_weights: str | None = None,
+    backbone_weights: str | PathLike[str] | None = None,
     pixels: str | Sequence[Any] | Pixels = "imagenet_rgb",
     backbone_options: Mapping[str, Any] | None = None,
     norm: str = "train",
@@ -92,12 +93,8 @@ def retinanet(
         **dict(backbone_options or {}),
     )
     pyramid = FPN(trunk.channels, trunk.strides, channels, p6=p6, relu_before_p7=relu_before_p7)  # section 4
-    sizes = tuple(anchor_sizes) if anchor_sizes is not None else tuple(4.0 * stride for stride in pyramid.strides)
-    if len(sizes) != len(pyramid.strides):
-        raise UserError(f"anchor_sizes: expected {len(pyramid.strides)} numbers, one for each level, got {list(sizes)}")
-    anchors = AnchorGenerator(
-        pyramid.strides, octave_sizes(sizes, octaves), aspect_ratios, convention=anchor_convention
-    )
+    sizes = octave_sizes(choices.level_sizes(anchor_sizes, pyramid.strides), octaves)
+    anchors = AnchorGenerator(pyramid.strides, sizes, aspect_ratios, convention=anchor_convention)
     coder = DeltaCoder((1.0, 1.0))
     loss = choices.classification_loss(classification, FocalLoss(alpha=0.25, gamma=2.0))  # section 3
     iou_output, iou_term, scores = choices.iou_parts(iou_head, coder, loss)  # IoU-aware paper, section 3
@@ -132,8 +129,6 @@ def _preprocess(
     pixels: Pixels,
 ) -> Preprocess:
     resize = resize or ("short" if isinstance(image_size, int) else "stretch")
-    if resize not in get_args(Resize):
-        raise UserError(f"resize: expected one of {', '.join(get_args(Resize))}, got {resize!r}")
     if resize != "short" and jitter is not None:
         raise UserError(f"jitter draws the short side: it goes with resize='short', not with {resize!r}")
     if resize == "stretch":
@@ -146,16 +141,13 @@ def _preprocess(
 
 
 def _short_sides(jitter: Sequence[int]) -> tuple[int, int]:
-    sides = tuple(jitter) if isinstance(jitter, Sequence) else ()
-    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) for side in sides):
+    if len(jitter) != 2:
         raise UserError(f"jitter: expected two short sides in pixels such as [640, 800], got {jitter!r}")
-    return sides
+    return jitter[0], jitter[1]
 
 
 def _box_loss(name: str, coder: DeltaCoder, beta: float) -> LossTerm:
     losses: dict[str, LossTerm] = {"smooth_l1": SmoothL1(coder, beta), "l1": L1(coder), "giou": GIoULoss(coder)}
-    if name not in losses:
-        raise UserError(f"box_loss: expected one of {', '.join(losses)}, got {name!r}")
     return losses[name]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 from torch import nn
@@ -32,7 +33,7 @@ def ssd(
     num_classes: int,
     backbone: str = "vgg16",
     image_size: int | Sequence[int] = 300,
-    backbone_weights: str | None = None,
+    backbone_weights: str | PathLike[str] | None = None,
     pixels: str | Sequence[Any] | Pixels = "imagenet_rgb",
     atrous: bool = True,
     backbone_options: Mapping[str, Any] | None = None,

@@ -258,12 +258,7 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
     if recipe.data.crowd == "ignore" and "ignore_crowd" in inspect.signature(build).parameters:
         arguments.setdefault("ignore_crowd", True)  # the loader passes the regions on; the matcher has to know them
     classes = {"class_names": data.class_names, "category_ids": data.category_ids}
-    try:
-        detector = build(num_classes=len(data.class_names), **classes, **arguments)
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise
-        raise UserError(f"builder {recipe.builder!r} does not take these arguments: {error}") from None
+    detector = build(num_classes=len(data.class_names), **classes, **arguments)
     if source is None:
         weights = arguments.get("backbone_weights")
         if weights is not None:  # in a weights file that is passed on, the name says what there is to say
