@@ -53,8 +53,9 @@ def test_detect(tiny_model: Path, tiny_voc: Path, views: Path, capsys: Capture) 
     assert many[0]["detections"]
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "detect"])
 def test_the_bar_counts_images_times_views(
-    tiny_model: Path, tiny_voc: Path, views: Path, monkeypatch: pytest.MonkeyPatch
+    verb: str, tiny_model: Path, tiny_voc: Path, views: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from collections.abc import Callable, Iterator
     from contextlib import contextmanager
@@ -66,9 +67,36 @@ def test_the_bar_counts_images_times_views(
         assert what == "images x views"
         yield lambda done, total: seen.append((done, total))
 
-    monkeypatch.setattr("singleshot.cli.tta.shown", shown)
-    assert main(["evaluate", str(tiny_model), str(tiny_voc), "--tta", str(views), "--device", "cpu"]) == 0
-    assert seen == [(2 * k, 12) for k in range(1, 7)]
+    monkeypatch.setattr("singleshot.cli.progress.shown", shown)
+    data = tiny_voc / "JPEGImages" if verb == "detect" else tiny_voc
+    bad = tiny_voc / "JPEGImages" / "0.jpg"  # the first of the folder
+    bad.write_bytes(b"no image")
+    more = ["--skip-bad"] if verb == "detect" else []
+    try:
+        words = [str(tiny_model), str(data), "--tta", str(views), "--device", "cpu", "--batch-size", "1"]
+        assert main([verb, *words, *more]) == 0
+    finally:
+        bad.unlink()
+    assert seen[0][0] == 0
+    total = 6 * (len(list((tiny_voc / "JPEGImages").iterdir())) + 1 if verb == "detect" else 2)
+    assert {count for _, count in seen} == {total}
+    done = [number for number, _ in seen]
+    assert done == sorted(done)
+    assert done[-1] == total
+    assert {*range(total - 12, total + 1)} <= set(done)  # every view of every image
+
+
+def test_detections_that_cannot_be_saved_are_refused_first(
+    tiny_model: Path, tiny_voc: Path, views: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def run(*arguments: object, **more: object) -> None:
+        raise AssertionError("nothing may be run")
+
+    monkeypatch.setattr("singleshot.evaluation.run.run", run)
+    (tmp_path / "file").write_text("")
+    words = ["evaluate", str(tiny_model), str(tiny_voc), "--tta", str(views), "--device", "cpu"]
+    assert main([*words, "--save-detections", str(tmp_path / "file")]) == 2
+    assert f"{tmp_path / 'file'}: cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

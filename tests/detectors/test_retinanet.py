@@ -132,7 +132,7 @@ def test_own_anchor_sizes() -> None:
     detector = on_meta(anchor_sizes=[16, 32, 64, 128, 256], octaves=1, aspect_ratios=[1.0])
     boxes = detector.anchors_for((64, 64)).boxes
     assert (boxes[0, 2:] - boxes[0, :2]).tolist() == [16, 16]
-    with pytest.raises(UserError, match="expected 5 numbers"):
+    with pytest.raises(UserError, match="must be 5 sides"):
         on_meta(anchor_sizes=[16, 32])
 
 
@@ -174,13 +174,13 @@ def test_how_images_are_brought_to_size() -> None:
         ({"image_size": 1400}, "longest side"),
         ({"image_size": [16, 320]}, "at least 32"),
         ({"image_size": [320]}, "one whole number or"),
-        ({"image_size": 800.5}, "one whole number"),
+        ({"image_size": 800.5}, "a whole number or"),
         ({"jitter": [640, 700, 800]}, "two short sides"),
-        ({"jitter": 5}, "two short sides"),
+        ({"jitter": 5}, "a list of whole numbers"),
         ({"divisor": 0, "image_size": [320, 320]}, "divisor must be at least 1"),
         ({"octaves": 0}, "octaves"),
         ({"aspect_ratios": []}, "aspect ratios"),
-        ({"anchor_sizes": [0, 1, 2, 3, 4]}, "positive sizes"),
+        ({"anchor_sizes": [0, 1, 2, 3, 4]}, "above 0 for each level"),
         ({"anchor_convention": "middle"}, "convention"),
         ({"channels": 0}, "channels must be at least 1"),
         ({"tower_depth": -1}, "tower_depth must be at least 0"),

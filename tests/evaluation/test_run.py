@@ -52,7 +52,7 @@ def test_finds_in_the_order_of_the_records(dataset, workers: int) -> None:
     found = run(bright, dataset, batch_size=2, workers=workers, progress=lambda done, total: seen.append((done, total)))
     assert [f.boxes.tolist() for f in found] == [r.boxes.tolist() for r in dataset.records]
     assert all(f.boxes.dtype == f.scores.dtype == np.float64 and f.labels.dtype == np.int64 for f in found)
-    assert seen == [(2, 5), (4, 5), (5, 5)]
+    assert seen == [(0, 5), (2, 5), (4, 5), (5, 5)]
     assert evaluate(dataset, found).to_json()["voc10"]["mAP"] == 1
 
 
@@ -134,7 +134,7 @@ def test_several_postprocessings_of_one_pass(dataset) -> None:
     module, seen = Halves().train(), []
     found = run_with(module, dataset, [0.1, 0.9], batch_size=2, progress=lambda done, total: seen.append((done, total)))
     assert module.calls == [2, 2, 1]  # the network ran once
-    assert seen == [(2, 5), (4, 5), (5, 5)]
+    assert seen == [(0, 5), (2, 5), (4, 5), (5, 5)]
     assert module.training
     for one, alone in zip(found[0], run(module, dataset), strict=True):
         assert all(np.array_equal(getattr(one, name), getattr(alone, name)) for name in ("boxes", "scores", "labels"))

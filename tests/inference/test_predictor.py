@@ -42,7 +42,7 @@ def test_batches_and_progress(fake, make: Make) -> None:
     found = detect(fake, make("0.png").parent, batch_size=3, progress=lambda done, total: seen.append((done, total)))
     assert len(found) == 7
     assert fake.batches == [3, 3, 1]
-    assert seen == [(3, 7), (6, 7), (7, 7)]
+    assert seen == [(0, 7), (3, 7), (6, 7), (7, 7)]
 
 
 def test_threshold_is_inclusive_and_classes_and_top_k_choose(fake, make: Make) -> None:

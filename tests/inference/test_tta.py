@@ -236,7 +236,7 @@ def test_refinedet_takes_the_published_views(name: str) -> None:
     [
         (
             View(side=192),
-            r"mine, view 2 \(side 192\): .* input of 192x192: it is too small for the last maps; .* 257x257",
+            r"mine, view 2 \(side 192\): .* input of 192x192: it is too small for the last maps \(.*\); .* 257x257",
         ),
         (View(size=(320, 192), turn=True), r"size 320x192, turned with the image\): .* 320x192: .* 257x257"),
         (View(scale=0.5), r"mine, view 2 \(scale 0.5\): .* input of 150x150"),
@@ -248,6 +248,18 @@ def test_a_view_that_is_too_small_is_refused_by_name(view: View, said: str) -> N
     with pytest.raises(UserError, match=said):
         MultiScaleDetector(detector, MultiScale((View(scale=1), view), "mine"))
     MultiScaleDetector(detector, MultiScale((View(side=257),)))  # the smallest is right
+
+
+@pytest.mark.parametrize(("name", "side", "fits"), [("refinedet", 32, 33), ("retinanet", 64, 65)])
+def test_last_maps_of_one_size_mean_that_a_view_is_too_small(name: str, side: int, fits: int) -> None:
+    with torch.device("meta"):
+        size = {"image_size": 320} if name == "refinedet" else {"image_size": 320, "resize": "stretch"}
+        detector = ss.create(name, num_classes=2, backbone="mobilenetv2", **size)
+    with pytest.raises(UserError, match=f"several would be of one size; .* {fits}x{fits}: leave the view out"):
+        MultiScaleDetector(detector, MultiScale((View(side=side),)))
+    MultiScaleDetector(detector, MultiScale((View(side=fits),)))
+    # Sizes that are no multiple of the coarsest stride are taken: what a map has too much is cut off.
+    MultiScaleDetector(detector, MultiScale((View(side=200), View(scale=1.3), View(size=(333, 517)))))
 
 
 def test_maps_without_cells_and_sizes_that_no_square_mends() -> None:
@@ -352,6 +364,19 @@ def test_counts_images_times_passes() -> None:
     assert done[-1] == 3 * recipe.passes
 
 
+def test_no_more_pixels_at_once_than_in_plain_testing(ssd: Detector, images: list[Tensor]) -> None:
+    own = ssd.image_size[0] * ssd.image_size[1]
+    shapes: list[torch.Size] = []
+    many = MultiScaleDetector(ssd, MultiScale((View(scale=1), View(scale=1.5), View(scale=3)), mirror=False))
+    four = (images * 4)[:4]
+    many(four)  # so that all sizes of maps are known
+    handle = ssd.backbone.register_forward_pre_hook(lambda _, given: shapes.append(given[0].shape))
+    many(four)
+    handle.remove()
+    assert [shape[0] for shape in shapes] == [4, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert all(shape[0] == 1 or shape.numel() <= 4 * 3 * own for shape in shapes)
+
+
 def test_predictions_of_one_view_at_a_time_are_in_memory(ssd: Detector, images: list[Tensor]) -> None:
     alive: list[weakref.ref[Tensor]] = []
 
@@ -366,7 +391,7 @@ def test_predictions_of_one_view_at_a_time_are_in_memory(ssd: Detector, images: 
             return raw
 
     MultiScaleDetector(cast(Detector, Watched()), MultiScale((View(scale=1), View(side=96))))(images)
-    assert len(alive) == 4 * 3
+    assert len(alive) == (2 * 1 + 2 * len(images)) * 3  # the larger view shows one image at a time
 
 
 def test_the_mode_is_put_back(ssd: Detector, images: list[Tensor]) -> None:

@@ -44,17 +44,17 @@ def run(options: Namespace) -> Result:
     """Detect, draw and list."""
     from singleshot.cli.model import load_model
     from singleshot.cli.progress import shown
-    from singleshot.cli.tta import multi_scale
+    from singleshot.cli.tta import counting, multi_scale
     from singleshot.inference.predictor import detect
     from singleshot.inference.results import to_json
     from singleshot.recipes.tta import load
 
     views = None if options.tta is None else load(options.tta)
     detector = load_model(options.model, builder=options.builder, device=options.device)
-    looking = detector if views is None else multi_scale(detector, views)
-    with shown("images") as progress:
+    many = None if views is None else multi_scale(detector, views)
+    with shown("images" if many is None else "images x views") as bar:
         found = detect(
-            looking,
+            many or detector,
             options.sources,
             out=options.out,
             threshold=options.threshold,
@@ -63,7 +63,7 @@ def run(options: Namespace) -> Result:
             top_k=options.top_k,
             workers=options.workers,
             skip_bad=options.skip_bad,
-            progress=progress,
+            progress=bar if many is None or bar is None else counting(many, bar),
         )
     lines = [_line(prediction) for prediction in found]
     if options.out is not None:

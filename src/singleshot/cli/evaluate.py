@@ -77,7 +77,7 @@ def parse(words: Sequence[str]) -> Namespace:
 def run(options: Namespace) -> Result:
     """Measure."""
     from singleshot.data.open import open_dataset
-    from singleshot.evaluation.detections import read_detections, save_detections
+    from singleshot.evaluation.detections import read_detections, save_detections, writable
     from singleshot.evaluation.metrics import evaluate
 
     asked: dict[str, Any] = {"split": options.split, "format": options.format, "prefer": PREFERRED}
@@ -88,7 +88,7 @@ def run(options: Namespace) -> Result:
     else:
         from singleshot.cli.model import load_model
         from singleshot.cli.progress import shown
-        from singleshot.cli.tta import run as run_views
+        from singleshot.cli.tta import counting, multi_scale
         from singleshot.evaluation.run import run as run_detector
         from singleshot.evaluation.run import sweep
         from singleshot.recipes.tta import load
@@ -103,11 +103,12 @@ def run(options: Namespace) -> Result:
             with shown("images") as progress:
                 found = sweep(detector, dataset, options.sweep.name, choices, **sizes, progress=progress)
             return Result(found.to_json(), found.table())
-        if views is not None:
-            detections = run_views(detector, views, dataset, **sizes)
-        else:
-            with shown("images") as progress:
-                detections = run_detector(detector, dataset, **sizes, progress=progress)
+        if options.save_detections is not None:
+            writable(options.save_detections)
+        many = None if views is None else multi_scale(detector, views)
+        with shown("images" if many is None else "images x views") as bar:
+            progress = bar if many is None or bar is None else counting(many, bar)
+            detections = run_detector(many or detector, dataset, **sizes, progress=progress)
     if options.save_detections is not None:
         save_detections(options.save_detections, dataset, detections)
         print(f"the detections are in {options.save_detections}", file=sys.stderr)

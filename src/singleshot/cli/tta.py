@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from singleshot.cli.progress import shown
-
 if TYPE_CHECKING:
-    from singleshot.data.dataset import Dataset
+    from collections.abc import Callable
+
     from singleshot.detectors.detector import Detector
-    from singleshot.evaluation.detections import ImageDetections
     from singleshot.evaluation.views import MultiScale
     from singleshot.inference.tta import MultiScaleDetector
 
@@ -27,15 +25,18 @@ def multi_scale(detector: Detector, recipe: MultiScale) -> MultiScaleDetector:
     return made
 
 
-def run(
-    detector: Detector, recipe: MultiScale, dataset: Dataset, *, batch_size: int, workers: int
-) -> list[ImageDetections]:
-    """Detect in every image of a dataset, with a bar that counts images x passes."""
-    from singleshot.evaluation.run import run as run_detector
+def counting(many: MultiScaleDetector, bar: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """What a run over images tells of its progress, for a bar that moves with every view of every batch."""
+    passes = many.recipe.passes
+    before, seen, total = 0, 0, 0  # passes of the images that are done; those that have been made; of all images
 
-    many = multi_scale(detector, recipe)
-    total = len(dataset) * recipe.passes
-    with shown("images x views") as bar:
-        if bar is not None:
-            many.progress = lambda done: bar(done, total)
-        return run_detector(many, dataset, batch_size=batch_size, workers=workers)
+    def viewed(made: int) -> None:
+        bar(before + made - seen, total)
+
+    def images(done: int, count: int) -> None:
+        nonlocal before, seen, total
+        before, seen, total = done * passes, many.seen, count * passes
+        bar(before, total)
+
+    many.progress = viewed
+    return images

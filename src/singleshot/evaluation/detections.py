@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -94,10 +95,8 @@ def save_detections(folder: str | Path, dataset: Dataset, detections: Sequence[I
     """
     if len(detections) != len(dataset):
         raise UserError(f"{len(dataset)} images but detections for {len(detections)}: one entry per record is needed")
-    folder = Path(folder)
-    target = folder
+    folder = target = writable(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         target = folder / RESULTS_NAME
         write_atomically(target, "".join(_results_lines(dataset, detections)).encode())
         written = [target]
@@ -106,8 +105,27 @@ def save_detections(folder: str | Path, dataset: Dataset, detections: Sequence[I
             write_atomically(target, "".join(lines).encode())
             written.append(target)
     except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror}); choose another folder") from None
+        raise _not_written(target, error) from None
     return written
+
+
+def writable(folder: str | Path) -> Path:
+    """The folder, made if it is not there: asked before a long run, so that it is not for nothing.
+
+    Raises `UserError` when files cannot be made in it.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _not_written(folder, error) from None
+    return folder
+
+
+def _not_written(target: Path, error: OSError) -> UserError:
+    return UserError(f"{target}: cannot be written ({error.strerror}); choose another folder")
 
 
 # ---- COCO results

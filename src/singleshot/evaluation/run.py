@@ -41,8 +41,8 @@ def run(
 ) -> list[ImageDetections]:
     """Detect in every image of a dataset, one entry per record, in pixels of the original image.
 
-    A module is put in evaluation mode for it and put back. `progress` is called with (images done, images) after
-    every batch.
+    A module is put in evaluation mode for it and put back. `progress` is called with (images done, images) at the
+    start and after every batch.
 
     Raises `UserError` naming the first images that are missing, before anything is run, and an image that cannot be
     read.
@@ -54,6 +54,8 @@ def run(
             f"such as {', '.join(str(path) for path in missing[:3])}; restore them or take them out of the split"
         )
     result: list[ImageDetections] = []
+    if progress is not None:
+        progress(0, len(dataset))
     with evaluating(detector), torch.inference_mode():
         paths = [record.path for record in dataset.records]
         for images in image_loader(paths, batch_size=batch_size, workers=workers):

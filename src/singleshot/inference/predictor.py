@@ -77,7 +77,7 @@ def detect(
     `top_k` per image. `out` is a folder for pictures with the boxes drawn, under the names of the images (paths below
     the folder that was given), and a COCO results file `detections.json`; images that are read are never overwritten.
     `workers` threads read ahead. With `skip_bad` an image that cannot be read is left out with a note in the log.
-    `progress` is called with (images done, images) after every batch.
+    `progress` is called with (images done, images) at the start and after every batch.
 
     Raises UserError for sources without images (see `sources.expand`), an unreadable image, an unknown class name, a
     number outside of its range, or an output folder that cannot be written; what was found until then is in `out`.
@@ -143,6 +143,8 @@ def _run(
         if folder is not None:
             stack.enter_context(folder)
         pictures = stack.enter_context(_reading(sources, workers, 2 * batch_size))
+        if progress is not None:
+            progress(0, len(sources))
         for done, (source, read) in enumerate(pictures, start=1):
             stopping = read if isinstance(read, UserError) and not skip_bad else None
             if not isinstance(read, UserError):

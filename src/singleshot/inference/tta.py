@@ -5,6 +5,7 @@ The "+" rows of the RefineDet paper, for any detector.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -31,10 +32,11 @@ _LARGEST = 4096  # pixels: where the search for a size that fits ends
 class MultiScaleDetector:
     """A detector that sees every image as a `MultiScale` says: called as the detector is, with the same kind of result.
 
-    One view of one batch is in memory at a time; of the views before it only the boxes. With a single pass in all there
+    One view is in memory at a time, of as many images as have no more pixels together than the whole batch has in the
+    detector's own size (one image at least); of the views before it only the boxes. With a single pass in all there
     is nothing to merge, and the result is the detector's own, bit for bit if the view is of its own size.
 
-    `progress` is called with the number of images x passes done, counted over all calls.
+    `progress` is called with `seen`, the number of images x passes done, counted over all calls.
 
     Raises `UserError` for a view that the detector cannot be shown, such as one that is too small for its last maps.
     """
@@ -47,7 +49,7 @@ class MultiScaleDetector:
         self._postprocess = _postprocess(detector.postprocess, recipe)
         # The lowest score that a soft vote leaves: the same number as that of each view, as in the authors' script.
         self._threshold = float(getattr(self._postprocess, "threshold", 0.0))
-        self.progress, self._done = progress, 0
+        self.progress, self.seen = progress, 0
         self._views: list[tuple[View, Preprocess, Preprocess]] = []  # for high images (and squares), and for wide ones
         for number, view in enumerate(recipe.views, start=1):
             where = f"{recipe.name}, view {number} ({view})"
@@ -62,12 +64,22 @@ class MultiScaleDetector:
         with evaluating(self.detector), torch.no_grad():
             for view, high, wide in self._views:
                 for mirrored in (False, True) if self.recipe.mirror else (False,):
-                    for places, preprocess in _together(images, high, wide):
+                    for places, preprocess in self._parts(images, high, wide):
                         seen = self._look([images[k] for k in places], preprocess, mirrored)
                         for k, own in zip(places, seen, strict=True):
                             found[k].append(_counting(own, view))
                         self._tell(len(places))
             return [self._merged(own) for own in found]
+
+    def _parts(
+        self, images: Sequence[Tensor], high: Preprocess, wide: Preprocess
+    ) -> Iterator[tuple[list[int], Preprocess]]:
+        """The images that are shown at once: their places, and how they are prepared."""
+        pixels = len(images) * math.prod(self.detector.image_size)
+        for places, preprocess in _together(images, high, wide):
+            number = max(1, pixels // math.prod(preprocess.size))
+            for start in range(0, max(1, len(places)), number):  # none at all: the detector says what it needs
+                yield places[start : start + number], preprocess
 
     def _look(self, images: list[Tensor], preprocess: Preprocess, mirrored: bool) -> list[Found]:
         shown = [image.flip(-1) for image in images] if mirrored else images
@@ -93,9 +105,9 @@ class MultiScaleDetector:
         return {"boxes": boxes, "scores": scores, "labels": labels}
 
     def _tell(self, images: int) -> None:
-        self._done += images
+        self.seen += images
         if self.progress is not None:
-            self.progress(self._done)
+            self.progress(self.seen)
 
 
 def mirror(boxes: Tensor, width: float) -> Tensor:
@@ -191,9 +203,13 @@ def _problem(detector: Detector, size: tuple[int, int]) -> str | None:
         shapes = detector.map_shapes(size)
     except UserError as error:
         return str(error)
-    except (RuntimeError, ValueError):  # a kernel larger than its map; a sum of maps of different sizes
+    except (RuntimeError, ValueError) as error:  # a kernel larger than its map; a sum of maps of different sizes
+        return f"{vague} ({str(error).splitlines()[0]})"
+    if any(0 in shape for shape in shapes):
         return vague
-    return vague if any(0 in shape for shape in shapes) else None
+    if len(set(shapes)) < len(shapes) and len(set(own := detector.map_shapes(detector.image_size))) == len(own):
+        return f"{vague}, of which several would be of one size"
+    return None
 
 
 def _next_side(detector: Detector, side: int) -> int | None:
