@@ -56,6 +56,25 @@ def slow(
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_equal_scores_keep_their_order(seed: int) -> None:
+    """bfloat16 leaves few different scores; which of them are candidates must not depend on the batch."""
+    predictions, anchors = random_case(seed, batch=3, anchors=700)
+    predictions["scores"] = (predictions["scores"] * 8).round() / 8
+    made = PerClassPostprocess(CODER, given_scores, threshold=0.2, candidates=30, detections=25)
+    together = made(predictions, anchors)
+    boxes = CODER.decode(predictions["box_deltas"], anchors.boxes)
+    for image in range(3):
+        alone = made({name: values[image : image + 1] for name, values in predictions.items()}, anchors)
+        expected = slow(
+            predictions["scores"][image], boxes[image], threshold=0.2, candidates=30, iou=0.45, detections=25
+        )
+        for found, k in ((together, image), (alone, 0)):
+            assert found.scores[k].tolist() == [score for score, _, _ in expected]
+            assert found.labels[k].tolist() == [label for _, label, _ in expected]
+            assert found.boxes[k].tolist() == [box for _, _, box in expected]
+
+
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("candidates", "detections"), [(400, 200), (15, 200), (400, 12)])
 def test_equals_the_slow_form(seed: int, candidates: int, detections: int) -> None:
     predictions, anchors = random_case(seed)

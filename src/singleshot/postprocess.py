@@ -17,9 +17,9 @@ from singleshot.ops.nms import class_nms_sorted, first_marked, nms_sorted, soft_
 from singleshot.structures import Anchors, Detections, Predictions
 
 _CPU_BLOCK = 1 << 20  # scores that are held at once: what a cache takes
+_BLOCK = 1 << 26  # the same on other devices, where every call costs: 256 MiB
 _TRACED_CANDIDATES = 1000  # of a class in a traced graph, whose size is fixed, where no number of them is set
 _NO_NMS = 2.0  # an IoU that no pair exceeds
-_BLOCK = 1 << 26  # the same on other devices, where every call costs: 256 MiB
 
 Scores = Callable[[Predictions], Tensor]
 """Predictions -> score of each class [B, A, K], each anchor's from its own predictions."""
@@ -96,7 +96,8 @@ class PerClassPostprocess:
     """Inference of SSD (paper section 3.7, authors' DetectionOutput layer) and of RefineDet (section 3.5).
 
     For each class: scores above `threshold`, the best `candidates`, greedy NMS with `iou`; then the best `detections`
-    of the image over all classes. All images and classes at once, of fixed shape.
+    of the image over all classes. All images and classes at once, of fixed shape. Equal scores keep their order (anchor
+    within a class, then class), so the result depends neither on the batch nor on tracing.
 
     `soft`: linear soft-NMS with this IoU takes the place of the greedy one, and scores that it lowers below `threshold`
     are no findings. RefineDet's authors publish their COCO figures so: 0.30, with threshold 0.016 and no limit of
@@ -127,7 +128,7 @@ class PerClassPostprocess:
         scores = self.scores(predictions)  # [B, A, K]
         # A score that is NaN fails both comparisons and so becomes 0.
         scores = torch.where((scores > self.threshold) & sound[..., None], scores, 0.0).transpose(1, 2)  # [B, K, A]
-        best, index = scores.topk(self._candidates(scores))  # [B, K, N]
+        best, index = _best(scores, self._candidates(scores))  # [B, K, N]
         number = best.shape[-1]
         chosen = boxes.nan_to_num().gather(1, index.flatten(1)[..., None].expand(-1, -1, 4))  # [B, K * N, 4]
         rows, best = chosen.reshape(-1, number, 4), best.reshape(-1, number)  # an image's class each
@@ -136,7 +137,7 @@ class PerClassPostprocess:
         else:
             best = soft_nms(rows, best, self.soft, self.threshold)
         best = best.reshape(chosen.shape[:2])  # [B, K * N]
-        final, order = best.topk(min(self.detections, best.shape[1]))
+        final, order = _best(best, min(self.detections, best.shape[1]))
         return Detections(chosen.gather(1, order[..., None].expand(-1, -1, 4)), final, order // number)
 
     def _candidates(self, scores: Tensor) -> int:
@@ -248,16 +249,16 @@ class PerLevelPostprocess:
 
 
 def _best(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """The `number` highest of scores [B, N], none of them negative, and their places; equal scores keep their order.
+    """The `number` highest of scores [..., N], none of them negative, and their places; equal scores keep their order.
 
     `topk` leaves the order of equal scores open. The bits of floats that are not negative are ordered as the floats
     are, so with the place below them, counted backwards, they make whole numbers that are all different.
     """
-    last = scores.shape[1] - 1
+    last = scores.shape[-1] - 1
     backwards = torch.arange(last, -1, -1, device=scores.device)
     keys = (scores.float().view(torch.int32).long() << 32) | backwards
     place = last - (keys.topk(number).values & 0xFFFFFFFF)
-    return scores.gather(1, place), place
+    return scores.gather(-1, place), place
 
 
 def vary(postprocess: Postprocess, name: str, value: float | None) -> Postprocess:
@@ -298,7 +299,7 @@ def vary(postprocess: Postprocess, name: str, value: float | None) -> Postproces
 
 def unsuppressed(postprocess: Postprocess) -> Postprocess:
     """The same post-processing without any suppression: all candidates above the threshold stay."""
-    return replace(vary(postprocess, "nms", 1.0), iou=_NO_NMS)  # type: ignore[type-var]
+    return _with(vary(postprocess, "nms", 1.0), iou=_NO_NMS)
 
 
 VARIED: dict[str, tuple[str, type]] = {  # name: its field, and what it takes
