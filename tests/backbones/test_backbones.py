@@ -127,7 +127,7 @@ def test_frozen_stages_grow_from_the_input(name: str) -> None:
 
 
 def test_unknown_names_are_explained() -> None:
-    with pytest.raises(UserError, match=r"resnet51.*did you mean resnet50.*vgg16"):
+    with pytest.raises(UserError, match=r"resnet51.*vgg16.*did you mean resnet50"):
         backbones.build("resnet51")
     with pytest.raises(UserError, match=r"MobileNetV2'.*mobilenetv2"):
         backbones.build("MobileNetV2")

@@ -162,7 +162,7 @@ def test_what_is_asked_for_beside_a_file_counts(
 def test_misspelt_arguments_beside_a_file(tiny_voc: Path, tiny_model: Path, capsys: Capture) -> None:
     words = ["train", str(tiny_voc), "--from", str(tiny_model)]
     assert main([*words, "--arguments.image_seize", "64"]) == 2
-    assert "ssd has no argument 'image_seize'; did you mean 'image_size'?" in capsys.readouterr().err
+    assert "ssd has no argument 'image_seize'; did you mean image_size?" in capsys.readouterr().err
     assert main([*words, "--backbone-weights", "nowhere.pth"]) == 2
     assert "leave one of them out" in capsys.readouterr().err
     assert main(["train", str(tiny_voc), "--recipe", "ssd300_voc_from_coco"]) == 2

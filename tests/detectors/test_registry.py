@@ -32,11 +32,9 @@ def test_create_by_the_name_of_a_builder() -> None:
 
 
 def test_unknown_names_are_refused_with_a_hint() -> None:
-    with pytest.raises(
-        UserError, match=r"unknown detector 'ssd300_vg16': expected one of .*; did you mean 'ssd300_vgg16'\?"
-    ):
+    with pytest.raises(UserError, match=r"unknown detector 'ssd300_vg16'; did you mean ssd300_vgg16 or"):
         create("ssd300_vg16", num_classes=2)
-    with pytest.raises(UserError, match=r"unknown builder 'sdd': .*; did you mean 'ssd'\?"):
+    with pytest.raises(UserError, match=r"unknown builder 'sdd'; did you mean ssd\?"):
         find_builder("sdd")
     with pytest.raises(UserError, match="your own as 'package.module:function'"):
         find_builder("zzz")

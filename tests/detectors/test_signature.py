@@ -68,7 +68,7 @@ def test_wrong_types(given: dict[str, Any], message: str) -> None:
 
 
 def test_names_are_checked_and_the_nearest_told() -> None:
-    with pytest.raises(UserError, match="build has no argument 'chioce'; did you mean 'choice'?"):
+    with pytest.raises(UserError, match="build has no argument 'chioce'; did you mean choice?"):
         bound(build, chioce="a")
     with pytest.raises(UserError, match="build has no argument 'zzz'; it takes whole, number, "):
         bound(build, zzz=1)
@@ -108,8 +108,8 @@ def test_types_that_only_a_checker_knows_are_left_to_the_builder() -> None:
         ("refinedet", {"neck": "bifpn"}, "neck must be one of tcb, fpn, none, got 'bifpn'"),
         ("refinedet", {"attention": "cbam"}, "attention must be one of se or null, got 'cbam'"),
         ("refinedet", {"head_blocks": 1}, "head_blocks must be true or false or null, got 1"),
-        ("refinedet", {"thetta": 1}, "refinedet has no argument 'thetta'; did you mean 'theta'?"),
-        ("iou_retinanet", {"tower_dept": 1}, "retinanet has no argument 'tower_dept'; did you mean 'tower_depth'?"),
+        ("refinedet", {"thetta": 1}, "refinedet has no argument 'thetta'; did you mean theta?"),
+        ("iou_retinanet", {"tower_dept": 1}, "retinanet has no argument 'tower_dept'; did you mean tower_depth?"),
         ("retinanet", {"jitter": 640}, "jitter must be a list of whole numbers or null, got 640"),
         ("retinanet", {"resize": "crop"}, "resize must be one of short, longest, stretch, torchvision or null"),
         ("ssd", {"image_size": "large"}, "image_size must be a whole number or a list of whole numbers, got 'large'"),

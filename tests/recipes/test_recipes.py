@@ -32,6 +32,12 @@ def test_the_published_settings_are_there() -> None:
     assert set(recipes.names()) == wanted
 
 
+@pytest.mark.parametrize("name", recipes.names())
+def test_what_goes_on_from_coco_needs_a_file(name: str) -> None:
+    expected = "file" if name == "finetune" else "needed" if "_from_coco" in name else "own"
+    assert recipes.get(name).start == expected
+
+
 @pytest.mark.parametrize(
     ("name", "value", "steps", "milestones", "rate", "batch"),
     [

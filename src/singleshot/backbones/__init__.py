@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -15,7 +14,7 @@ from singleshot.backbones.pretrained import load_backbone_weights
 from singleshot.backbones.resnet import DESIGNS, ResNet
 from singleshot.backbones.timm import TimmBackbone
 from singleshot.backbones.vgg import VGG16
-from singleshot.errors import UserError
+from singleshot.errors import UserError, did_you_mean
 
 __all__ = ["BACKBONES", "VGG16", "Backbone", "MobileNetV2", "ResNet", "build", "load_backbone_weights"]
 
@@ -49,9 +48,8 @@ def build(
     elif name in BACKBONES:
         factory = BACKBONES[name]
     else:
-        near = get_close_matches(name.lower(), BACKBONES, 1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise UserError(f"unknown backbone {name!r}{hint}: expected one of {', '.join(BACKBONES)}, or timm/MODEL")
+        hint = did_you_mean(name.lower(), BACKBONES, number=1)
+        raise UserError(f"unknown backbone {name!r}: expected one of {', '.join(BACKBONES)}, or timm/MODEL; {hint}")
     backbone = factory(norm=norm, frozen_stages=frozen_stages, **options)
     if weights is not None:
         load_backbone_weights(backbone, Path(weights))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from typing import Any, ParamSpec
 
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.signature import bound, check_types
-from singleshot.errors import UserError
+from singleshot.errors import UserError, did_you_mean
 
 P = ParamSpec("P")
 Builder = Callable[..., Detector]
@@ -70,12 +69,8 @@ def find_builder(name: str) -> Builder:
     if name in BUILDERS:
         return BUILDERS[name]
     if ":" not in name:
-        near = difflib.get_close_matches(name, [*BUILDERS, *VARIANTS], 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(
-            f"unknown builder {name!r}: expected one of {', '.join(BUILDERS)}, "
-            f"or your own as 'package.module:function'{hint}"
-        )
+        hint = did_you_mean(name, BUILDERS, otherwise=f"expected one of {', '.join(BUILDERS)}")
+        raise UserError(f"unknown builder {name!r}; {hint} (Your own is named as 'package.module:function'.)")
     module_name, _, attribute = name.partition(":")
     try:
         build = getattr(importlib.import_module(module_name), attribute)
@@ -93,6 +88,6 @@ def create(name: str, **arguments: Any) -> Detector:
         return BUILDERS[variant.builder](**{**variant.arguments, **arguments})
     if name in BUILDERS:
         return BUILDERS[name](**arguments)
-    near = difflib.get_close_matches(name, [*VARIANTS, *BUILDERS], 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"unknown detector {name!r}: expected one of {', '.join([*VARIANTS, *BUILDERS])}{hint}")
+    known = [*VARIANTS, *BUILDERS]
+    hint = did_you_mean(name, known, otherwise=f"expected one of {', '.join(known)}")
+    raise UserError(f"unknown detector {name!r}; {hint}")

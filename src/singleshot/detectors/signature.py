@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import types
@@ -10,7 +9,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
-from singleshot.errors import UserError
+from singleshot.errors import UserError, did_you_mean
 
 _WORDS: Mapping[Any, str] = {
     bool: "true or false",
@@ -35,8 +34,7 @@ def bound(build: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any
         unknown = next((name for name in kwargs if name not in known), None)
         if unknown is None:
             raise UserError(f"{build.__name__}: {error}") from None
-        near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.7)
-        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
+        hint = did_you_mean(unknown, known, otherwise=f"it takes {', '.join(known)}", cutoff=0.7)
         raise UserError(f"{build.__name__} has no argument {unknown!r}; {hint}") from None
     for name, parameter in signature.parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:

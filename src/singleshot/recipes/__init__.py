@@ -5,10 +5,9 @@ A recipe is plain data: listing or reading them imports no torch.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from singleshot.errors import UserError
+from singleshot.errors import UserError, did_you_mean
 from singleshot.recipes import coco, finetune, ilsvrc, iou_retinanet, refinedet, retinanet, voc
 from singleshot.training.plain import load_yaml
 from singleshot.training.recipe import Recipe, from_tree
@@ -33,8 +32,7 @@ def get(name: str) -> Recipe:
     """
     if name in _RECIPES:
         return _RECIPES[name]
-    near = difflib.get_close_matches(name, _RECIPES, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"the recipes are: {', '.join(_RECIPES)}"
+    hint = did_you_mean(name, _RECIPES, otherwise=f"the recipes are: {', '.join(_RECIPES)}.")
     raise UserError(f"unknown recipe {name!r}; {hint} A file must end in .yaml or .yml")
 
 

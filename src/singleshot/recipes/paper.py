@@ -7,8 +7,6 @@ from typing import Any
 from singleshot.training.recipe import Augmentation, Compute, Data, Optimizer, Published, Recipe, Schedule, Validation
 
 SSD_PAPER = "SSD, arXiv 1512.02325"
-
-
 REFINEDET_PAPER = "RefineDet, arXiv 1711.06897"
 
 
@@ -33,7 +31,6 @@ def ssd_recipe(
         expected=(expected,),
         metric=metric,
         expand=expand,
-        needs_start=name.endswith("_from_coco"),
     )
 
 
@@ -49,11 +46,11 @@ def caffe_recipe(
     expand: bool = True,
     batch_size: int = 32,
     lr: float = 1e-3,
-    needs_start: bool = False,
 ) -> Recipe:
     """SGD in batches of 32 at 1e-3, no warm-up, no clipping, no average.
 
-    The trunk begins from ImageNet weights, which the user has to give (`--backbone-weights`). Where the data for
+    The trunk begins from ImageNet weights, which the user has to give (`--backbone-weights`); the whole detector from
+    one that was trained on COCO (`--from`) where the name says so. Where the data for
     validation is the paper's test set, it is for watching: the figure is that of the last weights.
     """
     return Recipe(
@@ -61,7 +58,7 @@ def caffe_recipe(
         expected=expected,
         builder=builder,
         arguments=arguments,
-        start="needed" if needs_start else "own",
+        start="needed" if "_from_coco" in name else "own",
         batch_size=batch_size,
         data=data,
         augmentation=Augmentation(expand=expand),

@@ -55,7 +55,6 @@ def _recipes() -> list[Recipe]:
                     metric="coco.AP" if "COCO" in metric else "voc07.mAP",
                     batch_size=20 if large else 32,
                     lr=5e-5 if name.endswith("from_coco") else 1e-3,
-                    needs_start=name.endswith("from_coco"),
                 )
             )
     return made

@@ -5,11 +5,10 @@ The paper says only that it is done; the tables are the authors' test script's.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, TypeVar
 
-from singleshot.errors import UserError
+from singleshot.errors import UserError, did_you_mean
 from singleshot.evaluation.views import MultiScale, View
 from singleshot.training.plain import from_plain, load_yaml, to_plain
 
@@ -71,8 +70,7 @@ def get(name: str) -> MultiScale:
     """
     if name in _RECIPES:
         return _RECIPES[name]
-    near = difflib.get_close_matches(name, _RECIPES, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"the published ones are: {', '.join(_RECIPES)}."
+    hint = did_you_mean(name, _RECIPES, otherwise=f"the published ones are: {', '.join(_RECIPES)}.")
     raise UserError(f"unknown multi-scale testing {name!r}; {hint} A file must end in .yaml or .yml")
 
 

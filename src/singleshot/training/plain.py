@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import re
 import types
@@ -13,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from singleshot.errors import UserError
+from singleshot.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 
@@ -174,8 +173,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 def _unknown(key: str, name: str, kind: type, where: str) -> str:
     known = list(_types(kind))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(known)}"
+    hint = did_you_mean(name, known, otherwise=f"known here: {', '.join(known)}", cutoff=0.5)
     return f"{_place(where)}unknown key {key!r}; {hint}"
 
 
