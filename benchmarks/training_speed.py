@@ -1,0 +1,106 @@
+"""Images per second of `singleshot train` on this machine, of the working tree and of an earlier commit, side by side.
+
+    python benchmarks/training_speed.py [--against COMMIT] [--detectors ssd retinanet refinedet] [--size 256]
+                                        [--rounds 3] [--steps 20] [--threads 1] [--json]
+
+Each round trains every detector (MobileNetV2, the recipe `finetune`, 16 images in a step, one loader process) for some
+steps on generated shapes, once with each of the two trees, in turn. The first ten steps do not count. Printed are the
+medians of the rounds, and of the ratios within the rounds: other work on the machine slows both trees alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from singleshot.data.shapes import write_shapes
+
+ROOT = Path(__file__).resolve().parents[1]
+WARM, BATCH = 10, 16
+ARGUMENTS = {
+    "ssd": (),
+    "retinanet": ("--arguments.resize", "stretch", "--arguments.channels", "128", "--arguments.tower_norm", "group"),
+    "refinedet": ("--arguments.channels", "128"),
+}
+
+
+def images_per_second(source: Path, detector: str, data: Path, out: Path, size: int, steps: int, threads: int) -> float:
+    """Train in a fresh process with the package that lies in `source`."""
+    words = ["train", str(data), "--format", "voc", "--recipe", "finetune", "--builder", detector, "--out", str(out)]
+    words += ["--val-split", "none", "--device", "cpu", "--data.workers", "1", "--log.every", "1"]
+    words += ["--schedule.epochs", "null", "--schedule.steps", str(WARM + steps), "--batch-size", str(BATCH)]
+    words += ["--arguments.backbone", "mobilenetv2", "--arguments.image_size", str(size), *ARGUMENTS[detector]]
+    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(
+        [sys.executable, "-m", "singleshot", *words], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(words)} in {source}:\n{done.stderr}")
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    times = {line["step"]: line["time"] for line in lines if line["kind"] == "step"}
+    return BATCH * steps / (times[WARM + steps] - times[WARM])
+
+
+def compare(trees: dict[str, Path], options: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
+    """Detector -> images per second of each tree, and the ratio."""
+    write_shapes(folder / "shapes", train=64, val=1)
+    found: dict[str, dict[str, list[float]]] = {name: {tree: [] for tree in trees} for name in options.detectors}
+    for turn in range(options.rounds):
+        for name, rates in found.items():
+            for tree, source in trees.items():
+                out = folder / f"{name}-{tree}-{turn}"
+                rate = images_per_second(
+                    source, name, folder / "shapes" / "voc", out, options.size, options.steps, options.threads
+                )
+                rates[tree].append(rate)
+                print(f"round {turn + 1}: {name}, {tree}: {rate:.1f} images/s", file=sys.stderr, flush=True)
+    summary = {}
+    for name, rates in found.items():
+        summary[name] = {tree: statistics.median(values) for tree, values in rates.items()}
+        if "before" in trees:
+            ratios = (now / before for now, before in zip(rates["now"], rates["before"], strict=True))
+            summary[name]["ratio"] = statistics.median(ratios)
+    return summary
+
+
+def main() -> None:
+    """Print a line for each detector."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", metavar="COMMIT")
+    parser.add_argument("--detectors", nargs="+", choices=list(ARGUMENTS), default=list(ARGUMENTS))
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        trees = {"now": ROOT / "src"}
+        if options.against:
+            subprocess.run(["git", "-C", str(ROOT), "worktree", "prune"], check=True)
+            tree = Path(place, "before")
+            subprocess.run(
+                ["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", str(tree), options.against],
+                check=True,
+            )
+            trees = {"before": tree / "src", **trees}
+        try:
+            summary = compare(trees, options, Path(place))
+        finally:
+            if options.against:
+                subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], check=True)
+    if options.json:
+        print(json.dumps(summary))
+        return
+    for name, numbers in summary.items():
+        print(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in numbers.items()))
+
+
+if __name__ == "__main__":
+    main()
