@@ -29,20 +29,21 @@ class Sweep:
 def sweep_of(text: str) -> Sweep:
     """What the flag says: `nms=0.4,0.5,0.6`; `iou_alpha=product,1,0.9,...,0`, where the dots go on in equal steps."""
     name, sign, values = text.partition("=")
+    name = name.strip().replace("-", "_")
     words = [word.strip() for word in values.split(",")]
-    if not (name.strip() and sign and all(words)):
+    if not (name and sign and all(words)):
         raise UserError(f"--sweep: expected NAME=VALUE,VALUE,..., as in iou_alpha=1,0.5,0, got {text!r}")
     found: list[Value] = []
     for place, word in enumerate(words):
         if word in ("...", "…"):
             found += _between(words, place)
         elif word in (PRODUCT, NONE):
-            found.append(PRODUCT if name.strip().replace("-", "_") == "iou_alpha" else word)
+            found.append(PRODUCT if name == "iou_alpha" else word)
         else:
             found.append(float(_number(word)))
     if len(found) > _MOST:
         raise UserError(f"--sweep: expected at most {_MOST} values, got {len(found)}")
-    return Sweep(name.strip().replace("-", "_"), tuple(dict.fromkeys(found)))
+    return Sweep(name, tuple(dict.fromkeys(found)))
 
 
 def _between(words: list[str], place: int) -> list[float]:
