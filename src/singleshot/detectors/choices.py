@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from singleshot.coders import DeltaCoder
 from singleshot.detectors.iou_head import IoUHead
@@ -12,6 +12,7 @@ from singleshot.errors import UserError
 from singleshot.losses.classification import ClassificationLoss
 from singleshot.losses.criterion import LossTerm
 from singleshot.losses.quality import IoUQuality
+from singleshot.losses.regression import L1, GIoULoss, SmoothL1
 from singleshot.postprocess import ClassScores, IoUAwareScores, Scores
 
 
@@ -73,6 +74,16 @@ def level_sizes(given: Sequence[float] | None, strides: Sequence[float]) -> tupl
             f"anchor_sizes must be {len(strides)} sides in pixels, one above 0 for each level, got {list(sizes)}"
         )
     return sizes
+
+
+BoxLoss = Literal["smooth_l1", "l1", "giou"]
+
+
+def box_loss(name: BoxLoss, coder: DeltaCoder, beta: float) -> LossTerm:
+    """The loss of a box, by name; `beta` is smooth L1's."""
+    at_least(0, beta=beta)
+    losses: dict[str, LossTerm] = {"smooth_l1": SmoothL1(coder, beta), "l1": L1(coder), "giou": GIoULoss(coder)}
+    return losses[name]
 
 
 def iou_parts(

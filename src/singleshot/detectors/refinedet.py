@@ -20,7 +20,6 @@ from singleshot.errors import UserError
 from singleshot.heads import Branch, Head
 from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
 from singleshot.losses.criterion import Criterion
-from singleshot.losses.regression import SmoothL1
 from singleshot.matchers import IoUMatcher
 from singleshot.necks import FPN, BottleneckBlocks, BottleneckExtra, Extra, ExtraLevels, SameMaps, TransferConnection
 from singleshot.postprocess import PerClassPostprocess
@@ -54,6 +53,8 @@ def refinedet(
     arm_iou: Sequence[float] = (0.5, 0.5),
     ignore_crowd: bool = False,
     classification: ClassificationLoss | Mapping[str, Any] | None = None,
+    box_loss: choices.BoxLoss = "smooth_l1",
+    beta: float = 1.0,
     iou_head: bool | IoUHead | Mapping[str, Any] = False,
     threshold: float = 0.01,
     candidates: int | None = 1000,
@@ -75,7 +76,8 @@ def refinedet(
     `arm_iou`: overlaps from which on, and below which, an anchor is positive and negative for the ARM; the first author
     advises (0.7, 0.3) for steadier results. `threshold`, `candidates` and `detections` are the authors' 0.01, 1000 and
     500 (the paper says 400 and 200); `soft_nms` is the IoU of linear soft suppression, 0.3 in the published COCO
-    figures. `classification` is any classification loss, `iou_head` adds the IoU-aware detector's prediction.
+    figures. `classification` is any classification loss and `box_loss` "smooth_l1" with `beta`, "l1" or "giou", both of
+    the second module alone; `iou_head` adds the IoU-aware detector's prediction.
     """
     choices.at_least(1, channels=channels, candidates=candidates, detections=detections)
     choices.fractions(threshold=threshold, soft_nms=soft_nms)
@@ -116,7 +118,7 @@ def refinedet(
         anchors=anchors,
         criterion=Criterion(
             IoUMatcher(positive=0.5, negative=0.5, ignore_crowd=ignore_crowd),
-            {"classification": loss, "box": SmoothL1(coder), **iou_term},  # equation 1
+            {"classification": loss, "box": choices.box_loss(box_loss, coder, beta), **iou_term},  # equation 1
         ),
         postprocess=PerClassPostprocess(  # section 3.5
             coder, scores, threshold=threshold, candidates=candidates, detections=detections, soft=soft_nms

@@ -19,9 +19,8 @@ from singleshot.errors import UserError
 from singleshot.heads import Branch, Head
 from singleshot.layers import normal_
 from singleshot.losses.classification import ClassificationLoss
-from singleshot.losses.criterion import Criterion, LossTerm
+from singleshot.losses.criterion import Criterion
 from singleshot.losses.focal import FocalLoss
-from singleshot.losses.regression import L1, GIoULoss, SmoothL1
 from singleshot.matchers import IoUMatcher, LowQuality
 from singleshot.necks import FPN
 from singleshot.ops.fit import LongestSide, ShortSide, TorchvisionShortSide
@@ -58,7 +57,7 @@ def retinanet(
     low_quality: LowQuality = "all",
     ignore_crowd: bool = False,
     classification: ClassificationLoss | Mapping[str, Any] | None = None,
-    box_loss: Literal["smooth_l1", "l1", "giou"] = "smooth_l1",
+    box_loss: choices.BoxLoss = "smooth_l1",
     beta: float = 0.11,
     iou_head: bool | IoUHead | Mapping[str, Any] = False,
     detections: int = 100,
@@ -82,7 +81,7 @@ def retinanet(
     """
     if low_quality == "bipartite":
         raise UserError("low_quality: expected one of all, band, none; bipartite is SSD's")
-    choices.at_least(0, tower_depth=tower_depth, beta=beta)
+    choices.at_least(0, tower_depth=tower_depth)
     choices.at_least(1, channels=channels, detections=detections, divisor=divisor, max_size=max_size)
     classes = Classes.of(num_classes, class_names, category_ids)
     trunk = backbones.build(
@@ -112,7 +111,7 @@ def retinanet(
         anchors=anchors,
         criterion=Criterion(
             IoUMatcher(positive=0.5, negative=0.4, low_quality=low_quality, ignore_crowd=ignore_crowd),
-            {"classification": loss, "box": _box_loss(box_loss, coder, beta), **iou_term},
+            {"classification": loss, "box": choices.box_loss(box_loss, coder, beta), **iou_term},
             at_least_one=True,
         ),
         postprocess=PerLevelPostprocess(coder, scores, detections=detections),  # section 4.1
@@ -144,11 +143,6 @@ def _short_sides(jitter: Sequence[int]) -> tuple[int, int]:
     if len(jitter) != 2:
         raise UserError(f"jitter: expected two short sides in pixels such as [640, 800], got {jitter!r}")
     return jitter[0], jitter[1]
-
-
-def _box_loss(name: str, coder: DeltaCoder, beta: float) -> LossTerm:
-    losses: dict[str, LossTerm] = {"smooth_l1": SmoothL1(coder, beta), "l1": L1(coder), "giou": GIoULoss(coder)}
-    return losses[name]
 
 
 # Group norm, because without it a short training on few images hardly gets anywhere (docs/retinanet.md).

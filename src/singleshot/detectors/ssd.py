@@ -20,7 +20,6 @@ from singleshot.errors import UserError
 from singleshot.heads import Branch, Head
 from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
 from singleshot.losses.criterion import Criterion
-from singleshot.losses.regression import SmoothL1
 from singleshot.matchers import IoUMatcher
 from singleshot.necks import Extra, ExtraLevels, derived_extras, map_sizes, ssd300_extras, ssd512_extras
 from singleshot.postprocess import PerClassPostprocess
@@ -47,6 +46,8 @@ def ssd(
     boundary_boxes: bool = True,
     ignore_crowd: bool = False,
     classification: ClassificationLoss | Mapping[str, Any] | None = None,
+    box_loss: choices.BoxLoss = "smooth_l1",
+    beta: float = 1.0,
     iou_head: bool | IoUHead | Mapping[str, Any] = False,
     class_names: Sequence[str] | None = None,
     category_ids: Sequence[int | str] | None = None,
@@ -60,8 +61,9 @@ def ssd(
     `aspect_ratios` are those beside 1 (Table 2: (2, 3), (2,), ()); `box_sizes` is "voc", "coco" or the sides in pixels;
     `clip` cuts default boxes at the border (the authors do not); `boundary_boxes=False` leaves those that cross it out
     of training (Table 3). `ignore_crowd`: default boxes half inside a crowd region do not count. `norm` and
-    `frozen_stages` are the backbone's. `classification` is any classification loss, and `iou_head` adds the prediction
-    of each box's IoU (`IoUHead`), so that the ideas of the later papers can be tried here.
+    `frozen_stages` are the backbone's. `classification` is any classification loss, `box_loss` "smooth_l1" with `beta`,
+    "l1" or "giou", and `iou_head` adds the prediction of each box's IoU (`IoUHead`), so that the ideas of the later
+    papers can be tried here.
     """
     size = choices.two_sides(image_size)
     classes = Classes.of(num_classes, class_names, category_ids)
@@ -96,7 +98,7 @@ def ssd(
         anchors=anchors,
         criterion=Criterion(
             IoUMatcher(positive=0.5, negative=0.5, ignore_crowd=ignore_crowd),  # section 2.2, matching strategy
-            {"classification": loss, "box": SmoothL1(coder), **iou_term},  # equation 1
+            {"classification": loss, "box": choices.box_loss(box_loss, coder, beta), **iou_term},  # equation 1
         ),
         postprocess=PerClassPostprocess(coder, scores),  # section 3.7
         classes=classes,
