@@ -47,7 +47,7 @@ def run_all(
     """Make the runs of the plan that have no line yet.
 
     Raises:
-        UserError: no run of such a name, lines that cannot be read, another process in this folder.
+        UserError: no run of such a name, lines that cannot be read, another process in this folder,
             a command that failed (it has said why).
         KeyboardInterrupt: after Ctrl-C, with the state saved; the next call goes on from there.
     """
