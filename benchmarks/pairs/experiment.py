@@ -70,7 +70,7 @@ class Experiment:
     baseline: str
     comparisons: tuple[Comparison, ...]
     recipe: str = "finetune"
-    weights: str | None = None  # the backbone's file in the data's folder
+    weights: str | None = None  # the backbone's file in the data's folder, for the arms that do not set another
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     metrics: tuple[str, ...] = METRICS  # columns of the table
 
@@ -108,7 +108,7 @@ class Experiment:
         changes["data.path"] = self.data if data is None else str(data / self.data)
         changes = {"data.split": "train", "data.val_split": "val", **changes}
         if self.weights is not None:
-            changes["arguments.backbone_weights"] = self.weights if weights is None else str(weights)
+            changes.setdefault("arguments.backbone_weights", self.weights if weights is None else str(weights))
         return override(recipes.get(self.recipe), changes)
 
     def settings_of(self, arm: str, seed: int) -> dict[str, Any]:

@@ -169,4 +169,58 @@ REFINEDET = Experiment(
     ),
 )
 
-EXPERIMENTS = {experiment.name: experiment for experiment in (RETINANET, REFINEDET)}
+
+# --------------------------------------------------- the choices of the recipe `finetune`, on two sets of 200 images
+def _small_data(data: str, image_size: list[int], vertical_flip: bool) -> Experiment:
+    """SSD from ImageNet weights as `finetune` has it, and each of its choices made otherwise, one at a time."""
+    arms = {
+        "finetune": Arm(),
+        "scratch": Arm({"arguments.backbone_weights": None}),
+        "norm_at_once": Arm({"optimizer.freeze_norm_steps": 0}),  # batch norm follows the batches from the first step
+        "norm_never": Arm({"optimizer.freeze_norm_steps": -1}),  # and never
+        "two_stages_fixed": Arm({"arguments.frozen_stages": 2}),
+        "backbone_slower": Arm({"optimizer.backbone_lr_factor": 0.1}),
+        "rate_third": Arm({"optimizer.lr": 3e-4}),
+        "rate_triple": Arm({"optimizer.lr": 3e-3}),
+        "sgd": Arm(
+            {
+                "optimizer.name": "sgd",
+                "optimizer.lr": 0.01,
+                "optimizer.weight_decay": 5e-4,
+            }
+        ),
+        "no_average": Arm({"ema.decay": None}),
+        "half_as_long": Arm({"schedule.epochs": 15.0}),
+        "twice_as_long": Arm({"schedule.epochs": 60.0}),
+        "gentle": Arm({"augmentation.crop_scale": 0.5, "augmentation.expand_maximum": 2.0}),
+        "jitter": Arm({"augmentation.crop": False, "augmentation.expand": False, "augmentation.jitter": [0.7, 1.4]}),
+        "flip_only": Arm({"augmentation.crop": False, "augmentation.expand": False, "augmentation.photometric": False}),
+    }
+    return Experiment(
+        name=f"small_data_{data}",
+        data=data,
+        weights="weights/mobilenet_v2_imagenet.safetensors",
+        settings={
+            "builder": "ssd",
+            "arguments": {"backbone": "mobilenetv2", "image_size": image_size},
+            "data.format": "voc",
+            "augmentation.vertical_flip": vertical_flip,
+            "schedule.epochs": 30.0,
+            "validation.every": 10.0,
+            "compute.device": "cpu",
+            "compute.precision": "bf16",
+        },
+        baseline="finetune",
+        metrics=("AP", "AP50", "AP75"),
+        seeds=(0, 1, 2),
+        arms=arms,
+        comparisons=tuple(Comparison(arm, "AP", _UNKNOWN) for arm in arms if arm != "finetune"),
+    )
+
+
+SMALL_DATA = (
+    _small_data("bccd", [192, 256], vertical_flip=True),
+    _small_data("chess", [256, 256], vertical_flip=False),
+)
+
+EXPERIMENTS = {experiment.name: experiment for experiment in (RETINANET, REFINEDET, *SMALL_DATA)}

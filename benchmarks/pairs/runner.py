@@ -22,6 +22,7 @@ from pairs.experiment import Experiment, differences
 from pairs.measure import measure
 from singleshot.files import write_atomically
 from singleshot.training import setup
+from singleshot.training.optimizer import find_trunk
 from singleshot.training.recipe import Recipe
 
 
@@ -116,15 +117,22 @@ def start_of(experiment: Experiment, arm: str, seed: int, places: Places) -> ss.
     """The arm's untrained detector; every tensor that the baseline has too, by name and shape, begins as there.
 
     Another number of logits would otherwise shift the random numbers of all that is drawn after it, and the pairs of a
-    seed would differ in more than the arm.
+    seed would differ in more than the arm. Where the arm is to begin from other weights of the backbone, only the
+    tensors outside of it are taken over.
     """
-    built = {}
+    built, weights = {}, {}
     for name in (experiment.baseline, arm):
         recipe = experiment.recipe_of(name, seed, places.data, places.weights)
         torch.manual_seed(seed)
         built[name] = setup.build_detector(recipe, setup.open_data(recipe).train)[0]
+        weights[name] = recipe.arguments.get("backbone_weights")
     ours, theirs = built[arm].state_dict(), built[experiment.baseline].state_dict()
-    same = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
+    own = find_trunk(built[arm])[0] + "." if weights[arm] != weights[experiment.baseline] else None
+    same = {
+        name: value
+        for name, value in theirs.items()
+        if name in ours and ours[name].shape == value.shape and not (own and name.startswith(own))
+    }
     built[arm].load_state_dict(same, strict=False)
     return built[arm]
 

@@ -12,9 +12,12 @@ import torch
 from pairs import measure
 from pairs.experiment import Arm, ArmView, Experiment, differences
 from pairs.experiments import EXPERIMENTS
+from pairs.runner import Places, start_of
+from safetensors.torch import save_file
 from torch import Tensor
 
 import singleshot as ss
+from singleshot import backbones
 from singleshot.detectors.parts import from_plain
 from singleshot.errors import UserError
 from singleshot.evaluation.run import run
@@ -127,3 +130,27 @@ def test_views_are_settings() -> None:
     other = {**settings["views"]["twice"], "iou": 0.6}
     changed = {**settings, "views": {**settings["views"], "twice": other}}
     assert [text.partition(":")[0] for text in differences(changed, settings)] == ["views"]
+
+
+def test_an_arm_from_scratch_shares_only_what_is_not_the_backbones(tiny_voc: Path, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    trunk = backbones.build("mobilenetv2", width=0.25).state_dict()
+    save_file(trunk, tmp_path / "trunk.safetensors")
+    (tmp_path / "voc").symlink_to(tiny_voc)
+    settings = {
+        "builder": "ssd",
+        "arguments": {"backbone": "mobilenetv2", "image_size": 64, "backbone_options": {"width": 0.25}},
+        "data.format": "voc",
+    }
+    arms = {"plain": Arm(), "scratch": Arm({"arguments.backbone_weights": None})}
+    experiment = Experiment("one", "voc", settings, arms, "plain", (), weights="trunk.safetensors")
+    places = Places(tmp_path, tmp_path / "trunk.safetensors", tmp_path / "out.jsonl", tmp_path / "runs")
+    started = {arm: start_of(experiment, arm, 0, places).state_dict() for arm in arms}
+    inside = {name for name in started["plain"] if name.startswith("backbone.backbone.")}
+    assert {name.removeprefix("backbone.backbone.") for name in inside} == trunk.keys()
+    for name, value in started["plain"].items():
+        same = torch.equal(value, started["scratch"][name])
+        assert same or name in inside, name
+    first = "backbone.backbone.features.0.0.weight"
+    assert torch.equal(started["plain"][first], trunk["features.0.0.weight"])
+    assert not torch.equal(started["scratch"][first], trunk["features.0.0.weight"])
