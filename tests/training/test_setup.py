@@ -10,7 +10,7 @@ import pytest
 
 import singleshot as ss
 from singleshot import recipes
-from singleshot.training.recipe import Recipe, override
+from singleshot.training.recipe import Recipe, check_values, override
 from singleshot.training.setup import open_data, resolve_start
 
 
@@ -68,3 +68,14 @@ def test_what_cannot_be_started(tmp_path: Path) -> None:
     recipe = Recipe(start_from=str(tmp_path / "m.safetensors"), arguments={"backbone_weights": "w.safetensors"})
     with pytest.raises(ss.UserError, match=r"m.safetensors \(--from\) or from w.safetensors \(--backbone-weights\)"):
         resolve_start(recipe)
+
+
+def test_overfitting_trains_and_validates_on_the_same_few_images(tiny_voc: Path) -> None:
+    recipe = override(Recipe(), {"data.path": str(tiny_voc), "data.overfit": 2})
+    data = open_data(recipe)
+    assert data.val is not None
+    assert [record.name for record in data.train.records] == [record.name for record in data.val.records]
+    assert len(data.train) == 2 < len(open_data(override(recipe, {"data.overfit": None})).train)
+    assert data.train.split == data.val.split == "train"
+    with pytest.raises(ss.UserError, match="data.overfit is 0; expected 1 or more images"):
+        check_values(override(recipe, {"data.overfit": 0}))

@@ -37,6 +37,8 @@ class Data:
     crowd: Literal["drop", "ignore"] = "drop"  # crowd regions (COCO): left out, or no negatives inside
     skip_empty: bool = False  # True: images without an object to train on are left out
     skip_bad: bool = False  # True: what the check calls an error is left out instead of stopping
+    # Train and validate on the first so many images alone: who cannot learn 20 images by heart has a mistake somewhere.
+    overfit: int | None = None
     workers: int | None = None  # processes that prepare images; None: by the number of cores
 
 
@@ -174,10 +176,11 @@ def check_values(recipe: Recipe) -> None:
     Raises:
         UserError: naming the field, what it is and what it may be.
     """
-    decay = recipe.ema.decay
+    decay, overfit = recipe.ema.decay, recipe.data.overfit
     rules = (
         ("batch_size", recipe.batch_size, recipe.batch_size >= 1, "1 or more"),
         ("seed", recipe.seed, recipe.seed >= 0, "0 or more"),
+        ("data.overfit", overfit, overfit is None or overfit >= 1, "1 or more images, or null"),
         ("optimizer.lr", recipe.optimizer.lr, recipe.optimizer.lr >= 0, "0 or more"),
         ("optimizer.accumulate", recipe.optimizer.accumulate, recipe.optimizer.accumulate >= 1, "1 or more"),
         ("ema.decay", decay, decay is None or 0 < decay < 1, "a number between 0 and 1, or null"),

@@ -90,6 +90,10 @@ def open_data(recipe: Recipe, known: tuple[str, ...] = ()) -> RunData:
         raise UserError(f"{settings.path}: no image of the split {found.split!r} has an object to train on")
     if settings.skip_empty:
         train = replace(train, records=tuple(record for record in train.records if _trains(record, settings)))
+    if settings.overfit is not None:
+        train = replace(train, records=train.records[: settings.overfit])
+        seen = {record.id for record in train.records}
+        return RunData(train, replace(found, records=tuple(r for r in found.records if r.id in seen)), warnings)
     val, more = _open_val(recipe, train)
     return RunData(train, val, warnings + more)
 
