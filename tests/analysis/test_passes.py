@@ -20,7 +20,7 @@ def test_records_go_with_their_images(tiny_model: Path, tiny_voc: Path) -> None:
     told: list[tuple[int, int]] = []
     visit_images(detector, data, seen.append, batch_size=3, progress=lambda *numbers: told.append(numbers))
     assert [[record.name for record in visit.records] for visit in seen] == [["a", "b", "c"], ["d"]]
-    assert told == [(3, 4), (4, 4)]
+    assert told == [(0, 4), (3, 4), (4, 4)]
     for visit in seen:
         for image, record in zip(visit.images, visit.records, strict=True):
             expected = torch.from_numpy(singleshot.read_image(record.path)).permute(2, 0, 1)
