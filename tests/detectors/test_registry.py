@@ -36,7 +36,7 @@ def test_unknown_names_are_refused_with_a_hint() -> None:
         create("ssd300_vg16", num_classes=2)
     with pytest.raises(UserError, match=r"unknown builder 'sdd'; did you mean ssd\?"):
         find_builder("sdd")
-    with pytest.raises(UserError, match="your own as 'package.module:function'"):
+    with pytest.raises(UserError, match="Your own is named as 'package.module:function'"):
         find_builder("zzz")
 
 

@@ -69,8 +69,8 @@ def find_builder(name: str) -> Builder:
     if name in BUILDERS:
         return BUILDERS[name]
     if ":" not in name:
-        hint = did_you_mean(name, BUILDERS, otherwise=f"expected one of {', '.join(BUILDERS)}")
-        raise UserError(f"unknown builder {name!r}; {hint} (Your own is named as 'package.module:function'.)")
+        hint = did_you_mean(name, BUILDERS, otherwise=f"expected one of {', '.join(BUILDERS)}.")
+        raise UserError(f"unknown builder {name!r}; {hint} Your own is named as 'package.module:function'.")
     module_name, _, attribute = name.partition(":")
     try:
         build = getattr(importlib.import_module(module_name), attribute)
