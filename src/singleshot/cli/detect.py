@@ -43,8 +43,7 @@ def parse(words: Sequence[str]) -> Namespace:
 def run(options: Namespace) -> Result:
     """Detect, draw and list."""
     from singleshot.cli.model import load_model
-    from singleshot.cli.progress import shown
-    from singleshot.cli.tta import counting, multi_scale
+    from singleshot.cli.tta import multi_scale, shown
     from singleshot.inference.predictor import detect
     from singleshot.inference.results import to_json
     from singleshot.recipes.tta import load
@@ -52,7 +51,7 @@ def run(options: Namespace) -> Result:
     views = None if options.tta is None else load(options.tta)
     detector = load_model(options.model, builder=options.builder, device=options.device)
     many = None if views is None else multi_scale(detector, views)
-    with shown("images" if many is None else "images x views") as bar:
+    with shown(many) as bar:
         found = detect(
             many or detector,
             options.sources,
@@ -63,7 +62,7 @@ def run(options: Namespace) -> Result:
             top_k=options.top_k,
             workers=options.workers,
             skip_bad=options.skip_bad,
-            progress=bar if many is None or bar is None else counting(many, bar),
+            progress=bar,
         )
     lines = [_line(prediction) for prediction in found]
     if options.out is not None:

@@ -86,9 +86,9 @@ def run(options: Namespace) -> Result:
         _announce(dataset)
         detections = read_detections(options.detections, dataset)
     else:
+        from singleshot.cli import progress
         from singleshot.cli.model import load_model
-        from singleshot.cli.progress import shown
-        from singleshot.cli.tta import counting, multi_scale
+        from singleshot.cli.tta import multi_scale, shown
         from singleshot.evaluation.run import run as run_detector
         from singleshot.evaluation.run import sweep
         from singleshot.recipes.tta import load
@@ -100,15 +100,14 @@ def run(options: Namespace) -> Result:
         sizes = {"batch_size": options.batch_size, "workers": options.workers}
         if options.sweep:
             choices = postprocesses(options.sweep, detector, options.model)
-            with shown("images") as progress:
-                found = sweep(detector, dataset, options.sweep.name, choices, **sizes, progress=progress)
+            with progress.shown("images") as bar:
+                found = sweep(detector, dataset, options.sweep.name, choices, **sizes, progress=bar)
             return Result(found.to_json(), found.table())
         if options.save_detections is not None:
             writable(options.save_detections)
         many = None if views is None else multi_scale(detector, views)
-        with shown("images" if many is None else "images x views") as bar:
-            progress = bar if many is None or bar is None else counting(many, bar)
-            detections = run_detector(many or detector, dataset, **sizes, progress=progress)
+        with shown(many) as bar:
+            detections = run_detector(many or detector, dataset, **sizes, progress=bar)
     if options.save_detections is not None:
         save_detections(options.save_detections, dataset, detections)
         print(f"the detections are in {options.save_detections}", file=sys.stderr)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from singleshot.cli import progress
 
+if TYPE_CHECKING:
     from singleshot.detectors.detector import Detector
     from singleshot.evaluation.views import MultiScale
     from singleshot.inference.tta import MultiScaleDetector
@@ -25,7 +27,14 @@ def multi_scale(detector: Detector, recipe: MultiScale) -> MultiScaleDetector:
     return made
 
 
-def counting(many: MultiScaleDetector, bar: Callable[[int, int], None]) -> Callable[[int, int], None]:
+@contextmanager
+def shown(many: MultiScaleDetector | None) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar of images or, with multi-scale testing, of images x views; as `singleshot.cli.progress.shown`."""
+    with progress.shown("images" if many is None else "images x views") as bar:
+        yield bar if many is None or bar is None else _counting(many, bar)
+
+
+def _counting(many: MultiScaleDetector, bar: Callable[[int, int], None]) -> Callable[[int, int], None]:
     """What a run over images tells of its progress, for a bar that moves with every view of every batch."""
     passes = many.recipe.passes
     before, seen, total = 0, 0, 0  # passes of the images that are done; those that have been made; of all images
