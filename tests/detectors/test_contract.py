@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
+from whole import Whole
 
 from singleshot.detectors import Detector, iou_retinanet, refinedet, retinanet, ssd
 from singleshot.detectors.parts import to_plain
@@ -188,20 +189,6 @@ class TestNetwork:
             apart = (boxes[i][found][:, None] - expected[0][i][found]).abs().amax(-1)
             apart = apart + 1e4 * (labels[i][found][:, None] != expected[2][i][found])
             assert max(apart.amin(0).max(), apart.amin(1).max()) < 0.05
-
-
-class Whole(nn.Module):
-    """Network and post-processing: what an exported detector is."""
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        predictions = self.detector.network(pixels)
-        anchors, keep = self.detector.refined(predictions, self.detector.anchors_for(self.detector.image_size))
-        found = self.detector.postprocess(predictions, anchors, keep)
-        return found.boxes, found.scores, found.labels
 
 
 class TestTraining:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import reference
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from whole import Whole
 
 import singleshot
 from singleshot.cli import main
@@ -58,20 +59,6 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 # ------------------------------------------------------------------ export
-class Whole(nn.Module):
-    """Network and post-processing: what an exported detector is."""
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        predictions = self.detector.network(pixels)
-        anchors, keep = self.detector.refined(predictions, self.detector.anchors_for(self.detector.image_size))
-        found = self.detector.postprocess(predictions, anchors, keep)
-        return found.boxes, found.scores, found.labels
-
-
 def soft_detector() -> Detector:
     return outspoken(small(soft_nms=0.3, candidates=None), 8, 8)
 
