@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from singleshot.analysis.errors import KINDS, ErrorAnalysis, Tally
 from singleshot.analysis.iou import THRESHOLDS, IoUAnalysis, ScoreAnalysis
 from singleshot.analysis.losses import LossDistribution, LossHistogram
-from singleshot.analysis.plots import plot_iou, plot_losses
+from singleshot.analysis.plots import plot_errors, plot_iou, plot_losses
 from singleshot.errors import UserError
 
 
@@ -53,6 +54,13 @@ def test_iou(tmp_path: Path, count: int, ways: int) -> None:
     path = plot_iou(ious(count, ways), tmp_path / "iou.png")
     assert is_drawn(path)
     assert [file.name for file in tmp_path.iterdir()] == ["iou.png"]
+
+
+@pytest.mark.parametrize("count", [0, 7])
+def test_errors(tmp_path: Path, count: int) -> None:
+    sizes = tuple(Tally(f"size {k}", count, k, 1, 2, dict.fromkeys(KINDS, count)) for k in range(4))
+    gains = {"confused": count / 100, "missed": 0.2}
+    assert is_drawn(plot_errors(ErrorAnalysis(3, 0.5, gains, 0.3, (), sizes, ()), tmp_path / "errors.png"))
 
 
 def test_other_kinds(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`singleshot analyse loss` and `singleshot analyse iou`."""
+"""`singleshot analyse errors`, `analyse loss` and `analyse iou`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,28 @@ import pytest
 from singleshot.cli import main
 
 Capture = pytest.CaptureFixture[str]
+
+
+def test_errors_of_a_model_and_of_its_detections_in_files(
+    tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    words = ["analyse", "errors", str(tiny_model), str(tiny_voc), "--device", "cpu", "--out", str(tmp_path / "new")]
+    assert main([*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["images"] == 2
+    assert [tally["name"] for tally in document["classes"]] == ["cell", "other"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["errors.json", "errors.png"]
+    assert json.loads((tmp_path / "new" / "errors.json").read_text()) == document
+    saved = ["--save-detections", str(tmp_path / "found")]
+    assert main(["evaluate", str(tiny_model), str(tiny_voc), "--device", "cpu", *saved]) == 0
+    capsys.readouterr()
+    assert main(["analyse", "errors", "--detections", str(tmp_path / "found"), str(tiny_voc), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == document
+    assert main(["analyse", "errors", str(tiny_model), str(tiny_voc), "--device", "cpu", "--min-score", "0"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("AP50 ")
+    assert "At scores from 0.000 on" in said
+    assert all(word in said for word in ("missed", "misplaced", "background", "up to "))
 
 
 def test_loss(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -56,7 +78,11 @@ def test_iou(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) 
         (["iou", "MODEL", "DATA", "--alpha", "2"], "expected a number from 0 to 1, or none, got '2'"),
         (["iou", "MODEL", "DATA", "--min-score", "x"], "expected a number from 0 to 1"),
         (["iou", "MODEL", "DATA", "--orakle"], "--oracle"),
-        (["speed", "MODEL", "DATA"], "'analyse' is followed by one of loss, iou"),
+        (["speed", "MODEL", "DATA"], "'analyse' is followed by one of errors, loss, iou"),
+        (["errors", "MODEL", "DATA", "--min-score", "2"], "expected a number from 0 to 1"),
+        (["errors", "MODEL", "DATA", "--drop-difficult"], "--drop-difficult"),
+        (["errors", "--detections", "nowhere", "DATA"], "nowhere"),
+        (["errors", "--detections", "nowhere", "DATA", "--builder", "m:f"], "--builder belongs to a model"),
     ],
 )
 def test_bad_input(words: list[str], said: str, tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:
@@ -75,5 +101,6 @@ def test_no_objects(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Ca
     images = [{"id": 1, "file_name": image.name, "height": 72, "width": 96}]
     file = tmp_path / "empty.json"
     file.write_text(json.dumps({"images": images, "annotations": [], "categories": categories}))
-    assert main(["analyse", "iou", str(tiny_model), str(file)]) == 2
-    assert "has no object" in capsys.readouterr().err
+    for what in ("iou", "errors"):
+        assert main(["analyse", what, str(tiny_model), str(file)]) == 2
+        assert "has no object" in capsys.readouterr().err

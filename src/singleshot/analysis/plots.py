@@ -12,6 +12,7 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from singleshot.analysis.errors import ErrorAnalysis
 from singleshot.analysis.iou import IoUAnalysis, ScoreAnalysis
 from singleshot.analysis.losses import LossDistribution
 from singleshot.errors import UserError
@@ -73,6 +74,34 @@ def plot_iou(analysis: IoUAnalysis, path: str | Path) -> Path:
     if mesh is not None:
         figure.colorbar(mesh, ax=list(panels[: len(ways)]), label="detections", shrink=0.75, pad=0.01)
     _draw_lost(panels[-1], analysis)
+    return _write(figure, path)
+
+
+def plot_errors(analysis: ErrorAnalysis, path: str | Path) -> Path:
+    """Draw what each kind of error costs, and what became of the objects by size, into a PNG, PDF or SVG."""
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    gains = sorted(analysis.gains.items(), key=lambda one: one[1])
+    bars = left.barh([kind for kind, _ in gains], [100 * gain for _, gain in gains], color=_COLOURS[0])
+    left.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+    left.margins(x=0.12)
+    left.set_title(f"AP50 {100 * analysis.AP50:.1f}: what mending would add", fontsize=10)
+    left.set_xlabel("points")
+    _quiet(left)
+    base = np.zeros(len(analysis.sizes))
+    fates = {"found": _COLOURS[2], "misplaced": _COLOURS[1], "confused": _COLOURS[4], "missed": "0.75"}
+    for fate, colour in fates.items():
+        share = np.array([getattr(one, fate) / max(1, one.objects) for one in analysis.sizes])
+        names = [one.name.replace(" px", "") for one in analysis.sizes]
+        right.bar(names, share, bottom=base, color=colour, label=fate, width=0.75)
+        base += share
+    right.set_title(f"objects, at scores from {analysis.min_score:.2f} on", fontsize=10)
+    right.set_xlabel("size (root of the area) in pixels")
+    right.tick_params(axis="x", labelsize=8)
+    right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    right.set_ylim(0, 1)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=4, frameon=False, fontsize=8)
+    _quiet(right)
     return _write(figure, path)
 
 

@@ -25,6 +25,7 @@ VERBS = {
     "evaluate": "COCO and VOC metrics of a model, or of detections in files",
     "detect": "find objects in images, folders and globs; draw them",
     "data check": "validate a dataset: what would stop training, what is mended",
+    "analyse errors": "what keeps AP down: missed, misplaced, confused, ...; by class and size",
     "analyse loss": "how the loss is spread over easy and hard anchors, for several gamma",
     "analyse iou": "how scores go with the IoU of the boxes, and what NMS loses by it",
     "models": "every detector: parameters, boxes, FLOPs, published figures",
@@ -92,7 +93,7 @@ def _verb(words: list[str]) -> tuple[str | None, list[str]]:
 
 def _help(group: str | None = None) -> str:
     verbs = {verb: says for verb, says in VERBS.items() if group is None or verb.startswith(f"{group} ")}
-    lines = [f"  singleshot {verb:<14}{says}" for verb, says in verbs.items()]
+    lines = [f"  singleshot {verb:<16}{says}" for verb, says in verbs.items()]
     title = "Single-stage object detection: train on your own boxes, measure, detect."
     end = "`singleshot VERB --help` explains a verb; with `--json` it prints one JSON document."
     return "\n".join([title, "", *lines, "", end])

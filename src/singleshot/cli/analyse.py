@@ -1,4 +1,4 @@
-"""What the verbs `analyse loss` and `analyse iou` share."""
+"""What the verbs `analyse ...` share."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 PREFERRED = ("val", "test")  # where no split is named, the first of these that the data has
 
 
-def add_arguments(parser: VerbParser) -> None:
-    """MODEL, DATA, and how they are read and run."""
+def add_arguments(parser: VerbParser, *, model: bool = True, anchors: bool = True) -> None:
+    """MODEL, DATA, and how they are read and run; `anchors`: where they are matched as in training."""
     parser.usage = f"{parser.prog} MODEL DATA [flags]"
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a detector's file, such as RUN/best.safetensors")
+    if model:
+        add("model", metavar="MODEL", help="a detector's file, such as RUN/best.safetensors")
     add("data", metavar="DATA", help="a Pascal VOC folder, a COCO folder or a COCO JSON file")
     add("--split", metavar="NAME", help="the split to analyse (default: val, else test, else the only one)")
     add("--format", choices=["voc", "coco"], help="needed where a folder holds both")
     add("--out", metavar="DIR", help="write the figure and the numbers into this folder")
-    add("--drop-difficult", action="store_true", help="match anchors without VOC's difficult objects")
+    if anchors:
+        add("--drop-difficult", action="store_true", help="match anchors without VOC's difficult objects")
     add("--batch-size", type=whole(1), default=8, metavar="N", help="images at a time (default: 8)")
     add("--device", metavar="cpu|cuda", help="where to compute (default: cuda where there is one)")
     add("--workers", type=whole(0), default=0, metavar="N", help="processes that read images (default: 0)")
@@ -34,7 +36,7 @@ def add_arguments(parser: VerbParser) -> None:
 
 
 def opened(options: Namespace) -> tuple[Detector, Dataset, dict[str, Any]]:
-    """The detector, the data, and the keywords that both analyses take."""
+    """The detector, the data, and the keywords of the analysis."""
     from singleshot.cli.model import load_model
     from singleshot.data.open import open_dataset
 
@@ -47,8 +49,8 @@ def opened(options: Namespace) -> tuple[Detector, Dataset, dict[str, Any]]:
         class_names=detector.class_names,
     )
     print(f"{dataset.root}: {len(dataset)} images of split {dataset.split!r} ({dataset.format})", file=sys.stderr)
-    sizes = {"batch_size": options.batch_size, "workers": options.workers, "drop_difficult": options.drop_difficult}
-    return detector, dataset, sizes
+    names = ("batch_size", "workers", "drop_difficult")
+    return detector, dataset, {name: options[name] for name in names if name in options}
 
 
 def write_numbers(text: str, path: Path) -> None:
