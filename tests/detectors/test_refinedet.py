@@ -60,6 +60,15 @@ def test_published_anchors(size: int, sides: tuple[int, ...], count: int) -> Non
     torch.testing.assert_close(boxes[:3], torch.cat([4 - half, 4 + half], 1))
 
 
+def test_own_aspect_ratios() -> None:
+    detector = small(aspect_ratios=[1.0, 4.0])
+    boxes = detector.anchors_for((64, 128)).boxes
+    assert len(boxes) == 2 * (8 * 16 + 4 * 8 + 2 * 4 + 1 * 2)
+    torch.testing.assert_close(boxes[1], torch.tensor([4.0 - 8, 4.0 - 32, 4.0 + 8, 4.0 + 32]))  # 32 x 32 pixels of area
+    with pytest.raises(UserError, match="aspect ratios"):
+        small(aspect_ratios=[1.0, 0.0])
+
+
 def test_trunk_of_vgg() -> None:
     """Dilation 3 behind a pool5 of stride 2, L2 scales 10 and 8, conv6 to 512 channels."""
     trunk: Any = on_meta().backbone.backbone

@@ -50,6 +50,7 @@ def refinedet(
     attention: Literal["se"] | None = None,
     head_blocks: bool | None = None,
     anchor_sizes: Sequence[float] | None = None,
+    aspect_ratios: Sequence[float] = (1.0, 0.5, 2.0),
     arm_iou: Sequence[float] = (0.5, 0.5),
     ignore_crowd: bool = False,
     classification: ClassificationLoss | Mapping[str, Any] | None = None,
@@ -71,7 +72,7 @@ def refinedet(
     connection blocks out. `neck="fpn"` puts a feature pyramid in their place. `channels` and `neck_norm` (batch norm;
     None: as the backbone has it) are the neck's, `attention` "se" weighs its transferred channels. `head_blocks`: the
     bottlenecks before the heads of the authors' ResNet-101 model (None: with that backbone only; they are not in the
-    paper). `anchor_sizes`: of each level, by default 4 x stride.
+    paper). `anchor_sizes`: of each level, by default 4 x stride; `aspect_ratios`: height / width.
 
     `arm_iou`: overlaps from which on, and below which, an anchor is positive and negative for the ARM; the first author
     advises (0.7, 0.3) for steadier results. `threshold`, `candidates` and `detections` are the authors' 0.01, 1000 and
@@ -95,8 +96,8 @@ def refinedet(
     maps = ExtraLevels(trunk, _extras(backbone, normed, trunk))  # section 4, base network
     size = _checked(choices.two_sides(image_size), maps.strides)
     sizes = [(side,) for side in choices.level_sizes(anchor_sizes, maps.strides)]
-    # Ratios 1, 2, 1/2 of width to height, around the middle of the cells (section 3.4 and the authors' script).
-    anchors = AnchorGenerator(maps.strides, sizes, (1.0, 0.5, 2.0), convention="centre")
+    # By default ratios 1, 2, 1/2 of width to height, around the middle of the cells (section 3.4, authors' script).
+    anchors = AnchorGenerator(maps.strides, sizes, aspect_ratios, convention="centre")
     coder = DeltaCoder((0.1, 0.2))  # authors' script, in both modules
     blocks = backbone == "resnet101" if head_blocks is None else head_blocks
     loss = choices.classification_loss(classification, SoftmaxLoss(ratio=3))  # section 3.4, hard negative mining
