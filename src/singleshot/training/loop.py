@@ -15,6 +15,7 @@ from singleshot.training import setup, tracking
 from singleshot.training.folder import RunFolder
 from singleshot.training.guard import PendingReport
 from singleshot.training.interrupt import StopSignals, stop_signals
+from singleshot.training.memory import keep_freed_memory
 from singleshot.training.optimizer import set_rate
 from singleshot.training.parallel import start_ranks
 from singleshot.training.plain import to_plain
@@ -84,6 +85,7 @@ def train(
         RunFolder.must_be_new(out)  # before anybody waits for the check of the data
 
     with start_ranks(recipe.compute.device) as ranks:
+        keep_freed_memory(ranks.device)
         if saved is None:
             recipe, source = setup.resolve_start(setup.absolute_paths(recipe))
         else:
