@@ -23,10 +23,21 @@ class Run:
         """$DATA is the folder that holds the sets."""
         return f"singleshot train $DATA/{self.dataset} {' '.join(self.arguments)} --out {folder}"
 
+    @property
+    def by_heart(self) -> int | None:
+        """The number of images that it is trained and measured on, where these are the same few."""
+        words = " ".join(self.arguments).split()
+        return int(words[words.index("--data.overfit") + 1]) if "--data.overfit" in words else None
+
+    @property
+    def measured_on(self) -> str:
+        """Names the images that the figures are of."""
+        return self.dataset if self.by_heart is None else f"{self.dataset}-{self.by_heart}"
+
 
 @dataclass(frozen=True)
 class Aim:
-    """A figure that the runs of a set are to reach on its split `val`, with their last weights."""
+    """A figure that the runs of a set (`Run.measured_on`) are to reach with their last weights."""
 
     metric: str  # dotted path in the JSON of `singleshot evaluate`
     figure: float

@@ -7,15 +7,18 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import singleshot as ss
 from recorded import files
 from recorded.machine import commit, machine
 from recorded.plan import Run, chosen
 from singleshot import cli
 from singleshot.errors import UserError
+from singleshot.evaluation.run import run as detect
 
 LINES = Path(__file__).resolve().parents[1] / "results" / "evidence.jsonl"
 _GAP = 300.0  # seconds between two entries of a run's log that mean it stood still
@@ -72,13 +75,17 @@ def _made(run: Run, data: Path, runs: Path, code: dict[str, Any], say: Callable[
     return {
         "name": run.name,
         "detector": run.detector,
-        "dataset": run.dataset,
+        "dataset": run.measured_on,
         "command": run.command(f"runs/{run.name}"),
         **code,
         "date": date.today().isoformat(),
         "machine": machine(),
         "minutes": minutes(files.log(folder)),
-        "metrics": measured(folder / "last.safetensors", run.dataset, data),
+        "metrics": (
+            measured(folder / "last.safetensors", run.dataset, data)
+            if run.by_heart is None
+            else remembered(folder / "last.safetensors", data / run.dataset, run.by_heart)
+        ),
         "curve": files.curve(folder),
     }
 
@@ -96,6 +103,13 @@ def measured(weights: Path, dataset: str, data: Path) -> dict[str, Any]:
         carry_out(f"singleshot evaluate {weights} $DATA/{dataset} --format voc --split val --json", data)
     metrics: dict[str, Any] = json.loads(out.getvalue())
     return metrics
+
+
+def remembered(weights: Path, dataset: Path, count: int) -> dict[str, Any]:
+    """All metrics of a file on the first images of the split `train`."""
+    found = ss.open_dataset(dataset, split="train", format="voc", strict=False)
+    few = replace(found, records=found.records[:count])
+    return ss.evaluate(few, detect(ss.load(weights), few)).to_json()
 
 
 def carry_out(command: str, data: Path) -> None:

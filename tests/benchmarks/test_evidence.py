@@ -133,6 +133,19 @@ class TestProgramme:
         assert evidence.main(["status", "--runs", str(tmp_path / "runs")]) == 0
         assert capsys.readouterr().out.split() == ["done", "tiny-0", "waiting", "tiny-1"]
 
+    def test_one_by_heart_is_measured_on_its_own_images(
+        self, tiny_plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        few = replace(plan.RUNS[0], arguments=(*plan.RUNS[0].arguments, "--data.overfit 3"))
+        monkeypatch.setattr(plan, "RUNS", (few,))
+        runner.run_all(tiny_plan, tmp_path / "runs", None, tmp_path / "lines.jsonl", lambda line: None)
+        (line,) = runner.read(tmp_path / "lines.jsonl").values()
+        assert line["dataset"] == f"{few.dataset}-3"
+        data = ss.open_dataset(tiny_plan / few.dataset, split="train", format="voc")
+        data = replace(data, records=data.records[:3])
+        detector = ss.load(tmp_path / "runs" / "tiny-0" / "last.safetensors")
+        assert line["metrics"] == ss.evaluate(data, detect(detector, data)).to_json()
+
     def test_one_that_was_stopped_goes_on(
         self, tiny_plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
