@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.profiler import profile
 
 from singleshot.layers import (
     BatchNorm2d,
@@ -14,6 +16,7 @@ from singleshot.layers import (
     GroupNorm,
     L2Scale,
     StridedConv2d,
+    conv_norm,
     fan_in_uniform_,
     he_normal_,
 )
@@ -111,6 +114,42 @@ def test_frozen_batch_norm_ignores_the_batch(affine: bool) -> None:
     for key, value in layer.state_dict().items():
         assert torch.equal(value, before[key]), key
     assert copy.deepcopy(parent).train()[0].training is False
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("make", [lambda: nn.Conv2d(6, 6, 3, 1, 1), lambda: StridedConv2d(6, 6, 3, 2, 1, groups=6)])
+def test_a_frozen_norm_goes_into_the_convolution(make: Callable[[], nn.Conv2d], affine: bool) -> None:
+    """Values and all gradients are those of one after the other, and the norm itself does not run."""
+    torch.manual_seed(0)
+    convolution, norm = make().double(), BatchNorm2d(6).double()
+    with torch.no_grad():
+        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            assert values is not None
+            values.copy_(torch.rand(6) + 0.5)
+    features = torch.randn(2, 6, 7, 7, dtype=torch.float64, requires_grad=True)
+    wanted = [features, *(p for p in (*convolution.parameters(), *norm.parameters()))]
+
+    def gradients(result: Tensor) -> list[Tensor | None]:
+        return list(torch.autograd.grad(result.square().sum(), wanted, allow_unused=True))
+
+    norm.freeze(affine=affine)
+    wanted = [one for one in wanted if one.requires_grad]
+    assert len(wanted) == (3 if affine else 5)
+    separate = norm(convolution(features))
+    with profile() as seen:
+        together = conv_norm(convolution, norm, features)
+    assert not any("batch_norm" in event.key for event in seen.key_averages())
+    torch.testing.assert_close(together, separate)
+    for one, other in zip(gradients(together), gradients(separate), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_norm_that_follows_the_batches_runs() -> None:
+    torch.manual_seed(0)
+    block = ConvNormAct(3, 8, norm=True, activation=None).train()
+    pixels = torch.randn(4, 3, 9, 9) + 2
+    assert block(pixels).mean((0, 2, 3)).abs().max() < 1e-5
+    assert block[1].num_batches_tracked == 1
 
 
 def test_conv_norm_act_keys_and_size() -> None:

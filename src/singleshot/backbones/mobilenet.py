@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from singleshot.backbones.backbone import Backbone
 from singleshot.errors import UserError
-from singleshot.layers import BatchNorm2d, ConvNormAct, he_normal_
+from singleshot.layers import BatchNorm2d, ConvNormAct, conv_norm, he_normal_
 
 # Table 2 of the paper: expansion, channels, blocks, stride of the first block.
 BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -39,11 +39,11 @@ class InvertedResidual(nn.Module):
 
     def with_expansion(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """The map after the first layer (the expansion, before its subsampling), and the block's output."""
-        layers = iter(self.conv)
-        expanded: Tensor = next(layers)(features)
-        output = expanded
-        for layer in layers:
+        first, *others, project, norm = self.conv
+        output = expanded = first(features)
+        for layer in others:
             output = layer(output)
+        output = conv_norm(project, norm, output)  # type: ignore[arg-type]
         return expanded, features + output if self.shortcut else output
 
 

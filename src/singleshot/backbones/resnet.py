@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from singleshot.backbones.backbone import Backbone
 from singleshot.errors import UserError
-from singleshot.layers import BatchNorm2d, StridedConv2d, he_normal_
+from singleshot.layers import BatchNorm2d, ConvNormAct, StridedConv2d, conv_norm, he_normal_
 
 
 class BasicBlock(nn.Module):
@@ -30,8 +30,8 @@ class BasicBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, width, H / stride, W / stride]."""
         shortcut = features if self.downsample is None else self.downsample(features)
-        features = self.relu(self.bn1(self.conv1(features)))
-        return self.relu(self.bn2(self.conv2(features)).add_(shortcut))  # type: ignore[no-any-return]
+        features = self.relu(conv_norm(self.conv1, self.bn1, features))
+        return self.relu(conv_norm(self.conv2, self.bn2, features).add_(shortcut))  # type: ignore[no-any-return]
 
 
 class Bottleneck(nn.Module):
@@ -59,15 +59,15 @@ class Bottleneck(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, 4 width, H / stride, W / stride]."""
         shortcut = features if self.downsample is None else self.downsample(features)
-        features = self.relu(self.bn1(self.conv1(features)))
-        features = self.relu(self.bn2(self.conv2(features)))
-        return self.relu(self.bn3(self.conv3(features)).add_(shortcut))  # type: ignore[no-any-return]
+        features = self.relu(conv_norm(self.conv1, self.bn1, features))
+        features = self.relu(conv_norm(self.conv2, self.bn2, features))
+        return self.relu(conv_norm(self.conv3, self.bn3, features).add_(shortcut))  # type: ignore[no-any-return]
 
 
-def _shortcut(inputs: int, outputs: int, stride: int, *, project: bool = False) -> nn.Sequential | None:
+def _shortcut(inputs: int, outputs: int, stride: int, *, project: bool = False) -> ConvNormAct | None:
     if stride == 1 and inputs == outputs and not project:
         return None
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), BatchNorm2d(outputs))
+    return ConvNormAct(inputs, outputs, 1, stride=stride, norm=True, activation=None)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class ResNet(Backbone):
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """The maps of the source stages."""
-        features = self.maxpool(self.relu(self.bn1(self.conv1(pixels))))
+        features = self.maxpool(self.relu(conv_norm(self.conv1, self.bn1, pixels)))
         maps = []
         for stage in range(2, self.sources[-1] + 1):
             features = getattr(self, f"layer{stage - 1}")(features)
