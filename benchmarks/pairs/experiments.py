@@ -174,7 +174,7 @@ REFINEDET = Experiment(
 
 # --------------------------------------------------- the choices of the recipe `finetune`, on two sets of 200 images
 def _small_data(data: str, image_size: list[int], vertical_flip: bool, only: Collection[str] = ()) -> Experiment:
-    """SSD from ImageNet weights as `finetune` has it, and each (or some) of its choices made otherwise, one at a time."""
+    """SSD from ImageNet weights as `finetune` has it, and its choices (or some) made otherwise one at a time."""
     arms = {
         "finetune": Arm(),
         "scratch": Arm({"arguments.backbone_weights": None}),
