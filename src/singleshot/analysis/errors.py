@@ -130,7 +130,7 @@ def error_analysis(
         _sorted(found, record, iou, background) for found, record in zip(detections, dataset.records, strict=True)
     ]
     if min_score is None:
-        min_score = _best_f1(detections, sortings, dataset)
+        min_score = _best_f1(detections, sortings)
     before = _mean(AP50, AP50)
     gains = {
         KINDS[kind]: _mean(coco_metrics(dataset, _mended(detections, dataset, sortings, kind)).AP50, AP50) - before
@@ -184,7 +184,8 @@ def _sorted(found: ImageDetections, record: ImageRecord, iou: float, background:
     order = np.argsort(-found.scores, kind="stable")
     for row in order[~near[order, 0]]:
         free = np.where(finder < 0, own[row], -1.0)
-        if (best := int(free.argmax())) >= 0 and free[best] >= iou:
+        best = int(free.argmax())
+        if free[best] >= iou:
             kind[row], subject[row], finder[best] = RIGHT, best, row
     kind[excused & (kind != RIGHT)] = _NEITHER
     _beyond_limit(found, order, kind, finder)
@@ -199,7 +200,7 @@ def _beyond_limit(found: ImageDetections, order: Integers, kind: Integers, finde
         kind[rest] = _NEITHER
 
 
-def _best_f1(detections: Sequence[ImageDetections], sortings: Sequence[_Sorting], dataset: Dataset) -> float:
+def _best_f1(detections: Sequence[ImageDetections], sortings: Sequence[_Sorting]) -> float:
     """The score from which on detections have the best F1; 0 where none is right."""
     kinds = np.concatenate([one.kind for one in sortings])
     scores = np.concatenate([found.scores for found in detections])[kinds != _NEITHER]
