@@ -99,14 +99,14 @@ class StridedConv2d(nn.Conv2d):
 
     Under autocast the gradient of a depthwise one's input takes some thirty times longer in bfloat16 than in float32,
     and four such layers would be a good part of a MobileNet's training step. The gradient of any one's weights on maps
-    one cell wide is made of memory that nobody wrote (torch 2.13). Elsewhere, and where no gradient is asked for, it is
-    an `nn.Conv2d`.
+    one cell wide is made of memory that nobody wrote (torch 2.13). Elsewhere, in evaluation mode, and where no gradient
+    is asked for, it is an `nn.Conv2d`.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """[B, C, H, W] -> maps of the same dtype as autocast gives."""
         exact = self.groups == self.in_channels > 1 or input.shape[-1] == 1
-        learns = torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
+        learns = self.training and torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
         if not (exact and learns and input.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
             return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
         with torch.autocast("cpu", enabled=False):
