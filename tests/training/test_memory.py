@@ -35,7 +35,9 @@ def test_a_tensor_takes_the_memory_of_the_one_before_it() -> None:
     def page_faults(what: str) -> int:
         return int(subprocess.run([sys.executable, "-c", SCRIPT, what], capture_output=True, check=True).stdout)
 
-    assert page_faults("keep") < 1000 < page_faults("leave")
+    # How many there are depends on the size of the system's pages, and a few may be taken back meanwhile.
+    kept, left = page_faults("keep"), page_faults("leave")
+    assert 4 * kept < left
 
 
 def test_elsewhere_nothing_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
