@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jsonargparse import Namespace
 
+from singleshot.cli.output import Result, write
 from singleshot.cli.parser import VerbParser, whole
 
 if TYPE_CHECKING:
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
     from singleshot.detectors.detector import Detector
 
 PREFERRED = ("val", "test")  # where no split is named, the first of these that the data has
+
+
+class Analysis(Protocol):
+    """What an analysis found."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
 
 
 def add_arguments(parser: VerbParser, *, model: bool = True, anchors: bool = True) -> None:
@@ -53,8 +62,17 @@ def opened(options: Namespace) -> tuple[Detector, Dataset, dict[str, Any]]:
     return detector, dataset, {name: options[name] for name in names if name in options}
 
 
-def write_numbers(text: str, path: Path) -> None:
-    """Write a document as `--json` prints it."""
+def reported(found: Analysis, text: str, options: Namespace, name: str) -> Result:
+    """The result; with `--out` also its figure NAME.png and its numbers NAME.json, as `--json` prints them."""
+    result = Result(found.to_json(), text)
+    if options.out is None:
+        return result
+    from singleshot.analysis import plots
     from singleshot.files import write_atomically
 
-    write_atomically(path, f"{text}\n".encode())
+    draw: dict[str, Callable[[Any, Path], Path]]
+    draw = {"errors": plots.plot_errors, "iou": plots.plot_iou, "loss": plots.plot_losses}
+    out = Path(options.out)
+    draw[name](found, out / f"{name}.png")
+    write_atomically(out / f"{name}.json", f"{write(result, as_json=True)}\n".encode())
+    return Result(result.document, f"{text}\n\n{name}.png and {name}.json are in {out}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from singleshot.cli.analyse import PREFERRED, add_arguments, opened, write_numbers
-from singleshot.cli.output import Result, table, write
+from singleshot.cli.analyse import PREFERRED, add_arguments, opened, reported
+from singleshot.cli.output import Result, table
 from singleshot.cli.parser import VerbParser, fraction
 from singleshot.errors import UserError
 
@@ -51,15 +50,7 @@ def run(options: Namespace) -> Result:
     dataset, detections = _found(options)
     found = error_analysis(dataset, detections, min_score=options.min_score)
     text = _text(found)
-    result = Result(found.to_json(), text)
-    if options.out is None:
-        return result
-    from singleshot.analysis.plots import plot_errors
-
-    out = Path(options.out)
-    plot_errors(found, out / "errors.png")
-    write_numbers(write(result, as_json=True), out / "errors.json")
-    return Result(result.document, f"{text}\n\nerrors.png and errors.json are in {out}")
+    return reported(found, text, options, "errors")
 
 
 def _found(options: Namespace) -> tuple[Dataset, Sequence[ImageDetections]]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from singleshot.cli.analyse import add_arguments, opened, write_numbers
-from singleshot.cli.output import Result, table, write
+from singleshot.cli.analyse import add_arguments, opened, reported
+from singleshot.cli.output import Result, table
 from singleshot.cli.parser import VerbParser, fraction
 
 if TYPE_CHECKING:
@@ -60,15 +59,7 @@ def run(options: Namespace) -> Result:
             **sizes,
         )
     text = _text(found)
-    result = Result(found.to_json(), text)
-    if options.out is None:
-        return result
-    from singleshot.analysis.plots import plot_iou
-
-    out = Path(options.out)
-    plot_iou(found, out / "iou.png")
-    write_numbers(write(result, as_json=True), out / "iou.json")
-    return Result(result.document, f"{text}\n\niou.png and iou.json are in {out}")
+    return reported(found, text, options, "iou")
 
 
 def _text(found: IoUAnalysis) -> str:

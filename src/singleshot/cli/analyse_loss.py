@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from jsonargparse import Namespace
 
-from singleshot.cli.analyse import add_arguments, opened, write_numbers
-from singleshot.cli.output import Result, table, write
+from singleshot.cli.analyse import add_arguments, opened, reported
+from singleshot.cli.output import Result, table
 from singleshot.cli.parser import VerbParser
 
 EPILOG = """\
@@ -48,15 +47,7 @@ def run(options: Namespace) -> Result:
     ]
     header = ["anchors", "number", "gamma", *(f"{100 * part:g}%" for part in HARDEST)]
     text = f"Share of the loss (%) that the hardest anchors carry; {found.link} outputs\n\n{table(rows, header=header)}"
-    result = Result(found.to_json(), text)
-    if options.out is None:
-        return result
-    from singleshot.analysis.plots import plot_losses
-
-    out = Path(options.out)
-    plot_losses(found, out / "loss.png")
-    write_numbers(write(result, as_json=True), out / "loss.json")
-    return Result(result.document, f"{text}\n\nloss.png and loss.json are in {out}")
+    return reported(found, text, options, "loss")
 
 
 def _gammas(text: str | list[float]) -> list[float]:
