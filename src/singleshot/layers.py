@@ -163,14 +163,12 @@ class ConvNormAct(nn.Sequential):
         if activation is not None:
             parts.append(activation(inplace=True))
         super().__init__(*parts)
-        self.normed = norm
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, H', W']."""
         first, *others = self
-        if self.normed:
-            norm, *others = others
-            features = conv_norm(first, norm, input)  # type: ignore[arg-type]
+        if others and isinstance(others[0], BatchNorm2d):
+            features = conv_norm(first, others.pop(0), input)  # type: ignore[arg-type]
         else:
             features = first(input)
         for layer in others:
