@@ -4,7 +4,7 @@
     python benchmarks/results_page.py --check    # say what would change, and exit 1 if anything would
 
 A part begins with `<!-- made: KIND NAME -->` and ends with `<!-- end -->`; what stands outside is written by hand.
-KIND: `runs` (a set's table), `run` (a run's command and curve), `pairs` (a paired experiment).
+KIND: `runs` (a set), `classes` (the same by class), `run` (its command and curve), `pairs` (a paired experiment).
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def parts() -> dict[str, dict[str, str]]:
         found = records.read(path)
         records.check(experiment, found, path)
         pairs[name] = report.table(experiment, records.of(experiment, found))
+    sets = dict.fromkeys(line["dataset"] for line in lines.values())
     return {
-        "runs": {
-            name: page.table(name, lines.values()) for name in dict.fromkeys(one["dataset"] for one in lines.values())
-        },
+        "runs": {name: page.table(name, lines.values()) for name in sets},
+        "classes": {name: page.classes(name, lines.values()) for name in sets},
         "run": {name: page.run(line) for name, line in lines.items()},
         "pairs": pairs,
     }

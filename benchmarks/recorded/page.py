@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from recorded.plan import AIMS, Aim
@@ -31,7 +31,19 @@ def table(dataset: str, lines: Iterable[Line]) -> str:
             figures = [f"{value(line, metric):.3f}" for metric in _COLUMNS]
             when = [f"{line['minutes']:g}", line["commit"], line["date"]]
             rows.append([line["name"], line["detector"], *figures, reached(line), *when])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return _markdown(rows)
+
+
+def classes(dataset: str, lines: Iterable[Line]) -> str:
+    """The AP of each class by every run on one set, in points of the set's first aim (COCO's: AP50)."""
+    found = [line for line in lines if line["dataset"] == dataset]
+    group = next((aim.metric.split(".")[0] for aim in AIMS.get(dataset, ())), "coco")
+    metric = "AP50" if group == "coco" else group
+    rows = [["class", "objects", *(line["name"] for line in found)], ["---"] * (len(found) + 2)]
+    for name, numbers in found[0]["metrics"]["per_class"].items():
+        figures = (f"{100 * line['metrics']['per_class'][name][metric]:.1f}" for line in found)
+        rows.append([name, str(numbers["boxes"]), *figures])
+    return _markdown(rows)
 
 
 def reached(line: Line) -> str:
@@ -48,6 +60,10 @@ def value(line: Line, metric: str) -> float:
     """A metric of a line by its dotted path."""
     group, name = metric.split(".")
     return float(line["metrics"][group][name])
+
+
+def _markdown(rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def run(line: Line) -> str:

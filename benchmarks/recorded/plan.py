@@ -58,6 +58,7 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("voc10.mAP", 0.74, "RetinaNet"),
         Aim("voc10.mAP", 0.77, "RefineDet"),
     ),
+    "voc07": (Aim("voc07.mAP", 0.50),),
     "voc07-20": (Aim("voc10.mAP", 0.95),),
 }
 

@@ -26,7 +26,7 @@ LINE: dict[str, Any] = {
     "curve": [[1.0, 0.1], [2.0, 0.25]],
     "metrics": {
         "coco": {"AP": 0.6, "AP50": 0.9, "AP75": 0.7}, "voc07": {"mAP": 0.8}, "voc10": {"mAP": 0.85},
-        "per_class": {"cell": {"AP50": 0.9}},
+        "per_class": {"cell": {"AP50": 0.9, "boxes": 7}},
     },
 }  # fmt: skip
 
@@ -75,6 +75,11 @@ class TestPage:
             "| one | SSD | 0.600 | 0.900 | 0.700 | 0.800 | 0.850 | AP 0.58: yes; AP50 0.91: short by 0.010 | 3 | abc "
             "| 2030-01-02 |"
         ]
+
+    def test_classes(self) -> None:
+        rows = page.classes("bccd", [LINE, {**LINE, "name": "two"}, {**LINE, "dataset": "chess"}]).splitlines()
+        assert rows[0] == "| class | objects | one | two |"
+        assert rows[2:] == ["| cell | 7 | 90.0 | 90.0 |"]
 
     def test_run(self) -> None:
         text = page.run(LINE)
