@@ -174,23 +174,21 @@ REFINEDET = Experiment(
 
 # --------------------------------------------------- the choices of the recipe `finetune`, on two sets of 200 images
 def _small_data(data: str, image_size: list[int], vertical_flip: bool, only: Collection[str] = ()) -> Experiment:
-    """SSD from ImageNet weights as `finetune` has it, and its choices (or some) made otherwise one at a time."""
+    """SSD from ImageNet weights as `finetune` has it, its choices (or some) made otherwise one at a time.
+
+    The backbone's first two stages are fixed, which two CPU cores need a third less time for.
+    """
     arms = {
         "finetune": Arm(),
-        "scratch": Arm({"arguments.backbone_weights": None}),
+        "scratch": Arm(
+            {"arguments.backbone_weights": None, "arguments.frozen_stages": 0, "optimizer.freeze_norm_steps": 0}
+        ),
         "norm_at_once": Arm({"optimizer.freeze_norm_steps": 0}),  # batch norm follows the batches from the first step
         "norm_never": Arm({"optimizer.freeze_norm_steps": -1}),  # and never
-        "two_stages_fixed": Arm({"arguments.frozen_stages": 2}),
-        "backbone_slower": Arm({"optimizer.backbone_lr_factor": 0.1}),
+        "all_trained": Arm({"arguments.frozen_stages": 0}),
         "rate_third": Arm({"optimizer.lr": 3e-4}),
         "rate_triple": Arm({"optimizer.lr": 3e-3}),
-        "sgd": Arm(
-            {
-                "optimizer.name": "sgd",
-                "optimizer.lr": 0.01,
-                "optimizer.weight_decay": 5e-4,
-            }
-        ),
+        "batch_8": Arm({"batch_size": 8}),  # twice as many steps, at half the rate
         "no_average": Arm({"ema.decay": None}),
         "half_as_long": Arm({"schedule.epochs": 15.0}),
         "twice_as_long": Arm({"schedule.epochs": 60.0}),
@@ -205,7 +203,7 @@ def _small_data(data: str, image_size: list[int], vertical_flip: bool, only: Col
         weights="weights/mobilenet_v2_imagenet.safetensors",
         settings={
             "builder": "ssd",
-            "arguments": {"backbone": "mobilenetv2", "image_size": image_size},
+            "arguments": {"backbone": "mobilenetv2", "image_size": image_size, "frozen_stages": 2},
             "data.format": "voc",
             "augmentation.vertical_flip": vertical_flip,
             "schedule.epochs": 30.0,
@@ -228,7 +226,7 @@ SMALL_DATA = (
         "chess",
         [256, 256],
         vertical_flip=False,
-        only=("finetune", "scratch", "norm_at_once", "norm_never", "two_stages_fixed", "gentle", "jitter", "flip_only"),
+        only=("finetune", "scratch", "norm_at_once", "rate_triple", "gentle", "jitter", "flip_only"),
     ),
 )
 
