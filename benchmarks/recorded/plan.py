@@ -77,6 +77,14 @@ STEEL = (*CHEAP, "--batch-size 8")
 TURNS = "--augmentation.vertical_flip true"
 SHAPES = "--arguments.aspect_ratios [1.0,0.5,2.0,0.2,5.0]"
 
+# Photographs of everyday things, as ImageNet's are. Chosen on a part of the training images (2,888 to train on, 577 to
+# choose by; SSD, 8 epochs): what the backbone knows is worth keeping. VOC07 mAP after 4 epochs is 0.42 where it learns
+# at a tenth of the rate and its batch norm keeps its statistics, 0.26 where it learns as the rest does.
+PHOTOGRAPHS = ("--arguments.frozen_stages 2", "--compute.channels_last true", "--batch-size 8",
+               "--optimizer.backbone_lr_factor 0.1", "--optimizer.freeze_norm_steps -1",
+               "--augmentation.crop false", "--augmentation.expand false", "--augmentation.jitter [0.5,1.5]",
+               "--epochs 16", "--validation.every 4", "--seed 0")  # fmt: skip
+
 # The published networks, from scratch, shown the same 20 photographs again and again: to see that they learn.
 BY_HEART = ("--format voc", "--recipe finetune", "--data.overfit 20", "--batch-size 4", "--epochs 200",
             "--augmentation.crop false", "--augmentation.expand false", "--augmentation.photometric false",
@@ -111,6 +119,14 @@ RUNS = (
         (*FINETUNE, "--arguments.image_size 224", "--arguments.aspect_ratios [2,3,5]", *STEEL,
          "--augmentation.crop false", "--augmentation.expand false", "--augmentation.photometric false",
          "--epochs 60", "--seed 0")),
+    Run("voc07-0", "SSD", "voc07", (*FINETUNE, "--arguments.image_size 256", *PHOTOGRAPHS)),
+    Run("refinedet-voc07-0", "RefineDet", "voc07",
+        (*FINETUNE, "--builder refinedet", "--arguments.image_size 256",
+         "--arguments.anchor_sizes [26,51,102,205]", "--arguments.channels 128", *PHOTOGRAPHS)),
+    Run("retinanet-voc07-0", "RetinaNet", "voc07",
+        (*FINETUNE, "--builder retinanet", "--arguments.image_size [256,256]",
+         "--arguments.anchor_sizes [16,32,64,110,180]", "--arguments.channels 128", "--arguments.tower_norm group",
+         *PHOTOGRAPHS)),
     Run("ssd300-by-heart", "SSD", "voc07",
         (*BY_HEART, "--arguments.backbone vgg16", "--arguments.image_size 300")),
     Run("refinedet320-by-heart", "RefineDet", "voc07",
