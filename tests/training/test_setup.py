@@ -79,3 +79,22 @@ def test_overfitting_trains_and_validates_on_the_same_few_images(tiny_voc: Path)
     assert data.train.split == data.val.split == "train"
     with pytest.raises(ss.UserError, match="data.overfit is 0; expected 1 or more images"):
         check_values(override(recipe, {"data.overfit": 0}))
+
+
+def test_a_limit_trains_on_fewer_images_and_validates_on_all(tiny_voc: Path) -> None:
+    recipe = override(Recipe(), {"data.path": str(tiny_voc)})
+    whole = open_data(recipe)
+    assert whole.val is not None
+    drawn = []
+    for count in (2, 3, len(whole.train)):
+        few = open_data(override(recipe, {"data.limit": count, "seed": count}))
+        assert few.val is not None
+        assert [record.name for record in few.val.records] == [record.name for record in whole.val.records]
+        assert len(few.train) == count
+        drawn.append({record.name for record in few.train.records})
+    assert drawn[0] < drawn[1] < drawn[2]
+    more = open_data(override(recipe, {"data.limit": 1000}))
+    assert len(more.train) == len(whole.train)
+    assert f"data.limit is 1000, but there are only {len(whole.train)} images: all are used" in more.warnings
+    with pytest.raises(ss.UserError, match="data.limit is 0; expected 1 or more images"):
+        check_values(override(recipe, {"data.limit": 0}))

@@ -39,6 +39,7 @@ class Data:
     skip_bad: bool = False  # True: what the check calls an error is left out instead of stopping
     # Train and validate on the first so many images alone: who cannot learn 20 images by heart has a mistake somewhere.
     overfit: int | None = None
+    limit: int | None = None  # train on so many images alone, drawn evenly: what fewer labels would give
     workers: int | None = None  # processes that prepare images; None: by the number of cores
 
 
@@ -176,11 +177,12 @@ def check_values(recipe: Recipe) -> None:
     Raises:
         UserError: naming the field, what it is and what it may be.
     """
-    decay, overfit = recipe.ema.decay, recipe.data.overfit
+    decay, overfit, limit = recipe.ema.decay, recipe.data.overfit, recipe.data.limit
     rules = (
         ("batch_size", recipe.batch_size, recipe.batch_size >= 1, "1 or more"),
         ("seed", recipe.seed, recipe.seed >= 0, "0 or more"),
         ("data.overfit", overfit, overfit is None or overfit >= 1, "1 or more images, or null"),
+        ("data.limit", limit, limit is None or limit >= 1, "1 or more images, or null"),
         ("optimizer.lr", recipe.optimizer.lr, recipe.optimizer.lr >= 0, "0 or more"),
         ("optimizer.accumulate", recipe.optimizer.accumulate, recipe.optimizer.accumulate >= 1, "1 or more"),
         ("ema.decay", decay, decay is None or 0 < decay < 1, "a number between 0 and 1, or null"),

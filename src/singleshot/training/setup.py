@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from singleshot.data.check import check
@@ -94,8 +95,18 @@ def open_data(recipe: Recipe, known: tuple[str, ...] = ()) -> RunData:
         train = replace(train, records=train.records[: settings.overfit])
         seen = {record.id for record in train.records}
         return RunData(train, replace(found, records=tuple(r for r in found.records if r.id in seen)), warnings)
+    if settings.limit is not None:
+        if settings.limit > len(train):
+            warnings.append(f"data.limit is {settings.limit}, but there are only {len(train)} images: all are used")
+        train = _drawn(train, settings.limit)
     val, more = _open_val(recipe, train)
     return RunData(train, val, warnings + more)
+
+
+def _drawn(dataset: Dataset, count: int) -> Dataset:
+    """So many images, the same ones for every seed; those of a smaller count are among those of a larger."""
+    order = np.random.default_rng(0).permutation(len(dataset))
+    return replace(dataset, records=tuple(dataset.records[k] for k in sorted(order[:count])))
 
 
 def _trains(record: ImageRecord, settings: Data) -> bool:
