@@ -185,6 +185,7 @@ def _small_data(data: str, settings: dict[str, Any], leave_out: Collection[str] 
             {"arguments.backbone_weights": None, "arguments.frozen_stages": 0, "optimizer.freeze_norm_steps": 0}
         ),
         "all_trained": Arm({"arguments.frozen_stages": 0}),
+        "four_fixed": Arm({"arguments.frozen_stages": 4}),  # all but the last: half the time
         "norm_at_once": Arm({"optimizer.freeze_norm_steps": 0}),  # batch norm follows the batches from the first step
         "norm_never": Arm({"optimizer.freeze_norm_steps": -1}),  # and never
         "slower": Arm({"optimizer.backbone_lr_factor": 0.1}),
