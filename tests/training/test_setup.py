@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,18 @@ def test_what_cannot_be_started(tmp_path: Path) -> None:
     recipe = Recipe(start_from=str(tmp_path / "m.safetensors"), arguments={"backbone_weights": "w.safetensors"})
     with pytest.raises(ss.UserError, match=r"m.safetensors \(--from\) or from w.safetensors \(--backbone-weights\)"):
         resolve_start(recipe)
+
+
+def test_a_backbone_without_weights_has_nothing_to_keep() -> None:
+    kept = {"optimizer.backbone_lr_factor": 0.1, "optimizer.freeze_norm_steps": -1}
+    recipe = override(recipes.get("finetune"), {**kept, "arguments.frozen_stages": 2})
+    anew, _ = resolve_start(recipe)
+    assert (anew.optimizer.backbone_lr_factor, anew.optimizer.freeze_norm_steps) == (1.0, 0)
+    assert anew.arguments == recipes.get("finetune").arguments
+    given = override(recipe, {"arguments.backbone_weights": "w.safetensors"})
+    assert resolve_start(given) == (given, None)
+    own = replace(recipe, builder="my_detectors.py:build")  # may load weights by itself
+    assert resolve_start(own) == (own, None)
 
 
 def test_overfitting_trains_and_validates_on_the_same_few_images(tiny_voc: Path) -> None:

@@ -76,10 +76,12 @@ class Optimizer:
     bias_lr_factor: float = 2.0  # biases of convolutions learn at this multiple of the rate
     bias_decay: bool = False  # True: biases decay too
     norm_decay: bool = True  # False: scale and shift of batch norm do not decay
+    # The next two, and the builder's `frozen_stages`, are for a backbone that comes with weights: one that is drawn
+    # anew learns as a whole, from the first step, at the full rate.
     backbone_lr_factor: float = 1.0  # the backbone learns at this multiple of the rate
+    freeze_norm_steps: int = 0  # batch norm of the backbone keeps its statistics for so many steps; -1: always
     clip_norm: float | None = None  # the gradient's norm is cut to this
     accumulate: int = 1  # batches per step; each is divided by its own number of positives, then they are averaged
-    freeze_norm_steps: int = 0  # batch norm of the backbone keeps its statistics for so many steps; -1: always
 
 
 @dataclass(frozen=True)

@@ -220,6 +220,8 @@ def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
     if recipe.start_from is None:
         if recipe.start == "needed":
             raise UserError(f"{recipe.name} goes on from a trained detector: give its file with --from (start_from)")
+        if recipe.builder in BUILDERS and recipe.arguments.get("backbone_weights") is None:
+            recipe = _with_nothing_to_keep(recipe)
         return recipe, None
     named = file_builder(recipe.start_from)
     own = find_builder(recipe.builder) if named is None and ":" in recipe.builder else None
@@ -237,6 +239,13 @@ def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
         )
     kept = file_arguments if recipe.builder == builder else {}
     return replace(recipe, arguments={**kept, **recipe.arguments}), source
+
+
+def _with_nothing_to_keep(recipe: Recipe) -> Recipe:
+    """The recipe for a backbone that is drawn anew: all of it learns, from the first step, at the full rate."""
+    arguments = {key: value for key, value in recipe.arguments.items() if key != "frozen_stages"}
+    optimizer = replace(recipe.optimizer, backbone_lr_factor=1.0, freeze_norm_steps=0)
+    return replace(recipe, arguments=arguments, optimizer=optimizer)
 
 
 def file_builder(path: str | Path) -> str | None:
@@ -281,7 +290,7 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
         return detector, [
             f"backbone weights: {weights}"
             if weights
-            else "all weights are drawn anew (no --backbone-weights, no --from)"
+            else "all weights are drawn anew (no --backbone-weights, no --from), and all of the backbone learns"
         ]
     return detector, [f"from {recipe.start_from}: {transfer(source, detector).text()}"]
 
