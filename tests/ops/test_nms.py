@@ -44,6 +44,17 @@ def test_equals_the_slow_greedy_on_random_boxes(threshold: float) -> None:
         assert torch.equal(nms_sorted(boxes, valid, threshold), slow(boxes, valid, threshold))
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
+def test_the_chunks_change_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = random_boxes(6, 150, seed=1)
+    filled = torch.tensor([150, 140, 64, 5, 0, 1])[:, None] > torch.arange(150)  # as sorted candidates are
+    holes = torch.rand(6, 150, generator=torch.Generator().manual_seed(0)) > 0.3
+    monkeypatch.setattr(module, "_CPU_CHUNK", chunk)
+    for valid in (filled, filled & holes):
+        for threshold in (0.0, 0.2, 0.45):
+            assert torch.equal(nms_sorted(boxes, valid, threshold), slow(boxes, valid, threshold))
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 50, 101])
 def test_chains_where_one_box_decides_all_the_others(count: int) -> None:
     boxes = chain(count)[None]  # neighbours: IoU 0.5; next but one: 0.2

@@ -9,7 +9,9 @@ from torch._higher_order_ops.while_loop import while_loop
 from singleshot.ops.boxes import pairwise_iou
 
 _BLOCK = 1 << 24  # elements of the [rows, N, N] overlap matrix that are held at once
-_CHUNK = 256  # boxes that `class_nms_sorted` takes at a time
+_CPU_CHUNK = 64  # boxes of each row that `nms_sorted` takes at a time
+_DEVICE_CHUNK = 1024  # the same on other devices, where every call costs
+_CHUNK = 256  # the same for `class_nms_sorted`, whose rows have all classes
 _TRACED_CHUNK = 1024  # the same in a traced graph, where each chunk is a loop operator of its own
 _STEPS = 8  # boxes of each row that soft-NMS takes between two looks at what is left
 _TRACED_STEPS = 4  # the same in a traced graph, which holds each of them
@@ -25,13 +27,28 @@ def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
     The greedy result is the fixed point of `alive = valid and not any(rival and alive)`: after n rounds at least the
     first n boxes are final, and the rounds stop when nothing changes, so the result is exact; typically 3-6 rounds are
     enough.
+
+    Where waiting for the device is allowed (not while a graph is traced), boxes are taken in chunks: a chunk loses what
+    the survivors before it suppress, then suppresses within itself. That is the greedy order too, and rows that have no
+    box in a chunk, as most classes of an image, cost nothing there.
     """
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return _survivors_traced(_rivals(boxes, iou_threshold), valid)
-    rows, count = valid.shape
-    step = max(1, _BLOCK // max(1, count * count))
-    blocks = [survivors(_rivals(boxes[i : i + step], iou_threshold), valid[i : i + step]) for i in range(0, rows, step)]
-    return torch.cat(blocks) if blocks else valid.clone()
+    alive, count = torch.zeros_like(valid), valid.shape[1]
+    chunk = min(count, _CPU_CHUNK if valid.device.type == "cpu" else _DEVICE_CHUNK)
+    for start in range(0, count, max(1, chunk)):
+        here = slice(start, start + chunk)
+        wanted = valid[:, here].any(1).nonzero()[:, 0]
+        step = max(1, _BLOCK // (chunk * max(chunk, start)))
+        for first in range(0, len(wanted), step):
+            rows = wanted[first : first + step]
+            own, left = boxes[rows, here], valid[rows, here]
+            if start:
+                index, living = first_marked(alive[rows, :start], int(alive[rows, :start].sum(1).max()))
+                over = pairwise_iou(boxes[rows[:, None], index], own) > iou_threshold
+                left = left & ~(over & living[..., None]).any(1)
+            alive[rows, here] = survivors(_rivals(own, iou_threshold), left)
+    return alive
 
 
 def class_nms_sorted(
