@@ -87,6 +87,12 @@ class TestPage:
         assert "AP50 by class: cell 0.900." in text
         assert "AP by epoch: 1: 10.0, 2: 25.0." in text
 
+    def test_a_class_without_objects(self) -> None:
+        classes = {"cell": {"AP50": 0.9, "boxes": 7}, "none": {"AP50": None, "boxes": 0}}
+        line = {**LINE, "metrics": {**LINE["metrics"], "per_class": classes}}
+        assert page.classes("bccd", [line]).splitlines()[3] == "| none | 0 | - |"
+        assert "AP50 by class: cell 0.900." in page.run(line)
+
     def test_a_long_command_is_broken_between_options(self) -> None:
         command = " ".join(["singleshot train DATA", *(f"--option{k} value{k}" for k in range(20))])
         lines = page.run({**LINE, "command": command}).split("```")[1].strip().splitlines()
