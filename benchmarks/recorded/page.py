@@ -42,7 +42,7 @@ def classes(dataset: str, lines: Iterable[Line]) -> str:
     rows = [["class", "objects", *(line["name"] for line in found)], ["---"] * (len(found) + 2)]
     for name, numbers in found[0]["metrics"]["per_class"].items():
         values = (line["metrics"]["per_class"][name][metric] for line in found)
-        figures = ("-" if ap is None else f"{100 * ap:.1f}" for ap in values)  # no object of the class: no AP
+        figures = (f"{100 * ap:.1f}" if numbers["boxes"] else "-" for ap in values)  # no object of the class: no AP
         rows.append([name, str(numbers["boxes"]), *figures])
     return _markdown(rows)
 
@@ -70,8 +70,8 @@ def _markdown(rows: Iterable[Sequence[str]]) -> str:
 def run(line: Line) -> str:
     """The command of one run and COCO AP on `val` by epoch."""
     points = ", ".join(f"{epoch:g}:\0{100 * ap:.1f}" for epoch, ap in line["curve"])
-    found = {name: numbers["AP50"] for name, numbers in line["metrics"]["per_class"].items()}
-    by_class = ", ".join(f"{name} {ap:.3f}" for name, ap in found.items() if ap is not None)
+    found = {name: numbers["AP50"] for name, numbers in line["metrics"]["per_class"].items() if numbers["boxes"]}
+    by_class = ", ".join(f"{name} {ap:.3f}" for name, ap in found.items())
     together = re.sub(r"(--\S+) (?!--)", "\\1\0", line["command"])  # an option and its value
     words = textwrap.wrap(together, _WIDTH - 6, break_long_words=False, break_on_hyphens=False)
     command = " \\\n    ".join(part.replace("\0", " ") for part in words)

@@ -88,7 +88,7 @@ class TestPage:
         assert "AP by epoch: 1: 10.0, 2: 25.0." in text
 
     def test_a_class_without_objects(self) -> None:
-        classes = {"cell": {"AP50": 0.9, "boxes": 7}, "none": {"AP50": None, "boxes": 0}}
+        classes = {"cell": {"AP50": 0.9, "boxes": 7}, "none": {"AP50": -1.0, "boxes": 0}}
         line = {**LINE, "metrics": {**LINE["metrics"], "per_class": classes}}
         assert page.classes("bccd", [line]).splitlines()[3] == "| none | 0 | - |"
         assert "AP50 by class: cell 0.900." in page.run(line)
