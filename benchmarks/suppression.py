@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from singleshot.ops import nms
+from singleshot.ops.boxes import pairwise_iou
 
 
 def candidates(images: int, classes: int, number: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -37,7 +38,7 @@ def at_once(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
     step = max(1, (1 << 24) // boxes.shape[1] ** 2)
     pieces = zip(boxes.split(step), valid.split(step), strict=True)
     return torch.cat(
-        [nms.survivors((nms.pairwise_iou(own, own) > iou_threshold).triu(1).float(), there) for own, there in pieces]
+        [nms.survivors((pairwise_iou(own, own) > iou_threshold).triu(1).float(), there) for own, there in pieces]
     )
 
 

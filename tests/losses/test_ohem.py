@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from singleshot.errors import UserError
-from singleshot.losses import ohem
 from singleshot.losses.criterion import Criterion
-from singleshot.losses.ohem import OHEMLoss, first_survivors
+from singleshot.losses.ohem import OHEMLoss
 from singleshot.losses.sigmoid import BalancedCrossEntropy
 from singleshot.matchers import IoUMatcher
-from singleshot.ops.nms import nms_sorted
+from singleshot.ops import nms
 from singleshot.structures import Anchors, Matched, Targets
 
 
@@ -76,7 +75,7 @@ def slow_choice(loss: OHEMLoss, losses: list[float], matched: Matched, i: int) -
     return set(positives) | set(ranked[: min(share, int(loss.ratio * len(positives)))])
 
 
-@pytest.mark.parametrize("block", [8, 1024])
+@pytest.mark.parametrize("chunk", [8, 1024])
 @pytest.mark.parametrize(
     "loss",
     [
@@ -91,8 +90,8 @@ def slow_choice(loss: OHEMLoss, losses: list[float], matched: Matched, i: int) -
     ],
     ids=repr,
 )
-def test_chooses_as_the_definition_says(loss: OHEMLoss, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ohem, "_BLOCK", block)
+def test_chooses_as_the_definition_says(loss: OHEMLoss, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nms, "_CPU_CHUNK", chunk)
     generator = torch.Generator().manual_seed(3)
     positive = torch.rand(3, 90, generator=generator) < torch.tensor([[0.0], [0.05], [0.3]])
     counted = positive | (torch.rand(3, 90, generator=generator) < 0.9)
@@ -147,32 +146,6 @@ def test_divided_by_the_number_of_the_chosen() -> None:
     criterion = Criterion(IoUMatcher(), {"classification": OHEMLoss(batch_size=4)})
     losses = criterion({"class_logits": torch.zeros(1, 9, 3)}, anchors, targets)
     torch.testing.assert_close(losses["classification"], torch.tensor(3 * math.log(2)))
-
-
-class TestFirstSurvivors:
-    @pytest.mark.parametrize("number", [1, 5, 40, 1000])
-    @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7])
-    def test_equal_those_of_nms_over_all(self, number: int, threshold: float, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ohem, "_BLOCK", 16)
-        boxes = boxes_of(3, 100)
-        valid = torch.rand(3, 100, generator=torch.Generator().manual_seed(1)) < 0.8
-        everything = nms_sorted(boxes, valid, threshold)
-        found = first_survivors(boxes, valid, threshold, number)
-        for alive in (found, everything):
-            alive &= alive.cumsum(1) <= number
-        assert torch.equal(found, everything)
-
-    def test_ends_early(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        calls = []
-
-        def counted(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
-            calls.append(boxes.shape[1])
-            return nms_sorted(boxes, valid, threshold)
-
-        monkeypatch.setattr(ohem, "_BLOCK", 16)
-        monkeypatch.setattr(ohem, "nms_sorted", counted)
-        first_survivors(boxes_of(2, 100), torch.ones(2, 100, dtype=torch.bool), 0.9, 10)
-        assert calls == [16]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from singleshot.ops import nms as module
-from singleshot.ops.nms import class_nms_sorted, first_marked, nms, nms_sorted, soft_nms
+from singleshot.ops.nms import class_nms_sorted, first_marked, nms, nms_sorted, soft_nms, survivors
 
 
 def random_boxes(rows: int, count: int, seed: int) -> Tensor:
@@ -53,6 +53,34 @@ def test_the_chunks_change_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) 
     for valid in (filled, filled & holes):
         for threshold in (0.0, 0.2, 0.45):
             assert torch.equal(nms_sorted(boxes, valid, threshold), slow(boxes, valid, threshold))
+
+
+class TestEnough:
+    @pytest.mark.parametrize("number", [1, 5, 40, 1000])
+    @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7])
+    def test_the_first_are_those_of_nms_over_all(
+        self, number: int, threshold: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "_CPU_CHUNK", 16)
+        boxes = random_boxes(3, 100, seed=0)
+        valid = torch.rand(3, 100, generator=torch.Generator().manual_seed(1)) < 0.8
+        everything = slow(boxes, valid, threshold)
+        found = nms_sorted(boxes, valid, threshold, enough=number)
+        for alive in (found, everything):
+            alive &= alive.cumsum(1) <= number
+        assert torch.equal(found, everything)
+
+    def test_ends_early(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls = []
+
+        def counted(rivals: Tensor, valid: Tensor) -> Tensor:
+            calls.append(valid.shape[1])
+            return survivors(rivals, valid)
+
+        monkeypatch.setattr(module, "_CPU_CHUNK", 16)
+        monkeypatch.setattr(module, "survivors", counted)
+        nms_sorted(random_boxes(2, 100, seed=0), torch.ones(2, 100, dtype=torch.bool), 0.9, enough=10)
+        assert calls == [16]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 50, 101])
@@ -195,9 +223,9 @@ def test_by_class_equals_a_class_at_a_time(monkeypatch: pytest.MonkeyPatch, thre
         expected = slow_by_class(boxes, labels, valid, threshold)
         assert torch.equal(class_nms_sorted(boxes, labels, valid, threshold), expected)
         first = class_nms_sorted(boxes, labels, valid, threshold, enough=5)
-        for row, survivors in zip(first, expected, strict=True):
-            assert row.nonzero()[:5, 0].tolist() == survivors.nonzero()[:5, 0].tolist()
-            assert not (row & ~survivors).any()
+        for row, whole in zip(first, expected, strict=True):
+            assert row.nonzero()[:5, 0].tolist() == whole.nonzero()[:5, 0].tolist()
+            assert not (row & ~whole).any()
 
 
 def test_by_class_is_exact_far_from_the_origin() -> None:

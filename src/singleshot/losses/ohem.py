@@ -9,11 +9,8 @@ from torch import Tensor
 
 from singleshot.errors import UserError
 from singleshot.losses.sigmoid import BalancedCrossEntropy, SigmoidLink
-from singleshot.ops.boxes import pairwise_iou
 from singleshot.ops.nms import nms_sorted
 from singleshot.structures import Matched, Predictions
-
-_BLOCK = 512  # candidates that NMS looks at together
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class OHEMLoss(SigmoidLink):
         alive = eligible.gather(1, order)
         if self.nms is not None:
             boxes = anchors[order] if anchors.ndim == 2 else anchors.gather(1, order[..., None].expand(-1, -1, 4))
-            alive = first_survivors(boxes, alive, self.nms, most)
+            alive = nms_sorted(boxes, alive, self.nms, enough=most)
         rank = alive.cumsum(1)
         taken = alive & (rank <= most)
         if quota is not None:
@@ -80,26 +77,3 @@ class OHEMLoss(SigmoidLink):
             raise UserError(f"OHEMLoss: nms is an IoU from 0 to 1, or None for no NMS, got {self.nms}")
         if self.ratio is not None and not self.ratio >= 0:
             raise UserError(f"OHEMLoss: ratio is a number of negatives for each positive, or None, got {self.ratio}")
-
-
-def first_survivors(boxes: Tensor, valid: Tensor, threshold: float, number: int) -> Tensor:
-    """The first `number` survivors of greedy NMS in each row: boxes [B, N, 4], hardest first, valid [B, N] -> [B, N].
-
-    More may be marked than asked for, but the first are those of NMS over the whole row. It goes block by block, each
-    against the survivors before it, and ends as soon as all rows have enough: the matrix of all pairs of 10,000 boxes
-    is never made.
-    """
-    alive = torch.zeros_like(valid)
-    kept, kept_valid = boxes[:, :0], valid[:, :0]
-    for start in range(0, boxes.shape[1], _BLOCK):
-        block, open_ = boxes[:, start : start + _BLOCK], valid[:, start : start + _BLOCK]
-        beaten = ((pairwise_iou(kept, block) > threshold) & kept_valid[..., None]).any(1)
-        found = nms_sorted(block, open_ & ~beaten, threshold)
-        alive[:, start : start + _BLOCK] = found
-        if start + _BLOCK >= boxes.shape[1] or bool((alive.sum(1) >= number).all()):
-            break
-        boxes_so_far, valid_so_far = torch.cat([kept, block], 1), torch.cat([kept_valid, found], 1)
-        first = valid_so_far.byte().argsort(dim=1, descending=True, stable=True)[:, :number]
-        kept = boxes_so_far.gather(1, first[..., None].expand(-1, -1, 4))
-        kept_valid = valid_so_far.gather(1, first)
-    return alive

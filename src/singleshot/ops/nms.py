@@ -17,12 +17,13 @@ _STEPS = 8  # boxes of each row that soft-NMS takes between two looks at what is
 _TRACED_STEPS = 4  # the same in a traced graph, which holds each of them
 
 
-def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
+def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float, *, enough: int | None = None) -> Tensor:
     """Survivors of greedy NMS among boxes that are sorted by score, best first.
 
     `boxes` [R, N, 4], `valid` [R, N] bool -> [R, N] bool. Each row R (an image, or one class of one image) stands
     alone. A box is suppressed by a better survivor when their IoU is greater than the threshold (IoU equal to it
     survives), as in the authors' code (reference: Caffe's ApplyNMSFast).
+    `enough`: nobody asks for more than the first so many survivors of a row; those after them may be missing.
 
     The greedy result is the fixed point of `alive = valid and not any(rival and alive)`: after n rounds at least the
     first n boxes are final, and the rounds stop when nothing changes, so the result is exact; typically 3-6 rounds are
@@ -35,16 +36,20 @@ def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return _survivors_traced(_rivals(boxes, iou_threshold), valid)
     alive, count = torch.zeros_like(valid), valid.shape[1]
-    chunk = min(count, _CPU_CHUNK if valid.device.type == "cpu" else _DEVICE_CHUNK)
-    for start in range(0, count, max(1, chunk)):
+    chunk = max(1, min(count, _CPU_CHUNK if valid.device.type == "cpu" else _DEVICE_CHUNK))
+    for start in range(0, count, chunk):
         here = slice(start, start + chunk)
-        wanted = valid[:, here].any(1).nonzero()[:, 0]
+        wanted = valid[:, here].any(1)
+        if enough is not None:
+            wanted &= alive.sum(1) < enough
+        places = wanted.nonzero()[:, 0]
         step = max(1, _BLOCK // (chunk * max(chunk, start)))
-        for first in range(0, len(wanted), step):
-            rows = wanted[first : first + step]
+        for first in range(0, len(places), step):
+            rows = places[first : first + step]
             own, left = boxes[rows, here], valid[rows, here]
             if start:
-                index, living = first_marked(alive[rows, :start], int(alive[rows, :start].sum(1).max()))
+                before = alive[rows, :start]
+                index, living = first_marked(before, int(before.sum(1).max()))
                 over = pairwise_iou(boxes[rows[:, None], index], own) > iou_threshold
                 left = left & ~(over & living[..., None]).any(1)
             alive[rows, here] = survivors(_rivals(own, iou_threshold), left)
