@@ -174,7 +174,9 @@ REFINEDET = Experiment(
 
 
 # ------------------------------------------------------------- the choices of the recipe `finetune`, on two small sets
-def _small_data(data: str, settings: dict[str, Any], leave_out: Collection[str] = ()) -> Experiment:
+def _small_data(
+    data: str, image_size: list[int], epochs: float, settings: dict[str, Any], leave_out: Collection[str] = ()
+) -> Experiment:
     """SSD from ImageNet weights as `finetune` has it, and its choices made otherwise one at a time.
 
     The backbone's first two stages are fixed, which two CPU cores need a third less time for.
@@ -194,8 +196,8 @@ def _small_data(data: str, settings: dict[str, Any], leave_out: Collection[str] 
         "rate_triple": Arm({"optimizer.lr": 3e-3}),
         "batch_8": Arm({"batch_size": 8}),  # twice as many steps, at half the rate
         "no_average": Arm({"ema.decay": None}),
-        "half_as_long": Arm({"schedule.epochs": settings["schedule.epochs"] / 2}),
-        "twice_as_long": Arm({"schedule.epochs": settings["schedule.epochs"] * 2}),
+        "half_as_long": Arm({"schedule.epochs": epochs / 2}),
+        "twice_as_long": Arm({"schedule.epochs": epochs * 2}),
         "gentle": Arm({"augmentation.crop_scale": 0.5, "augmentation.expand_maximum": 2.0}),
         "jitter": Arm({"augmentation.crop": False, "augmentation.expand": False, "augmentation.jitter": [0.7, 1.4]}),
         "flip_only": Arm({"augmentation.crop": False, "augmentation.expand": False, "augmentation.photometric": False}),
@@ -207,6 +209,8 @@ def _small_data(data: str, settings: dict[str, Any], leave_out: Collection[str] 
         weights="weights/mobilenet_v2_imagenet.safetensors",
         settings={
             "builder": "ssd",
+            "arguments": {"backbone": "mobilenetv2", "image_size": image_size, "frozen_stages": 2},
+            "schedule.epochs": epochs,
             "data.format": "voc",
             "validation.every": 10.0,
             "compute.device": "cpu",
@@ -223,22 +227,13 @@ def _small_data(data: str, settings: dict[str, Any], leave_out: Collection[str] 
 
 SMALL_DATA = (
     # 205 images of one kind, from one microscope.
-    _small_data(
-        "bccd",
-        {
-            "arguments": {"backbone": "mobilenetv2", "image_size": [192, 256], "frozen_stages": 2},
-            "augmentation.vertical_flip": True,
-            "schedule.epochs": 30.0,
-        },
-    ),
+    _small_data("bccd", image_size=[192, 256], epochs=30.0, settings={"augmentation.vertical_flip": True}),
     # 500 photographs of anything, which may contradict.
     _small_data(
         "voc07",
-        {
-            "arguments": {"backbone": "mobilenetv2", "image_size": [192, 192], "frozen_stages": 2},
-            "data.limit": 500,
-            "schedule.epochs": 16.0,
-        },
+        image_size=[192, 192],
+        epochs=16.0,
+        settings={"data.limit": 500},
         leave_out=("all_trained", "norm_at_once", "rate_third", "batch_8", "no_average", "half_as_long"),
     ),
 )

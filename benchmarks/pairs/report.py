@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from recorded import markdown
 
 from pairs.experiment import Comparison, Experiment
 from pairs.records import Line
@@ -33,13 +35,13 @@ def table(experiment: Experiment, lines: Lines) -> str:
             for (name, seed), line in lines.items()
             for arm, view in _sides(experiment, name)
         ]
-        parts.append(_markdown(["seed", "arm", *metrics, "minutes", "commit", "date"], runs))
+        parts.append(markdown.table(["seed", "arm", *metrics, "minutes", "commit", "date"], runs))
         parts.append("Mean and standard deviation over the seeds:")
-        parts.append(_markdown(["arm", "runs", *metrics], list(_means(experiment, lines))))
+        parts.append(markdown.table(["arm", "runs", *metrics], list(_means(experiment, lines))))
         parts.append(_rules(experiment))
         header = ["difference", "metric", *(f"seed {seed}" for seed in experiment.seeds)]
         header += ["mean", "s.e.", "95% interval", "claimed", "published", "verdict"]
-        parts.append(_markdown(header, [_row(experiment, each, lines) for each in experiment.comparisons]))
+        parts.append(markdown.table(header, [_row(experiment, each, lines) for each in experiment.comparisons]))
         sources = dict.fromkeys(_source(experiment, each) for each in experiment.comparisons if each.claim.source)
         if sources:
             parts.append("\n".join(["Published figures:", "", *(f"- {source}" for source in sources)]))
@@ -144,11 +146,6 @@ def _source(experiment: Experiment, comparison: Comparison) -> str:
 
 def _points(values: Iterable[float]) -> list[str]:
     return [f"{number:.2f}" for number in values]
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def status(experiment: Experiment, lines: Lines, work: Path) -> str:

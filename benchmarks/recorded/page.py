@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from recorded import markdown
 from recorded.plan import AIMS, Aim
 
 Line = Mapping[str, Any]
@@ -16,22 +17,15 @@ _WIDTH = 128
 
 def table(dataset: str, lines: Iterable[Line]) -> str:
     """The runs on one set, and how far each is from what it is to reach."""
-    header = [
-        "run",
-        "detector",
-        *(Aim(metric, 0.0).name for metric in _COLUMNS),
-        "to reach",
-        "minutes",
-        "commit",
-        "date",
-    ]
-    rows = [header, ["---"] * len(header)]
+    metrics = (Aim(metric, 0.0).name for metric in _COLUMNS)
+    header = ["run", "detector", *metrics, "to reach", "minutes", "commit", "date"]
+    rows = []
     for line in lines:
         if line["dataset"] == dataset:
             figures = [f"{value(line, metric):.3f}" for metric in _COLUMNS]
             when = [f"{line['minutes']:g}", line["commit"], line["date"]]
             rows.append([line["name"], line["detector"], *figures, reached(line), *when])
-    return _markdown(rows)
+    return markdown.table(header, rows)
 
 
 def classes(dataset: str, lines: Iterable[Line]) -> str:
@@ -39,12 +33,12 @@ def classes(dataset: str, lines: Iterable[Line]) -> str:
     found = [line for line in lines if line["dataset"] == dataset]
     group = next((aim.metric.split(".")[0] for aim in AIMS.get(dataset, ())), "coco")
     metric = "AP50" if group == "coco" else group
-    rows = [["class", "objects", *(line["name"] for line in found)], ["---"] * (len(found) + 2)]
+    rows = []
     for name, numbers in found[0]["metrics"]["per_class"].items():
         values = (line["metrics"]["per_class"][name][metric] for line in found)
         figures = (f"{100 * ap:.1f}" if numbers["boxes"] else "-" for ap in values)  # no object of the class: no AP
         rows.append([name, str(numbers["boxes"]), *figures])
-    return _markdown(rows)
+    return markdown.table(["class", "objects", *(line["name"] for line in found)], rows)
 
 
 def reached(line: Line) -> str:
@@ -61,10 +55,6 @@ def value(line: Line, metric: str) -> float:
     """A metric of a line by its dotted path."""
     group, name = metric.split(".")
     return float(line["metrics"][group][name])
-
-
-def _markdown(rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def run(line: Line) -> str:

@@ -66,29 +66,29 @@ FINETUNE = ("--format voc", "--recipe finetune", MOBILENET)
 # Both sets were taken with one camera at one distance. Chosen on a part of bccd's training images (160 to train on, 45
 # to choose by, 16 epochs): AP 0.529 against 0.496 with the authors' scales of crop and expansion.
 GENTLE = ("--augmentation.crop_scale 0.5", "--augmentation.expand_maximum 2")
+WHOLE = ("--augmentation.crop false", "--augmentation.expand false")  # nothing is cut off or added
+PLAIN = (*WHOLE, "--augmentation.photometric false")  # at most mirrored
 CHEAP = ("--arguments.frozen_stages 2", "--compute.channels_last true")
+EIGHT = (*CHEAP, "--batch-size 8")
 CELLS = (*CHEAP, *GENTLE, "--augmentation.vertical_flip true", "--epochs 100")  # a smear has no up and no down
 
 # Steel surfaces, 200 x 200. Chosen on a part of the training images (1,200 to train on, 240 to choose by; SSD at 256
 # pixels, 5 of 8 epochs): VOC10 mAP 0.53 with a gentle zoom of the image (0.7 to 1.4), 0.45 with gentle crops and
 # expansion; 0.50 at 224 pixels with the first two stages fixed, in half the time. Boxes of 5:1 are for scratches.
-ZOOM = ("--augmentation.crop false", "--augmentation.expand false", "--augmentation.jitter [0.7,1.4]")
-STEEL = (*CHEAP, "--batch-size 8")
+ZOOM = (*WHOLE, "--augmentation.jitter [0.7,1.4]")
 TURNS = "--augmentation.vertical_flip true"
 SHAPES = "--arguments.aspect_ratios [1.0,0.5,2.0,0.2,5.0]"
 
 # Photographs of everyday things, as ImageNet's are. Chosen on a part of the training images (2,888 to train on, 577 to
 # choose by; SSD, 8 epochs): what the backbone knows is worth keeping. VOC07 mAP after 4 epochs is 0.42 where it learns
 # at a tenth of the rate and its batch norm keeps its statistics, 0.26 where it learns as the rest does.
-PHOTOGRAPHS = ("--arguments.frozen_stages 2", "--compute.channels_last true", "--batch-size 8",
-               "--optimizer.backbone_lr_factor 0.1", "--optimizer.freeze_norm_steps -1",
-               "--augmentation.crop false", "--augmentation.expand false", "--augmentation.jitter [0.5,1.5]",
-               "--epochs 16", "--validation.every 4", "--seed 0")  # fmt: skip
+PHOTOGRAPHS = (*EIGHT, "--optimizer.backbone_lr_factor 0.1", "--optimizer.freeze_norm_steps -1",
+               *WHOLE, "--augmentation.jitter [0.5,1.5]", "--epochs 16",
+               "--validation.every 4", "--seed 0")  # fmt: skip
 
 # The published networks, from scratch, shown the same 20 photographs again and again: to see that they learn.
 BY_HEART = ("--format voc", "--recipe finetune", "--data.overfit 20", "--batch-size 4", "--epochs 200",
-            "--augmentation.crop false", "--augmentation.expand false", "--augmentation.photometric false",
-            "--augmentation.flip false", "--optimizer.freeze_norm_steps 0", "--ema.decay null",
+            *PLAIN, "--augmentation.flip false", "--optimizer.freeze_norm_steps 0", "--ema.decay null",
             "--validation.every 50", "--seed 0")  # fmt: skip
 
 RUNS = (
@@ -104,20 +104,19 @@ RUNS = (
         (*FINETUNE, "--builder refinedet", "--arguments.image_size [320,448]",
          "--arguments.anchor_sizes [24,48,96,192]", "--arguments.channels 128", *CELLS, "--seed 0")),
     Run("neu_det-0", "SSD", "neu_det",
-        (*FINETUNE, "--arguments.image_size 224", "--arguments.aspect_ratios [2,3,5]", *STEEL, *ZOOM, TURNS,
+        (*FINETUNE, "--arguments.image_size 224", "--arguments.aspect_ratios [2,3,5]", *EIGHT, *ZOOM, TURNS,
          "--epochs 60", "--seed 0")),
     Run("refinedet-neu_det-0", "RefineDet", "neu_det",
         (*FINETUNE, "--builder refinedet", "--arguments.image_size 192",
-         "--arguments.anchor_sizes [24,48,96,160]", SHAPES, "--arguments.channels 128", *STEEL, *ZOOM, TURNS,
+         "--arguments.anchor_sizes [24,48,96,160]", SHAPES, "--arguments.channels 128", *EIGHT, *ZOOM, TURNS,
          "--epochs 40", "--seed 0")),
     Run("retinanet-neu_det-0", "RetinaNet", "neu_det",
         (*FINETUNE, "--builder retinanet", "--arguments.image_size [192,192]", SHAPES,
          "--arguments.anchor_sizes [16,32,64,96,128]", "--arguments.channels 128", "--arguments.tower_norm group",
-         *STEEL, *ZOOM, TURNS, "--epochs 40", "--seed 0")),
+         *EIGHT, *ZOOM, TURNS, "--epochs 40", "--seed 0")),
     # What augmentation is worth (published for SSD300: 64.0 with all of it, 37.8 with mirrored images alone).
     Run("neu_det_flip-0", "SSD", "neu_det",
-        (*FINETUNE, "--arguments.image_size 224", "--arguments.aspect_ratios [2,3,5]", *STEEL,
-         "--augmentation.crop false", "--augmentation.expand false", "--augmentation.photometric false",
+        (*FINETUNE, "--arguments.image_size 224", "--arguments.aspect_ratios [2,3,5]", *EIGHT, *PLAIN,
          "--epochs 60", "--seed 0")),
     Run("voc07-0", "SSD", "voc07", (*FINETUNE, "--arguments.image_size 256", *PHOTOGRAPHS)),
     Run("refinedet-voc07-0", "RefineDet", "voc07",
