@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -276,12 +275,3 @@ class BottleneckBlocks(nn.Module):
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Maps [B, C, h, w] -> maps of the same sizes."""
         return [block(features) for block, features in zip(self.blocks, maps, strict=True)]
-
-
-def map_sizes(backbone: nn.Module, image_size: tuple[int, int]) -> list[tuple[int, int]]:
-    """(height, width) of each map that `backbone` makes of an image of `image_size`; nothing is computed."""
-    shadow = {name: tensor.to("meta") for name, tensor in (*backbone.named_parameters(), *backbone.named_buffers())}
-    pixels = torch.empty(2, 3, *image_size, device="meta")  # two, because batch norm may refuse one
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        maps = torch.func.functional_call(backbone, shadow, (pixels,))
-    return [(features.shape[-2], features.shape[-1]) for features in maps]

@@ -9,7 +9,7 @@ from torch import nn
 from singleshot import backbones
 from singleshot.errors import UserError
 from singleshot.layers import BatchNorm2d
-from singleshot.necks import map_sizes
+from singleshot.ops.shapes import map_sizes
 
 # torchvision's published parameter counts less the classifier's: 1000 classes of 512, 2048 or 1280 features and biases.
 TRUNKS = {

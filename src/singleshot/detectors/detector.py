@@ -19,7 +19,7 @@ from singleshot.detectors.sources import to_tensor
 from singleshot.errors import UserError
 from singleshot.losses.criterion import Criterion
 from singleshot.modes import evaluating
-from singleshot.necks import map_sizes
+from singleshot.ops.shapes import map_sizes
 from singleshot.postprocess import Postprocess
 from singleshot.preprocess import Preprocess
 from singleshot.refiner import AnchorRefiner

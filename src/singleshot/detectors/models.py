@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.parts import to_plain
 from singleshot.detectors.registry import VARIANTS, create
+from singleshot.ops.shapes import ShapesOnly, without_values
 
 
 def count_parameters(detector: Detector) -> int:
@@ -19,7 +20,7 @@ def count_parameters(detector: Detector) -> int:
 
 def count_flops(detector: Detector) -> int:
     """Floating-point operations of the network for one image; a multiply and an add count as two."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), ShapesOnly():
         detector.network(torch.empty(1, 3, *detector.image_size, device=detector.device))
     return int(counter.get_total_flops())
 
@@ -31,7 +32,7 @@ def models(num_classes: int = 20) -> list[dict[str, Any]]:
     """
     rows = []
     for name, variant in VARIANTS.items():
-        with torch.device("meta"):
+        with without_values():
             detector = create(name, num_classes=num_classes).eval()
         height, width = detector.image_size
         rows.append(

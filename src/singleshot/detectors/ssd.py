@@ -21,7 +21,8 @@ from singleshot.heads import Branch, Head
 from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
 from singleshot.losses.criterion import Criterion
 from singleshot.matchers import IoUMatcher
-from singleshot.necks import Extra, ExtraLevels, derived_extras, map_sizes, ssd300_extras, ssd512_extras
+from singleshot.necks import Extra, ExtraLevels, derived_extras, ssd300_extras, ssd512_extras
+from singleshot.ops.shapes import map_sizes
 from singleshot.postprocess import PerClassPostprocess
 from singleshot.preprocess import Pixels, Stretch
 

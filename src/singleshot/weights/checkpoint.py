@@ -23,6 +23,7 @@ from singleshot.detectors import BUILDERS, Detector
 from singleshot.detectors.parts import from_plain, to_plain
 from singleshot.errors import UserError
 from singleshot.files import write_atomically
+from singleshot.ops.shapes import without_values
 
 FORMAT = "singleshot"
 _FIELDS = ("detector", "arguments", "class_names", "category_ids", "recipe", "metrics", "version")
@@ -118,7 +119,7 @@ def _build(build: Callable[..., Detector], metadata: dict[str, Any], path: Path,
         given = {**arguments, **classes}
         if "backbone_weights" in given:
             given["backbone_weights"] = None  # the weights are in this file; that one need not exist any more
-        with torch.device("meta") if lazily else nullcontext():  # no time is spent on weights that will be replaced
+        with without_values() if lazily else nullcontext():
             detector = build(**given)
     except stumbles as error:
         raise UserError(f"{path}: the detector {metadata['detector']!r} cannot be rebuilt: {error}") from error

@@ -13,6 +13,7 @@ from singleshot.backbones.pretrained import read_tensors
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.retinanet import retinanet
 from singleshot.errors import UserError
+from singleshot.ops.shapes import without_values
 
 # COCO's categories by id, 1 to 90; COCO has never used the ids left out.
 _COCO = {
@@ -66,7 +67,7 @@ def load_torchvision_retinanet(
     second = choices["tower_norm"] is not None
     if norm_epsilon is None:
         norm_epsilon = 0.0 if choices["num_classes"] == 91 and not second else _EPSILON
-    with torch.device("meta"):  # no time is spent on weights that will be replaced
+    with without_values():
         detector = retinanet(**{**choices, **arguments})
     state = _translate(given, detector, where)
     _absorb_epsilon(state, norm_epsilon)
