@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,10 +15,12 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from singleshot.errors import UserError
 from singleshot.training import override, to_yaml, train
+from singleshot.training.folder import RunFolder
 from singleshot.training.recipe import Recipe
 from singleshot.training.run import Run
 from singleshot.training.state import SavedState
@@ -230,3 +233,26 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
     (tmp_path / "state.safetensors").write_bytes(b"rubbish")
     with pytest.raises(UserError, match="no state of a run"):
         train(resume=tmp_path)
+
+
+def test_one_process_at_a_time(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(schedule__steps=3)
+    folder = train(recipe, out=tmp_path / "run").run
+    longer = override(recipe, {"schedule.steps": 5})
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with RunFolder(folder).alone():
+        held = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with pytest.raises(UserError, match=r"run: another process is training in this run folder"):
+            train(longer, resume=folder)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == held
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before  # the lock leaves nothing
+    train(longer, resume=folder)
+    assert SavedState.read(folder / "state.safetensors").progress.step == 5
+
+
+def test_a_disk_without_locks(tmp_path: Path, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: FileLock) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    assert train(make_recipe(schedule__steps=2), out=tmp_path / "run").last.exists()

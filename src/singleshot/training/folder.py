@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from singleshot.errors import UserError
 from singleshot.files import write_atomically
@@ -89,6 +91,30 @@ class RunFolder:
                 f"Start it again with `singleshot train --recipe {folder.recipe}`"
             )
         return folder
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside, no other process trains in this folder (where the disk has locks).
+
+        Raises:
+            UserError: one does.
+        """
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"{self.path}: another process is training in this run folder; wait for it, or stop it first"
+            ) from None
+        except OSError:
+            pass  # some network disks have no locks; that a folder cannot be written is told when it is
+        try:
+            yield
+        finally:
+            if lock.is_locked:
+                with suppress(OSError):  # Windows keeps a file that is open
+                    Path(lock.lock_file).unlink()
+                lock.release()
 
     def write(self, path: Path, content: bytes) -> None:
         """Put a file in place whole: whoever reads sees the old one or the new one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,13 +104,14 @@ def train(
             # The folder appears when everything else has gone well.
             folder = RunFolder(ranks.broadcast(RunFolder.create(out, recipe.name).path if ranks.first else Path()))
             notes += said
-        if ranks.first and (saved is None or notes):
-            folder.write(folder.recipe, to_yaml(recipe).encode())
         run.folder = folder
-        if saved is not None:
-            run.restore(saved)
-        with run.display:
-            return _train(run, notes + found.warnings)
+        with folder.alone() if ranks.first else nullcontext():
+            if ranks.first and (saved is None or notes):
+                folder.write(folder.recipe, to_yaml(recipe).encode())
+            if saved is not None:
+                run.restore(saved)
+            with run.display:
+                return _train(run, notes + found.warnings)
 
 
 def _train(run: Run, notes: list[str]) -> TrainResult:
