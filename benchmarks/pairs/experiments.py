@@ -192,6 +192,8 @@ def _small_data(
         "norm_never": Arm({"optimizer.freeze_norm_steps": -1}),  # and never
         "slower": Arm({"optimizer.backbone_lr_factor": 0.1}),
         "slower_norm_never": Arm({"optimizer.backbone_lr_factor": 0.1, "optimizer.freeze_norm_steps": -1}),
+        # Added after the first 10 runs on bccd, where the two above had lost what they win on photographs (voc07).
+        "third_norm_never": Arm({"optimizer.backbone_lr_factor": 0.3, "optimizer.freeze_norm_steps": -1}),
         "rate_third": Arm({"optimizer.lr": 3e-4}),
         "rate_triple": Arm({"optimizer.lr": 3e-3}),
         "batch_8": Arm({"batch_size": 8}),  # twice as many steps, at half the rate
@@ -234,7 +236,7 @@ SMALL_DATA = (
         image_size=[192, 192],
         epochs=16.0,
         settings={"data.limit": 500},
-        leave_out=("all_trained", "norm_at_once", "rate_third", "batch_8", "no_average", "half_as_long"),
+        leave_out=("all_trained", "norm_at_once", "slower", "rate_third", "batch_8", "no_average", "half_as_long"),
     ),
 )
 
