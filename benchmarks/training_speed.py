@@ -19,9 +19,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from trees import trees
+
 from singleshot.data.shapes import write_shapes
 
-ROOT = Path(__file__).resolve().parents[1]
 WARM, BATCH = 10, 16
 ARGUMENTS = {
     "ssd": (),
@@ -47,13 +48,13 @@ def images_per_second(source: Path, detector: str, data: Path, out: Path, size: 
     return BATCH * steps / (times[WARM + steps] - times[WARM])
 
 
-def compare(trees: dict[str, Path], options: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
+def compare(sources: dict[str, Path], options: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
     """Detector -> images per second of each tree, and the ratio."""
     write_shapes(folder / "shapes", train=64, val=1)
-    found: dict[str, dict[str, list[float]]] = {name: {tree: [] for tree in trees} for name in options.detectors}
+    found: dict[str, dict[str, list[float]]] = {name: {tree: [] for tree in sources} for name in options.detectors}
     for turn in range(options.rounds):
         for name, rates in found.items():
-            for tree, source in trees.items():
+            for tree, source in sources.items():
                 out = folder / f"{name}-{tree}-{turn}"
                 rate = images_per_second(
                     source, name, folder / "shapes" / "voc", out, options.size, options.steps, options.threads
@@ -63,7 +64,7 @@ def compare(trees: dict[str, Path], options: argparse.Namespace, folder: Path) -
     summary = {}
     for name, rates in found.items():
         summary[name] = {tree: statistics.median(values) for tree, values in rates.items()}
-        if "before" in trees:
+        if "before" in sources:
             ratios = (now / before for now, before in zip(rates["now"], rates["before"], strict=True))
             summary[name]["ratio"] = statistics.median(ratios)
     return summary
@@ -80,21 +81,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        trees = {"now": ROOT / "src"}
-        if options.against:
-            subprocess.run(["git", "-C", str(ROOT), "worktree", "prune"], check=True)
-            tree = Path(place, "before")
-            subprocess.run(
-                ["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", str(tree), options.against],
-                check=True,
-            )
-            trees = {"before": tree / "src", **trees}
-        try:
-            summary = compare(trees, options, Path(place))
-        finally:
-            if options.against:
-                subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], check=True)
+    with tempfile.TemporaryDirectory() as place, trees(options.against) as sources:
+        summary = compare(sources, options, Path(place))
     if options.json:
         print(json.dumps(summary))
         return

@@ -24,8 +24,8 @@ class ShapesOnly(TorchFunctionMode):
     """Inside, what changes the values of a tensor on the device "meta", but not its shape, is left out.
 
     Such a tensor has no values: norms, activations, sums and initialisers do nothing to it. PyTorch still works them
-    out step by step in Python, with the help of its compiler, which it loads for that: two seconds, and then nearly all
-    of the time that it takes to build a network there, or to run it.
+    out step by step in Python, with the help of its compiler, which it loads for that: nearly all of the time that it
+    takes to build a network there, or to run it.
     """
 
     def __torch_function__(

@@ -1,0 +1,73 @@
+"""Seconds for `singleshot detect` on one image, from the start of the process: here and at an earlier commit.
+
+    python benchmarks/load_time.py [--model FILE] [--against COMMIT] [--rounds 7] [--json]
+
+Nearly all of it is loading: PyTorch, the package, the detector. Without a model, an untrained SSD on MobileNetV2 is
+loaded. The trees take turns; printed are the medians of the wall time and of the processor's time, and of the ratios
+(before / now) within the rounds. One round before the first warms the disk's cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from trees import trees
+
+import singleshot as ss
+from singleshot.data.shapes import write_shapes
+
+
+def seconds(source: Path, words: list[str]) -> dict[str, float]:
+    """Wall and processor time of one process with the package that lies in `source`."""
+    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "singleshot", *words], env=environment, check=True, stdout=subprocess.DEVNULL)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {"wall": wall, "processor": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
+
+
+def compare(against: str | None, words: list[str], rounds: int) -> dict[str, dict[str, float]]:
+    """Kind of time -> tree -> median, and the median ratio."""
+    with trees(against) as sources:
+        found = [{name: seconds(source, words) for name, source in sources.items()} for _ in range(rounds + 1)][1:]
+    summary = {}
+    for kind in ("wall", "processor"):
+        summary[kind] = {name: statistics.median(line[name][kind] for line in found) for name in sources}
+        if against is not None:
+            summary[kind]["ratio"] = statistics.median(line["before"][kind] / line["now"][kind] for line in found)
+    return summary
+
+
+def main() -> None:
+    """Print a line for each kind of time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--against", metavar="COMMIT")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model = options.model or Path(folder, "model.safetensors")
+        if options.model is None:
+            ss.save(ss.ssd(num_classes=20, backbone="mobilenetv2", image_size=320), model)
+        write_shapes(Path(folder, "shapes"), train=1, val=1)
+        image = next(Path(folder, "shapes").rglob("*.jpg"))
+        summary = compare(options.against, ["detect", str(model), str(image), "--json"], options.rounds)
+    if options.json:
+        print(json.dumps(summary))
+        return
+    for kind, numbers in summary.items():
+        print(f"{kind}: " + ", ".join(f"{name} {value:.2f}" for name, value in numbers.items()))
+
+
+if __name__ == "__main__":
+    main()
