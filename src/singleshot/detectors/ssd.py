@@ -75,10 +75,11 @@ def ssd(
         weights=backbone_weights,
         **dict(backbone_options or {}),
     )
-    extras = _extras(backbone, atrous, trunk, size)
+    shapes = None if _is_published(backbone, atrous, size) else map_sizes(trunk, size)
+    extras = _extras(trunk, size, shapes)
     levels = len(trunk.channels) + len(extras)
     groups = ssd_boxes.level_groups(ssd_boxes.box_sizes(box_sizes, size, levels), aspect_ratios)
-    steps = _steps(backbone, atrous, trunk, extras, size)
+    steps = _steps(extras, size, shapes)
     if source_maps is not None:
         groups = ssd_boxes.without_levels(groups, source_maps, aspect_ratios, stack=stack_boxes)
         steps = [steps[k] for k in source_maps]
@@ -126,27 +127,29 @@ def _is_published(backbone: str, atrous: bool, size: tuple[int, int]) -> bool:
     return backbone in ("vgg16", "vgg16_bn") and atrous and size in ((300, 300), (512, 512))
 
 
-def _extras(backbone: str, atrous: bool, trunk: backbones.Backbone, size: tuple[int, int]) -> tuple[Extra, ...]:
-    """Extra levels as published, or derived down to one cell, with batch norm if the trunk has it."""
-    if _is_published(backbone, atrous, size):
+def _extras(
+    trunk: backbones.Backbone, size: tuple[int, int], shapes: Sequence[tuple[int, int]] | None
+) -> tuple[Extra, ...]:
+    """Extra levels as published (no `shapes` of the trunk's maps), or derived down to one cell, with its batch norm."""
+    if shapes is None:
         return ssd300_extras() if size == (300, 300) else ssd512_extras()
-    return derived_extras(map_sizes(trunk, size)[-1], norm=trunk.has_norm)
+    return derived_extras(shapes[-1], norm=trunk.has_norm)
 
 
 def _steps(
-    backbone: str, atrous: bool, trunk: backbones.Backbone, extras: Sequence[Extra], size: tuple[int, int]
+    extras: Sequence[Extra], size: tuple[int, int], shapes: Sequence[tuple[int, int]] | None
 ) -> Sequence[float | tuple[float, float]]:
     """Distance of the cells' centres of each map: as published, else (y, x), image size / map size at `size`.
 
     They belong to the detector, not to the input: shown a larger image, a cell still looks at what it has learnt to.
     """
-    if _is_published(backbone, atrous, size):
+    if shapes is None:
         return ssd_boxes.PUBLISHED_STEPS[size[0]]
-    shapes = map_sizes(trunk, size)
+    every = list(shapes)
     for extra in extras:
-        rows, columns = shapes[-1]
-        shapes.append((extra.size(rows), extra.size(columns)))
-    return [(size[0] / rows, size[1] / columns) for rows, columns in shapes]
+        rows, columns = every[-1]
+        every.append((extra.size(rows), extra.size(columns)))
+    return [(size[0] / rows, size[1] / columns) for rows, columns in every]
 
 
 _VOC07 = "VOC2007 test mAP (trained on 07+12)"
