@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from singleshot.errors import UserError
+from singleshot.training.folder import only_one as alone
 
 
 def texts(path: Path) -> list[str]:
@@ -42,44 +42,23 @@ def append(path: Path, line: dict[str, Any], same: Callable[[dict[str, Any]], bo
 
 
 @contextlib.contextmanager
-def locked(file: IO[Any], *, shared: bool = False, wait: bool = True) -> Iterator[None]:
+def locked(file: IO[Any], *, shared: bool = False) -> Iterator[None]:
     """Inside, no other process holds this lock, or (`shared`) only others that share it.
 
     Does nothing where the system or the disk has no such locks.
-
-    Raises:
-        BlockingIOError: another process holds it, and `wait` is off.
     """
     with contextlib.suppress(ImportError):
         import fcntl
 
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        try:
-            fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass  # some network disks
+        with contextlib.suppress(OSError):  # some network disks
+            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     yield  # closing the file gives the lock back
 
 
-@contextlib.contextmanager
-def only_one(folder: Path, instead: str) -> Iterator[None]:
-    """Inside, no other process makes runs in this folder (where the system has such locks).
-
-    Raises:
-        UserError: one does; `instead` says what else to do.
-    """
+def only_one(folder: Path, instead: str) -> contextlib.AbstractContextManager[None]:
+    """Inside, no other process makes runs in this folder; `UserError` where one does, and `instead` says what to do."""
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context((folder / ".lock").open("w"))
-        try:
-            stack.enter_context(locked(file, wait=False))
-        except BlockingIOError:
-            raise UserError(
-                f"{folder}: another process makes runs in this folder; wait for it, stop it first, or {instead}"
-            ) from None
-        yield
+    return alone(folder, f"another process makes runs in this folder; wait for it, stop it first, or {instead}")
 
 
 def curve(folder: Path) -> list[list[float]]:

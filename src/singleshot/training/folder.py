@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,29 +92,9 @@ class RunFolder:
             )
         return folder
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Inside, no other process trains in this folder (where the disk has locks).
-
-        Raises:
-            UserError: one does.
-        """
-        lock = FileLock(self.path / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(
-                f"{self.path}: another process is training in this run folder; wait for it, or stop it first"
-            ) from None
-        except OSError:
-            pass  # some network disks have no locks; that a folder cannot be written is told when it is
-        try:
-            yield
-        finally:
-            if lock.is_locked:
-                with suppress(OSError):  # Windows keeps a file that is open
-                    Path(lock.lock_file).unlink()
-                lock.release()
+    def alone(self) -> AbstractContextManager[None]:
+        """Inside, no other process trains in this folder; `UserError` where one does."""
+        return only_one(self.path, "another process is training in this run folder; wait for it, or stop it first")
 
     def write(self, path: Path, content: bytes) -> None:
         """Put a file in place whole: whoever reads sees the old one or the new one."""
@@ -138,6 +118,29 @@ class RunFolder:
             if line.endswith(b"\n") and isinstance(entry, dict) and keep(entry):
                 kept.append(line)
         self.write(self.log, b"".join(kept))
+
+
+@contextmanager
+def only_one(folder: Path, taken: str) -> Iterator[None]:
+    """Inside, no other process has this folder for itself (where the disk has locks).
+
+    Raises:
+        UserError: one has; `taken` says for what, and what to do.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{folder}: {taken}") from None
+    except OSError:
+        pass  # some network disks have no locks; that a folder cannot be written is told when it is
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):  # Windows keeps a file that is open
+                Path(lock.lock_file).unlink()
+            lock.release()
 
 
 @contextmanager
