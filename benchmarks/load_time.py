@@ -10,17 +10,15 @@ loaded. The trees take turns; printed are the medians of the wall time and of th
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from trees import trees
+from trees import medians, tell, trees
 
 import singleshot as ss
 from singleshot.data.shapes import write_shapes
@@ -39,12 +37,8 @@ def compare(against: str | None, words: list[str], rounds: int) -> dict[str, dic
     """Kind of time -> tree -> median, and the median ratio."""
     with trees(against) as sources:
         found = [{name: seconds(source, words) for name, source in sources.items()} for _ in range(rounds + 1)][1:]
-    summary = {}
-    for kind in ("wall", "processor"):
-        summary[kind] = {name: statistics.median(line[name][kind] for line in found) for name in sources}
-        if against is not None:
-            summary[kind]["ratio"] = statistics.median(line["before"][kind] / line["now"][kind] for line in found)
-    return summary
+    kinds = ("wall", "processor")
+    return {kind: medians([{tree: line[tree][kind] for tree in line} for line in found], rates=False) for kind in kinds}
 
 
 def main() -> None:
@@ -62,11 +56,7 @@ def main() -> None:
         write_shapes(Path(folder, "shapes"), train=1, val=1)
         image = next(Path(folder, "shapes").rglob("*.jpg"))
         summary = compare(options.against, ["detect", str(model), str(image), "--json"], options.rounds)
-    if options.json:
-        print(json.dumps(summary))
-        return
-    for kind, numbers in summary.items():
-        print(f"{kind}: " + ", ".join(f"{name} {value:.2f}" for name, value in numbers.items()))
+    tell(summary, as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from trees import trees
+from trees import medians, tell, trees
 
 from singleshot.data.shapes import write_shapes
 
@@ -51,23 +50,18 @@ def images_per_second(source: Path, detector: str, data: Path, out: Path, size: 
 def compare(sources: dict[str, Path], options: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
     """Detector -> images per second of each tree, and the ratio."""
     write_shapes(folder / "shapes", train=64, val=1)
-    found: dict[str, dict[str, list[float]]] = {name: {tree: [] for tree in sources} for name in options.detectors}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in options.detectors}
     for turn in range(options.rounds):
-        for name, rates in found.items():
+        for name, rounds in found.items():
+            rounds.append({})
             for tree, source in sources.items():
                 out = folder / f"{name}-{tree}-{turn}"
                 rate = images_per_second(
                     source, name, folder / "shapes" / "voc", out, options.size, options.steps, options.threads
                 )
-                rates[tree].append(rate)
+                rounds[-1][tree] = rate
                 print(f"round {turn + 1}: {name}, {tree}: {rate:.1f} images/s", file=sys.stderr, flush=True)
-    summary = {}
-    for name, rates in found.items():
-        summary[name] = {tree: statistics.median(values) for tree, values in rates.items()}
-        if "before" in sources:
-            ratios = (now / before for now, before in zip(rates["now"], rates["before"], strict=True))
-            summary[name]["ratio"] = statistics.median(ratios)
-    return summary
+    return {name: medians(rounds, rates=True) for name, rounds in found.items()}
 
 
 def main() -> None:
@@ -83,11 +77,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place, trees(options.against) as sources:
         summary = compare(sources, options, Path(place))
-    if options.json:
-        print(json.dumps(summary))
-        return
-    for name, numbers in summary.items():
-        print(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in numbers.items()))
+    tell(summary, as_json=options.json)
 
 
 if __name__ == "__main__":

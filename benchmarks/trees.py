@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,3 +29,21 @@ def trees(against: str | None) -> Iterator[dict[str, Path]]:
             yield {"before": tree / "src", **now}
         finally:
             subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+
+
+def medians(rounds: Sequence[Mapping[str, float]], *, rates: bool) -> dict[str, float]:
+    """Of each tree, and, where there are two, of how many times better it is now: `rates` are better when larger."""
+    found = {tree: statistics.median(line[tree] for line in rounds) for tree in rounds[0]}
+    if "before" in found:
+        better, worse = ("now", "before") if rates else ("before", "now")
+        found["ratio"] = statistics.median(line[better] / line[worse] for line in rounds)
+    return found
+
+
+def tell(summary: Mapping[str, Mapping[str, float]], *, as_json: bool) -> None:
+    """Print what was found, a line for each thing that was measured, or all as JSON."""
+    if as_json:
+        print(json.dumps(summary))
+        return
+    for name, numbers in summary.items():
+        print(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in numbers.items()))

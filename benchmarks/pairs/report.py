@@ -37,7 +37,7 @@ def table(experiment: Experiment, lines: Lines) -> str:
         ]
         parts.append(markdown.table(["seed", "arm", *metrics, "minutes", "commit", "date"], runs))
         parts.append("Mean and standard deviation over the seeds:")
-        parts.append(markdown.table(["arm", "runs", *metrics], list(_means(experiment, lines))))
+        parts.append(markdown.table(["arm", "runs", *metrics], _means(experiment, lines)))
         parts.append(_rules(experiment))
         header = ["difference", "metric", *(f"seed {seed}" for seed in experiment.seeds)]
         header += ["mean", "s.e.", "95% interval", "claimed", "published", "verdict"]
