@@ -15,6 +15,7 @@ from singleshot.evaluation.views import MultiScale
 from singleshot.training.plain import from_plain, to_plain
 from singleshot.training.recipe import Recipe, override
 
+BASE = Path(__file__).with_name("base.yaml")  # the recipe that every experiment begins from
 METRICS = ("AP", "AP50", "AP60", "AP70", "AP75", "AP80", "AP90")
 
 
@@ -65,11 +66,10 @@ class Experiment:
 
     name: str
     data: str  # a folder of the data's folder
-    settings: Mapping[str, Any]  # dotted keys, on top of the recipe
+    settings: Mapping[str, Any]  # dotted keys, on top of base.yaml
     arms: Mapping[str, Arm]
     baseline: str
     comparisons: tuple[Comparison, ...]
-    recipe: str = "finetune"
     weights: str | None = None  # the backbone's file in the data's folder, for the arms that do not set another
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     metrics: tuple[str, ...] = METRICS  # columns of the table
@@ -109,7 +109,7 @@ class Experiment:
         changes = {"data.split": "train", "data.val_split": "val", **changes}
         if self.weights is not None:
             changes.setdefault("arguments.backbone_weights", self.weights if weights is None else str(weights))
-        return override(recipes.get(self.recipe), changes)
+        return override(recipes.load(BASE), changes)
 
     def settings_of(self, arm: str, seed: int) -> dict[str, Any]:
         """All that decides what a run computes and what is measured, dotted key -> plain value, without paths."""

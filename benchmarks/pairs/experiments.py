@@ -9,8 +9,8 @@ from pairs.experiment import Arm, Claim, Comparison, Experiment
 from singleshot.evaluation.views import Merge, MultiScale, View
 
 # ---------------------------------------------------------------- RetinaNet's losses and the IoU-aware score, on bccd
-# Everything that the arms share beside the recipe `finetune`: size and length are such that a run takes 5 to 10 minutes
-# on two cores. The augmentation is the one chosen for bccd on a part of its training images (docs/results.md).
+# Everything that the arms share on top of base.yaml: size and length are such that a run takes 5 to 10 minutes on two
+# cores. The augmentation is the one chosen for bccd on a part of its training images (docs/results.md).
 RETINANET_SETTINGS = {
     "builder": "retinanet",
     "arguments": {
@@ -180,7 +180,7 @@ ZOOM = {"augmentation.crop": False, "augmentation.expand": False, "augmentation.
 def _small_data(
     data: str, image_size: list[int], epochs: float, settings: dict[str, Any], only: Collection[str] = ()
 ) -> Experiment:
-    """SSD from ImageNet weights as `finetune` has it, and its choices made otherwise one at a time.
+    """SSD from ImageNet weights as base.yaml has it (the arm `finetune`), and its choices made otherwise one at a time.
 
     The backbone's first two stages are fixed, which two CPU cores need a third less time for.
     """
