@@ -26,7 +26,7 @@ import pytest
 from singleshot.cli import _verb, main
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if page.exists()]
 QUICK = ["--schedule.epochs", "null", "--schedule.steps", "1", "--batch-size", "2"]
 QUICK += ["--arguments.image_size", "64", "--data.workers", "0"]

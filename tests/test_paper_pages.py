@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 QUOTE = re.compile(r"<!-- not run: quoted from (?P<path>\S+) -->\n```py\n(?P<text>.*?)```", re.DOTALL)
 QUOTES = [
     (page.name, match["path"], match["text"])
-    for page in sorted((ROOT / "docs").glob("*.md"))
+    for page in sorted((ROOT / "docs").rglob("*.md"))
     for match in QUOTE.finditer(page.read_text(encoding="utf-8"))
 ]
 
@@ -23,7 +23,7 @@ def test_quotes_stand_in_the_code(page: str, path: str, text: str) -> None:
 
 
 def test_links_to_files_lead_somewhere() -> None:
-    for page in sorted((ROOT / "docs").glob("*.md")):
+    for page in sorted((ROOT / "docs").rglob("*.md")):
         prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
         for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", prose):
             assert (page.parent / target).exists(), f"docs/{page.name} links to {target}, which does not exist"
