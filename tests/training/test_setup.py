@@ -12,7 +12,7 @@ import pytest
 import singleshot as ss
 from singleshot import recipes
 from singleshot.training.recipe import Recipe, check_values, override
-from singleshot.training.setup import open_data, resolve_start
+from singleshot.training.setup import build_detector, open_data, resolve_start
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,16 @@ def test_a_backbone_without_weights_has_nothing_to_keep() -> None:
     assert resolve_start(given) == (given, None)
     own = replace(recipe, builder="my_detectors.py:build")  # may load weights by itself
     assert resolve_start(own) == (own, None)
+
+
+def test_few_images_without_weights_are_worth_a_word(tiny_voc: Path) -> None:
+    recipe = override(Recipe(), {"arguments": {"backbone": "resnet18", "image_size": 64}})
+    data = open_data(override(recipe, {"data.path": str(tiny_voc)})).train
+    (said,) = build_detector(recipe, data)[1]
+    assert said.startswith("all weights are drawn anew (no --backbone-weights, no --from)")
+    assert f"from {len(data)} images it would learn far more with ImageNet's" in said
+    many = replace(data, records=data.records * 5000)
+    assert "ImageNet" not in build_detector(recipe, many)[1][0]
 
 
 def test_overfitting_trains_and_validates_on_the_same_few_images(tiny_voc: Path) -> None:

@@ -41,6 +41,7 @@ from singleshot.training.recipe import Augmentation, Data, Recipe
 from singleshot.weights import checkpoint
 
 TRAIN_SPLITS = ("train", "trainval")
+FEW_IMAGES = 5_000  # from fewer it is said that pretrained weights would help (docs/results.md: of 205 and 500)
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -287,11 +288,12 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
         weights = arguments.get("backbone_weights")
         if weights is not None:  # in a weights file that is passed on, the name says what there is to say
             detector.arguments = {**detector.arguments, "backbone_weights": Path(str(weights)).name}
-        return detector, [
-            f"backbone weights: {weights}"
-            if weights
-            else "all weights are drawn anew (no --backbone-weights, no --from), and all of the backbone learns"
-        ]
+        if weights:
+            return detector, [f"backbone weights: {weights}"]
+        said = "all weights are drawn anew (no --backbone-weights, no --from), and all of the backbone learns"
+        if len(data) < FEW_IMAGES:
+            said += f"; from {len(data)} images it would learn far more with ImageNet's (docs/how_to/small_data.md)"
+        return detector, [said]
     return detector, [f"from {recipe.start_from}: {transfer(source, detector).text()}"]
 
 
