@@ -84,3 +84,43 @@ def test_a_split_that_cannot_be_read_does_not_hide_the_others(shared: Path, caps
     splits = {split.get("split", split["title"]): split for split in json.loads(capsys.readouterr().out)["splits"]}
     assert "normalised" in splits["train2"]["errors"][0]["message"]
     assert splits["val"]["images"] == 58
+
+
+def test_what_is_left_is_counted(data: Path, capsys: Capture) -> None:
+    for stem in "ab":
+        path = data / "Annotations" / f"{stem}.xml"
+        path.write_text(path.read_text().replace("<name>cell</name>", "<name>Cell</name>"))
+    (data / "Annotations" / "d.xml").unlink()
+    assert main(["data", "check", str(data), "--split", "train"]) == 0
+    out = capsys.readouterr().out
+    assert "warning: similar class names (1): they stay different classes" in out
+    assert "'Cell' (2 boxes) and 'cell' (1 boxes) may be one class, written differently" in out
+    assert "left: 3 of 4 images" in out
+    assert "images: 96 x 72 (3)" in out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["class", "objects", "images", "10%", "median", "90%"] in rows
+    assert ["Cell", "2", "2", "32", "32", "32"] in rows
+    assert ["other", "3", "3", "32", "32", "32"] in rows
+    assert main(["data", "check", str(data), "--split", "val", "--json"]) == 0
+    (split,) = json.loads(capsys.readouterr().out)["splits"]
+    assert split["image_sizes"] == [{"width": 96, "height": 72, "images": 2}]
+    assert split["classes"][0] == {
+        "name": "Cell",
+        "boxes": 0,
+        "images": 0,
+        "small": None,
+        "median": None,
+        "large": None,
+    }
+    assert split["classes"][1]["median"] == pytest.approx(32)
+
+
+def test_data_split(data: Path, capsys: Capture) -> None:
+    shutil.rmtree(data / "ImageSets")
+    assert main(["data", "split", str(data), "--val", "0.5", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {part: found["images"] for part, found in document.items()} == {"train": 3, "val": 3}
+    assert main(["data", "check", str(data)]) == 0
+    assert "split val): 3 images" in capsys.readouterr().out
+    assert main(["data", "split", str(data)]) == 2
+    assert "no list is overwritten" in capsys.readouterr().err

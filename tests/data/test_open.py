@@ -52,6 +52,23 @@ def test_the_format_is_found(voc: Path, coco: Path) -> None:
     assert find_splits(voc) == ("train", "val")
 
 
+def test_a_report_is_no_dataset(voc: Path) -> None:
+    (voc / "analysis").mkdir()
+    (voc / "analysis" / "errors.json").write_text('{"images": 30, "AP50": 0.7, "annotations": 3}')
+    (voc / "analysis" / "more.json").write_text('{"AP50": 0.7, "images": 30}')
+    assert open_dataset(voc, split="train").format == "voc"
+
+
+def test_lists_beside_the_folders(voc: Path) -> None:
+    for name in ("train", "val"):
+        (voc / "ImageSets" / "Main" / f"{name}.txt").rename(voc / f"{name}.txt")
+    (voc / "classes.txt").write_text("dog\ncat\n")
+    assert find_splits(voc) == ("train", "val")
+    assert [record.name for record in open_dataset(voc, split="val").records] == ["b"]
+    (voc / "val.txt").rename(voc / "validation.txt")
+    assert [record.name for record in open_dataset(voc, split="val").records] == ["b"]
+
+
 def test_two_formats_in_one_folder(voc: Path, coco: Path) -> None:
     shutil.copytree(coco.parent, voc / "json")
     with pytest.raises(UserError, match=r"two formats: VOC.*COCO.*--format voc or --format coco"):

@@ -93,6 +93,24 @@ def test_few_images_without_weights_are_worth_a_word(tiny_voc: Path) -> None:
     assert "ImageNet" not in build_detector(recipe, many)[1][0]
 
 
+def test_validating_on_what_was_learnt_is_said(tiny_voc: Path) -> None:
+    recipe = override(Recipe(), {"data.path": str(tiny_voc)})
+    assert not any("trained on too" in warning for warning in open_data(recipe).warnings)
+    warnings = open_data(override(recipe, {"data.val_split": "train"})).warnings
+    assert "4 of the 4 images to validate on are trained on too: the figures will be too good" in warnings
+    assert not any("trained on too" in word for word in open_data(override(recipe, {"data.overfit": 2})).warnings)
+
+
+def test_a_detector_of_which_nothing_fits(tiny_voc: Path) -> None:
+    recipe = override(Recipe(), {"arguments": {"backbone": "resnet18", "image_size": 64}})
+    data = open_data(override(recipe, {"data.path": str(tiny_voc)})).train
+    other = ss.ssd(num_classes=2, backbone="mobilenetv2", image_size=64)
+    said = build_detector(replace(recipe, builder="retinanet"), data, other)[1][0]
+    assert said.endswith("nothing of it fits this detector: all weights are drawn anew")
+    same = ss.ssd(num_classes=2, backbone="resnet18", image_size=64)
+    assert "nothing of it fits" not in build_detector(recipe, data, same)[1][0]
+
+
 def test_overfitting_trains_and_validates_on_the_same_few_images(tiny_voc: Path) -> None:
     recipe = override(Recipe(), {"data.path": str(tiny_voc), "data.overfit": 2})
     data = open_data(recipe)

@@ -30,6 +30,8 @@ def test_the_run_folder(tmp_path: Path, make_recipe: MakeRecipe, capsys: pytest.
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "learning rate 0.01 (not scaled)" in captured.err
+    assert "2 classes (green, red); 11 images to train on, 4 to validate on" in captured.err
+    assert "note:" not in captured.err
     names = {path.name for path in result.run.iterdir()}
     assert names == {"recipe.yaml", "log.jsonl", "last.safetensors", "best.safetensors", "state.safetensors"}
     entries = [json.loads(line) for line in (result.run / "log.jsonl").read_text().splitlines()]
@@ -39,6 +41,15 @@ def test_the_run_folder(tmp_path: Path, make_recipe: MakeRecipe, capsys: pytest.
         detector = singleshot.load(path, builder=tiny)
         assert detector.class_names == ("green", "red")
     assert result.metrics["voc10"].keys() == {"mAP"}
+
+
+def test_settings_that_cannot_be_meant_get_a_note(
+    tmp_path: Path, make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(make_recipe(schedule__steps=2, schedule__warmup_steps=2, batch_size=12), out=tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "note: a step takes 12 images, more than there are (11): a smaller --batch-size" in said
+    assert "note: the run ends within the rate's warm-up of 2 steps: give it more --epochs" in said
 
 
 def test_recipe_yaml_repeats_the_run(tmp_path: Path, make_recipe: MakeRecipe) -> None:

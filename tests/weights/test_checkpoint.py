@@ -222,6 +222,9 @@ class TestLoadRefuses:
     def test_missing_file_and_folder(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no such file"):
             load(tmp_path / "nothing.safetensors")
+        (tmp_path / "last.safetensors").touch()
+        with pytest.raises(UserError, match=r"best\.safetensors: no such file; the run was not validated: take .*last"):
+            load(tmp_path / "best.safetensors")
         with pytest.raises(UserError, match="is a folder"):
             load(tmp_path)
 

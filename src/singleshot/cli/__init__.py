@@ -25,6 +25,7 @@ VERBS = {
     "evaluate": "COCO and VOC metrics of a model, or of detections in files",
     "detect": "find objects in images, folders and globs; draw them",
     "data check": "validate a dataset: what would stop training, what is mended",
+    "data split": "lists of images to train and to validate on, where there are none",
     "analyse errors": "what keeps AP down: missed, misplaced, confused, ...; by class and size",
     "analyse loss": "how the loss is spread over easy and hard anchors, for several gamma",
     "analyse iou": "how scores go with the IoU of the boxes, and what NMS loses by it",

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from textwrap import indent
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
-from singleshot.cli.output import Result
+from singleshot.cli.output import Result, table
 from singleshot.cli.parser import VerbParser
 from singleshot.errors import UserError
+
+if TYPE_CHECKING:
+    from singleshot.data.summary import Summary
 
 EPILOG = """\
 Errors (an image that cannot be read, broken XML or JSON, an inverted box, ...) stop training and give exit code 2;
 with --skip-bad they are left out and the rest counts. Warnings (a box partly outside, a wrong size, ...) are mended
-in memory when training; the files stay as they are."""
+in memory when training; the files stay as they are. Of what is left: the sizes of the images, and of each class the
+number of its objects and their size (a tenth is smaller than the first figure, a tenth larger than the last)."""
 
 
 MOST = 10  # findings of each kind that the text lists; --json has all
+SIZES = 3  # sizes of images that it names, the most frequent ones
 
 
 def parse(words: Sequence[str]) -> Namespace:
@@ -52,6 +58,7 @@ def _check(options: Namespace, split: str, *, alone: bool) -> tuple[dict[str, An
     from singleshot.cli.progress import shown
     from singleshot.data.check import examine
     from singleshot.data.open import open_dataset
+    from singleshot.data.summary import summarise
 
     try:
         dataset = open_dataset(options.data, split=split, format=options.format, need_truth=False, strict=False)
@@ -61,6 +68,28 @@ def _check(options: Namespace, split: str, *, alone: bool) -> tuple[dict[str, An
         finding = {"kind": "split that cannot be read", "where": options.data, "message": str(error)}
         return {"title": split, "errors": [finding], "warnings": []}, f"{split}: {error}"
     with shown(dataset.split) as progress:
-        _, report = examine(dataset, progress=progress)
+        usable, report = examine(dataset, progress=progress)
     known = {"split": dataset.split, "format": dataset.format, "class_names": dataset.class_names}
-    return {**known, **report.to_json()}, report.text(MOST)
+    summary = summarise(usable)
+    text = report.text(MOST)
+    if report.usable < report.images:
+        text += f"\n  left: {report.usable} of {report.images} images"
+    if report.usable:
+        text += f"\n{_summary_text(summary)}"
+    return {**known, **report.to_json(), **summary.to_json()}, text
+
+
+def _summary_text(summary: Summary) -> str:
+    named = [f"{width} x {height} ({number})" for (width, height), number in summary.sizes[:SIZES]]
+    others = f", and {len(summary.sizes) - SIZES} other sizes" if len(summary.sizes) > SIZES else ""
+    rows = [
+        (found.name, found.boxes, found.images, *map(_rounded, (found.small, found.median, found.large)))
+        for found in summary.classes
+    ]
+    header = ("class", "objects", "images", "10%", "median", "90%")
+    heading = f"  images: {', '.join(named)}{others}\n  size of the objects: square root of the area, in pixels\n"
+    return heading + indent(table(rows, header=header), "  ")
+
+
+def _rounded(side: float | None) -> int | None:
+    return None if side is None else round(side)

@@ -61,8 +61,9 @@ def explain(error: BaseException) -> str | None:
         return f"{names}: {_REFUSED[error.errno]}" if names else _REFUSED[error.errno]
     if (number := re.search(r"\(os error (\d+)\)", said)) and int(number[1]) in _REFUSED:  # from libraries in Rust
         return f"{said}: {_REFUSED[int(number[1])]}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        told = said.splitlines()[0] if said else "no more memory"
+    _, of_the_cpu, told = said.partition("DefaultCPUAllocator: ")  # before it the line of PyTorch's source
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or of_the_cpu:
+        told = (told or said or "no more memory").splitlines()[0]
         return f"{told} Memory does not suffice: use a smaller --batch-size or smaller images"
     return None
 

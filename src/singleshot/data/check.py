@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ WARNINGS: Mapping[str, str] = {
     "no annotation": _IMAGE_OUT,
     "no boxes": "the image is kept",
     "annotation without image": "left out",
+    "similar class names": "they stay different classes",
 }
 """What does not stop training, each with how it is mended in memory."""
 
@@ -131,6 +133,7 @@ def examine(
         warnings += inspection.warnings
         if mended is not None:
             kept.append(mended)
+    warnings += _similar_classes(dataset)
     report = Report(
         title=f"{dataset.root} ({dataset.format}, split {dataset.split})",
         images=len(dataset.records),
@@ -140,6 +143,22 @@ def examine(
         warnings=warnings,
     )
     return replace(dataset, records=tuple(kept), problems=(), notes=()), report
+
+
+def _similar_classes(dataset: Dataset) -> list[Finding]:
+    """Class names that differ in upper and lower case, spaces, hyphens and underscores alone: slips of the keyboard."""
+    labels = np.concatenate([np.zeros(0, np.int64), *(record.labels for record in dataset.records)])
+    numbers = np.bincount(labels, minlength=len(dataset.class_names))
+    groups: dict[str, list[str]] = {}
+    for name, number in zip(dataset.class_names, numbers, strict=True):
+        groups.setdefault(re.sub(r"[\s_-]+", "", name).casefold(), []).append(f"{name!r} ({number} boxes)")
+    return [
+        Finding(
+            "similar class names", str(dataset.root), f"{' and '.join(names)} may be one class, written differently"
+        )
+        for names in groups.values()
+        if len(names) > 1
+    ]
 
 
 class _Inspection:

@@ -46,7 +46,7 @@ def read_coco(
     source = found[chosen]
     reader = _Reader(source, load(source), class_names)
     reader.read_annotations()
-    finder = _ImageFinder(source, chosen)
+    finder = ImageFinder(source, chosen)
     records = tuple(reader.record(image, finder) for image in reader.images.values())
     if not records and not reader.problems:
         raise UserError(f"{source}: split {chosen!r} is empty: its list of images is empty.")
@@ -200,7 +200,7 @@ class _Reader:
             findings.append(Finding("unknown class", str(self.source), message))
         return findings
 
-    def record(self, image: dict[str, Any], finder: _ImageFinder) -> ImageRecord:
+    def record(self, image: dict[str, Any], finder: ImageFinder) -> ImageRecord:
         key = _identifier(image["id"])
         assert key is not None  # `_images` took none without
         objects = self.objects[key]
@@ -223,7 +223,7 @@ class _Reader:
         )
 
 
-class _ImageFinder:
+class ImageFinder:
     """Finds images by name in the folders where they usually are, listing each folder once."""
 
     def __init__(self, source: Path, split: str) -> None:

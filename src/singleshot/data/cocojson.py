@@ -87,5 +87,8 @@ def _is_coco(path: Path) -> bool:
     first = re.match(r'\{\s*"([^"]*)"', start)
     if first is None:  # empty or broken, or a list: in a folder for annotations it was meant to be one
         return path.parent.name.lower() == "annotations" and not start.startswith("[")
+    images = re.search(r'"images"\s*:\s*\[', start) is not None  # a number of images is somebody's report
+    if first[1] == "images":
+        return images
     video = '"videos"' in start and '"images"' not in start
-    return (first[1] in _KEYS or '"images"' in start) and not video
+    return (first[1] in _KEYS or images) and not video

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from singleshot.errors import UserError
 
 _SAME = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+_USUAL = {"train", "val", "test", "trainval"}
 
 
 def find_split(wanted: str, splits: Sequence[str]) -> str | None:
@@ -21,6 +22,12 @@ def find_split(wanted: str, splits: Sequence[str]) -> str | None:
     word = _SAME.get(wanted.lower(), wanted.lower())
     found = [split for split in splits if word in _words(split)]
     return found[0] if len(found) == 1 else None
+
+
+def is_split_name(name: str) -> bool:
+    """Whether a name is made of the usual words for splits: train, val, test and what means the same."""
+    words = _words(name)
+    return bool(words) and words <= _USUAL
 
 
 def choose_split(splits: Sequence[str], wanted: str | None, prefer: Sequence[str], where: str) -> str:

@@ -2,7 +2,8 @@
 
 The layout of the development kit (Everingham et al., IJCV 2010): `Annotations/*.xml`, `JPEGImages/*`,
 `ImageSets/Main/<split>.txt`. Also read are a folder of several years (`VOCdevkit` with `VOC2007`, `VOC2012`), a folder
-without `ImageSets`, XML files beside their images, and folders `train`, `valid`, `test` of such.
+without `ImageSets`, lists `train.txt`, `val.txt` beside the other folders, XML files beside their images, and folders
+`train`, `valid`, `test` of such.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from singleshot.data.dataset import Dataset, Finding, ImageRecord
 from singleshot.data.folders import files, folders
 from singleshot.data.images import IMAGE_SUFFIXES
-from singleshot.data.splits import choose_split
+from singleshot.data.splits import choose_split, is_split_name
 from singleshot.data.vocxml import Annotation, parse
 from singleshot.errors import UserError
 
@@ -114,6 +115,8 @@ def _part(folder: Path, name: str) -> Part | None:
         annotations.append(deeper["xmls"])
     images = [inside[entry] for entry in ("jpegimages", "images", "imgs", "img") if entry in inside]
     splits = _split_files(folders(inside["imagesets"]).get("Main") if "imagesets" in inside else None)
+    if not splits:  # a list outside of its place is one by its name alone: classes.txt is none
+        splits = {split: path for split, path in _split_files(folder).items() if is_split_name(split)}
     if any(_holds_xml(place) for place in (*annotations, *images)) or (splits and (images or annotations)):
         return Part(name, folder, (*annotations, *images), (*images, *annotations, folder), splits)
     if _holds_xml(folder):

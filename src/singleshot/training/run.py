@@ -33,6 +33,8 @@ from singleshot.training.state import Progress, SavedState, pack_state, random_s
 from singleshot.training.tracking import Trackers
 from singleshot.weights import checkpoint
 
+_FEW_CLASSES = 20  # up to so many are named when a run begins
+
 
 class Run:
     """One training run: the objects that it needs, and what the loop asks of them."""
@@ -131,13 +133,22 @@ class Run:
         lines = [
             f"run folder: {self.folder.path}",
             *notes,
-            f"{recipe.builder} at {size}, {self.detector.num_classes} classes; "
-            f"{len(self.data.train)} images to train on, {val}",
+            f"{recipe.builder} at {size}, {self._classes()}; {len(self.data.train)} images to train on, {val}",
             f"{self.total} steps of {self.images_per_step} images ({recipe.batch_size} x {ranks.world} processes x "
             f"{self.accumulate} batches), {epochs:.1f} epochs; learning rate {self.rate:g} ({rate})",
             f"{ranks.device}, {recipe.compute.precision}{', compiled' if recipe.compute.compile else ''}, "
             f"torch {torch.__version__}",
         ]
+        if self.images_per_step > len(self.data.train):
+            lines.append(
+                f"note: a step takes {self.images_per_step} images, more than there are ({len(self.data.train)}): "
+                "a smaller --batch-size makes more steps of an epoch"
+            )
+        if recipe.schedule.warmup_steps >= self.total:
+            lines.append(
+                f"note: the run ends within the rate's warm-up of {recipe.schedule.warmup_steps} steps: give it more "
+                "--epochs, or a shorter --schedule.warmup_steps"
+            )
         if self.progress.step:
             lines.append(f"going on after step {self.progress.step}")
         for line in lines:
@@ -151,6 +162,12 @@ class Run:
                 "notes": lines,
             }
             self.folder.append(entry)
+
+    def _classes(self) -> str:
+        """Their number, and the names where these are few."""
+        names = self.detector.class_names
+        number = f"{len(names)} class{'es' * (len(names) != 1)}"
+        return f"{number} ({', '.join(names)})" if len(names) <= _FEW_CLASSES else number
 
     def record(self, pending: PendingReport, trackers: Trackers) -> StepReport:
         """Read the losses of a step, check them, show them, and log their mean now and then."""

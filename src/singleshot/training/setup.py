@@ -125,7 +125,8 @@ def _open_val(recipe: Recipe, train: Dataset) -> tuple[Dataset | None, list[str]
         split = find_split("val", train.splits)
         if split is None or split == train.split:
             return None, [
-                f"no validation: no split is named val among {', '.join(train.splits)}; choose one with --val-split"
+                f"no validation: no split is named val among {', '.join(train.splits)}; make one with "
+                f"`singleshot data split`, or choose one with --val-split"
             ]
     found = open_dataset(
         settings.val_path or settings.path or "",
@@ -144,6 +145,11 @@ def _open_val(recipe: Recipe, train: Dataset) -> tuple[Dataset | None, list[str]
             f"{settings.val_path or settings.path}: no image of the split {found.split!r} is left to validate on"
         )
     warnings = [f"validation data: {report.text(10)}"] if report.errors or report.warnings else []
+    learnt = {record.path for record in train.records}
+    if common := sum(record.path in learnt for record in records):
+        warnings.append(
+            f"{common} of the {len(records)} images to validate on are trained on too: the figures will be too good"
+        )
     return replace(found, records=records), warnings
 
 
@@ -294,7 +300,9 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
         if len(data) < FEW_IMAGES:
             said += f"; from {len(data)} images it would learn far more with ImageNet's (docs/how_to/small_data.md)"
         return detector, [said]
-    return detector, [f"from {recipe.start_from}: {transfer(source, detector).text()}"]
+    taken = transfer(source, detector)
+    fits = "" if taken.taken or taken.partly else "; nothing of it fits this detector: all weights are drawn anew"
+    return detector, [f"from {recipe.start_from}: {taken.text()}{fits}"]
 
 
 def absolute_paths(recipe: Recipe) -> Recipe:

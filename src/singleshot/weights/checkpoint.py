@@ -162,7 +162,9 @@ def _open(path: Path) -> Any:
         with path.open("rb") as file:
             start = file.read(16)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        last = path.with_name("last.safetensors")
+        there = path.name == "best.safetensors" and last.is_file()
+        raise UserError(f"{path}: no such file{f'; the run was not validated: take {last}' if there else ''}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     # A safetensors file starts with the length of its header, which may look like anything, and then a JSON object.

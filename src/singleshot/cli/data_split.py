@@ -1,0 +1,37 @@
+"""`singleshot data split`: lists of images to train and to validate on, for a dataset that has none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jsonargparse import Namespace
+
+from singleshot.cli.output import Result
+from singleshot.cli.parser import VerbParser, number, whole
+
+EPILOG = """\
+Writes two lists, train and val, beside the data: ImageSets/Main/*.txt of a VOC folder, instances_*.json beside a COCO
+file. Nothing else is touched, and no list is overwritten. The images are drawn by chance, the same ones each time with
+the same --seed, and such that every class has its share in both parts if it can."""
+
+
+def parse(words: Sequence[str]) -> Namespace:
+    """The options of this verb."""
+    parser = VerbParser("data split", "Divides the images of a dataset into train and val.", EPILOG)
+    parser.usage = "singleshot data split DATA [flags]"
+    add = parser.add_argument
+    add("data", metavar="DATA", help="a Pascal VOC folder, a COCO folder or a COCO JSON file")
+    add("--val", type=number, default=0.2, metavar="SHARE", help="of the images to validate on (default: 0.2)")
+    add("--split", metavar="NAME", help="the split to divide (default: the only one)")
+    add("--seed", type=whole(0), default=0, metavar="N", help="of the draw (default: 0)")
+    add("--format", choices=["voc", "coco"], help="needed where a folder holds both")
+    return parser.parse(words)
+
+
+def run(options: Namespace) -> Result:
+    """Write the lists, and say where they are."""
+    from singleshot.data.divide import write_parts
+
+    parts = write_parts(options.data, options.val, split=options.split, format=options.format, seed=options.seed)
+    document = {part: {"file": str(file), "images": images} for part, (file, images) in parts.items()}
+    return Result(document, "\n".join(f"{part}: {images} images, {file}" for part, (file, images) in parts.items()))

@@ -1,0 +1,54 @@
+"""What is in a dataset: objects of each class, and how large they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from singleshot.data.dataset import Dataset
+
+_SHARES = (10, 50, 90)  # percentiles of the sizes
+
+
+@dataclass(frozen=True)
+class ClassSummary:
+    """The objects of one class; sizes are the square roots of box areas, in pixels of the image."""
+
+    name: str
+    boxes: int
+    images: int  # that have one
+    small: float | None  # a tenth of the boxes is smaller; None without boxes
+    median: float | None
+    large: float | None  # a tenth is larger
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Classes in their order, and sizes of images (width, height) with their numbers, the most frequent first."""
+
+    classes: tuple[ClassSummary, ...]
+    sizes: tuple[tuple[tuple[int, int], int], ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Plain data."""
+        sizes = [{"width": width, "height": height, "images": number} for (width, height), number in self.sizes]
+        return {"classes": [asdict(found) for found in self.classes], "image_sizes": sizes}
+
+
+def summarise(dataset: Dataset) -> Summary:
+    """Count the objects of a dataset that was checked (`data.check`): its records have the sizes of their files."""
+    number = len(dataset.class_names)
+    labels = np.concatenate([np.zeros(0, np.int64), *(record.labels for record in dataset.records)])
+    boxes = np.concatenate([np.zeros((0, 4)), *(record.boxes for record in dataset.records)])
+    sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+    images = sum((np.bincount(np.unique(record.labels), minlength=number) for record in dataset.records),
+                 np.zeros(number, np.int64))  # fmt: skip
+    classes = []
+    for label, name in enumerate(dataset.class_names):
+        own = sides[labels == label]
+        shares = [float(share) for share in np.percentile(own, _SHARES)] if len(own) else [None] * len(_SHARES)
+        classes.append(ClassSummary(name, len(own), int(images[label]), *shares))
+    sizes = Counter(record.size[::-1] for record in dataset.records)
+    return Summary(tuple(classes), tuple(sizes.most_common()))

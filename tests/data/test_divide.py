@@ -1,0 +1,148 @@
+"""Dividing a dataset into train and val."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from singleshot.data.dataset import Dataset, ImageRecord
+from singleshot.data.divide import divide, write_parts
+from singleshot.data.open import find_splits, open_dataset
+from singleshot.errors import UserError
+
+
+def dataset(labels: list[list[int]], classes: int = 3) -> Dataset:
+    records = []
+    for i, own in enumerate(labels):
+        none = np.zeros(len(own), np.bool_)
+        boxes = np.tile([0.0, 0.0, 2.0, 2.0], (len(own), 1)).reshape(-1, 4)
+        records.append(
+            ImageRecord(
+                Path(f"{i}.jpg"), str(i), i, (9, 9), boxes, np.array(own, np.int64), none, none, none, boxes[:, 2]
+            )
+        )
+    names = tuple("abc"[:classes])
+    return Dataset(Path("set"), "voc", "all", names, tuple(range(classes)), tuple(records))
+
+
+def test_every_class_has_its_share_in_both_parts() -> None:
+    labels = [[0, 0]] * 60 + [[0, 1]] * 30 + [[0, 2]] * 10 + [[]] * 20
+    for seed in range(20):
+        train, val = divide(dataset(labels), 0.2, seed)
+        assert sorted(train + val) == list(range(120))
+        assert (train, val) == (tuple(sorted(train)), tuple(sorted(val)))
+        assert len(val) == 24
+        shown = [tuple(labels[k]) for k in val]
+        counts = [shown.count(kind) for kind in ((0, 0), (0, 1), (0, 2), ())]
+        assert np.abs(np.subtract(counts, [12, 6, 2, 4])).max() <= 1
+    assert divide(dataset(labels), 0.2, 0) == divide(dataset(labels), 0.2, 0) != divide(dataset(labels), 0.2, 1)
+
+
+@pytest.mark.parametrize(("count", "share", "expected"), [(2, 0.01, 1), (2, 0.99, 1), (5, 0.2, 1), (10, 0.25, 3)])
+def test_neither_part_is_empty(count: int, share: float, expected: int) -> None:
+    train, val = divide(dataset([[0]] * count), share)
+    assert (len(train), len(val)) == (count - expected, expected)
+
+
+def test_what_cannot_be_divided() -> None:
+    for share in (0.0, 1.0, 20.0, float("nan")):
+        with pytest.raises(UserError, match="expected a number between 0 and 1, such as 0.2"):
+            divide(dataset([[0]] * 3), share)
+    with pytest.raises(UserError, match="has 1 image; two are needed"):
+        divide(dataset([[0]]), 0.5)
+
+
+def test_both_lists_or_none(tiny_voc: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(tiny_voc, tmp_path / "data")
+    shutil.rmtree(root / "ImageSets")
+    (root / "ImageSets" / "Main" / "val.txt").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"val.txt exists already"):
+        write_parts(root)
+    (root / "ImageSets" / "Main" / "val.txt").rmdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("singleshot.data.divide.write_atomically", _full_disk_after_one())
+        with pytest.raises(OSError, match="full"):
+            write_parts(root)
+    assert not list((root / "ImageSets" / "Main").iterdir())
+
+
+def _full_disk_after_one() -> Callable[[Path, bytes], None]:
+    calls: list[Path] = []
+
+    def write(path: Path, content: bytes) -> None:
+        calls.append(path)
+        if len(calls) > 1:
+            raise OSError("the disk is full")
+        path.write_bytes(content)
+
+    return write
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_voc_folder_without_lists(tiny_voc: Path, tmp_path: Path, flat: bool) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    for part in ("JPEGImages", "Annotations"):
+        shutil.copytree(tiny_voc / part, root if flat else root / part, dirs_exist_ok=True)
+    before = {record.path for record in open_dataset(root).records}
+    written = write_parts(root, 0.3)
+    assert find_splits(root) == ("train", "val")
+    assert {part: number for part, (_, number) in written.items()} == {"train": 4, "val": 2}
+    parts = {part: open_dataset(root, split=part) for part in written}
+    assert {record.path for data in parts.values() for record in data.records} == before
+    for part, (file, number) in written.items():
+        assert file == root / "ImageSets" / "Main" / f"{part}.txt"
+        assert len(parts[part]) == number
+    content = [file.read_bytes() for file, _ in written.values()]
+    with pytest.raises(UserError, match=r"has a split 'train' already .*rename it, say to trainval"):
+        write_parts(root, 0.5)
+    assert [file.read_bytes() for file, _ in written.values()] == content
+    (root / "ImageSets" / "Main" / "val.txt").unlink()
+    written["train"][0].rename(root / "ImageSets" / "Main" / "trainval.txt")
+    assert write_parts(root, 0.5, split="trainval")["val"][1] == 2
+
+
+def test_several_datasets_are_not_divided_at_once(tiny_voc: Path, tmp_path: Path) -> None:
+    for year in ("VOC2007", "VOC2012"):
+        shutil.copytree(tiny_voc, tmp_path / "devkit" / year)
+    with pytest.raises(UserError, match="give the folder of one of them"):
+        write_parts(tmp_path / "devkit", split="VOC2007:train")
+
+
+@pytest.mark.parametrize("folder", ["images", "default", "images/default"])
+def test_a_coco_file(tmp_path: Path, folder: str) -> None:
+    root = tmp_path / "data"
+    (root / folder).mkdir(parents=True)
+    (root / "annotations").mkdir()
+    names = [f"{i}.jpg" for i in range(10)]
+    for name in names:
+        (root / folder / name).write_bytes(b"")
+    content = {
+        "info": {"year": 2026},
+        "images": [{"id": i, "file_name": name, "width": 9, "height": 9} for i, name in enumerate(names)],
+        "annotations": [
+            {"id": 5 * i + k, "image_id": i, "category_id": 7, "bbox": [1, 2, 3, 4], "kept": k}
+            for i in range(10)
+            for k in range(3)
+        ],
+        "categories": [{"id": 7, "name": "dog"}],
+    }
+    source = root / "annotations" / "instances_default.json"
+    source.write_text(json.dumps(content))
+    before = {record.path for record in open_dataset(root).records}
+    written = write_parts(root)
+    assert json.loads(source.read_text()) == content
+    assert {part: number for part, (_, number) in written.items()} == {"train": 8, "val": 2}
+    parts = {part: open_dataset(root, split=part) for part in written}
+    assert {record.path.resolve() for data in parts.values() for record in data.records} == before
+    assert [len(data) for data in parts.values()] == [8, 2]
+    annotations = [entry for file, _ in written.values() for entry in json.loads(file.read_text())["annotations"]]
+    assert sorted(annotations, key=lambda entry: entry["id"]) == content["annotations"]
+    assert json.loads(written["val"][0].read_text())["info"] == {"year": 2026}
+    with pytest.raises(UserError, match="has a split 'train' already"):
+        write_parts(root, split="default")
