@@ -7,9 +7,13 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from singleshot.data.open import open_dataset
 from singleshot.data.shapes import write_shapes
+from singleshot.errors import UserError
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -34,6 +38,42 @@ def test_train_then_detect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert {entry["image_id"] for entry in entries} == {"val_00000", "val_00001"}
     assert len(entries) == 6
     assert {entry["category_id"] for entry in entries} <= {1, 2, 3, 4, 5}
+
+
+def test_yolo_labels_become_coco_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    convert = example("yolo_to_coco")
+    convert([])
+    voc, yolo = Path("shapes_to_convert/voc"), Path("shapes_yolo")
+    for split in ("train", "val"):
+        wanted, found = open_dataset(voc, split=split), open_dataset(yolo, split=split)
+        assert found.class_names == wanted.class_names
+        assert len(found) == len(wanted)
+        for one, other in zip(wanted.records, found.records, strict=True):
+            assert (one.path.name, one.size) == (other.path.name, other.size)
+            assert other.path.exists()
+            np.testing.assert_array_equal(one.labels, other.labels)
+            np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-3)
+    before = (yolo / "annotations" / "instances_val.json").read_bytes()
+    with pytest.raises(FileExistsError):
+        convert([str(yolo)])
+    assert (yolo / "annotations" / "instances_val.json").read_bytes() == before
+
+    # Everything in one folder, a polygon, an image without labels, names in classes.txt.
+    flat = Path("flat")
+    flat.mkdir()
+    for stem in ("a", "b"):
+        Image.new("RGB", (100, 50)).save(flat / f"{stem}.png")
+    (flat / "a.txt").write_text("1 0.1 0.2 0.5 0.2 0.3 0.8\n\n0 0.5 0.5 0.5 1\n")
+    (flat / "classes.txt").write_text("cat\ndog\n")
+    convert([str(flat)])
+    records = open_dataset(flat).records
+    np.testing.assert_allclose(records[0].boxes, [[10, 10, 50, 40], [25, 0, 75, 50]])
+    assert records[0].labels.tolist() == [1, 0]
+    assert len(records[1].boxes) == 0
+    (flat / "b.txt").write_text("0 0.5 0.5\n")
+    with pytest.raises(UserError, match=r"b.txt:1: '0 0.5 0.5'; expected"):
+        convert([str(flat)])
 
 
 def test_a_plain_loop_learns(capsys: pytest.CaptureFixture[str]) -> None:

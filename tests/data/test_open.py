@@ -52,6 +52,20 @@ def test_the_format_is_found(voc: Path, coco: Path) -> None:
     assert find_splits(voc) == ("train", "val")
 
 
+@pytest.mark.parametrize(("annotations", "images"), [("labels", "images"), ("xml", "img"), ("xmls", "JPEGImages")])
+def test_other_names_of_the_folders(voc: Path, tmp_path: Path, annotations: str, images: str) -> None:
+    for name in "ab":
+        (voc / "JPEGImages" / f"{name}.jpg").touch()
+    root = tmp_path / "other"
+    shutil.copytree(voc / "Annotations", root / annotations)
+    shutil.copytree(voc / "JPEGImages", root / images)
+    data = open_dataset(root)
+    assert [(record.name, len(record.boxes), record.path.exists()) for record in data.records] == [
+        ("a", 1, True),
+        ("b", 1, True),
+    ]
+
+
 def test_a_report_is_no_dataset(voc: Path) -> None:
     (voc / "analysis").mkdir()
     (voc / "analysis" / "errors.json").write_text('{"images": 30, "AP50": 0.7, "annotations": 3}')
@@ -67,6 +81,21 @@ def test_lists_beside_the_folders(voc: Path) -> None:
     assert [record.name for record in open_dataset(voc, split="val").records] == ["b"]
     (voc / "val.txt").rename(voc / "validation.txt")
     assert [record.name for record in open_dataset(voc, split="val").records] == ["b"]
+
+
+@pytest.mark.parametrize("place", ["", "labels", "labels/train", "train/labels"])
+def test_yolo_labels_are_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "classes.txt").write_text("dog\n")
+    (tmp_path / place / "img.txt").write_text("0 0.5 0.5 0.25 1\n3 0.1 0.1 0.2 0.2\n")
+    with pytest.raises(UserError, match=r"img.txt looks like YOLO's labels, .* examples/yolo_to_coco.py"):
+        open_dataset(tmp_path)
+    (tmp_path / place / "img.txt").write_text("some words\n")
+    with pytest.raises(UserError, match="no dataset found in this folder"):
+        open_dataset(tmp_path)
+    (tmp_path / "data.yaml").write_text("names: [dog]\n")
+    with pytest.raises(UserError, match=r"no JSON; .* examples/yolo_to_coco.py"):
+        open_dataset(tmp_path / "data.yaml")
 
 
 def test_two_formats_in_one_folder(voc: Path, coco: Path) -> None:

@@ -23,7 +23,7 @@ IOU_AWARE = [name for name in recipes.names() if name.startswith("iou_retinanet"
 def test_the_published_settings_are_there() -> None:
     families = ("voc07", "voc", "voc12", "coco", "voc_from_coco", "voc12_from_coco")
     wanted = {f"ssd{size}_{family}{form}" for size in (300, 512) for family in families for form in ("", "_noexpand")}
-    wanted |= {"ssd300_ilsvrc", "finetune", "retinanet_r101_jitter_coco"}
+    wanted |= {"ssd300_ilsvrc", "finetune", "by_heart", "retinanet_r101_jitter_coco"}
     wanted |= {f"retinanet_{depth}_{size}_coco" for depth in ("r50", "r101") for size in (400, 500, 600, 700, 800)}
     wanted |= {f"iou_retinanet_{name}_coco" for name in ("r50", "r101", "x101", "r50_600")}
     wanted |= {f"iou_retinanet_{name}_voc" for name in ("r50", "r101")}
@@ -34,7 +34,7 @@ def test_the_published_settings_are_there() -> None:
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_what_goes_on_from_coco_needs_a_file(name: str) -> None:
-    expected = "file" if name == "finetune" else "needed" if "_from_coco" in name else "own"
+    expected = "file" if name in ("finetune", "by_heart") else "needed" if "_from_coco" in name else "own"
     assert recipes.get(name).start == expected
 
 

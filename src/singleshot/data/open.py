@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from singleshot.data import coco, voc
 from singleshot.data.cocojson import find_files
 from singleshot.data.dataset import Dataset, Finding
+from singleshot.data.folders import files, folders
 from singleshot.errors import UserError
 
 FORMATS = ("voc", "coco")
@@ -18,6 +20,8 @@ _EXPECTED = (
     "expected a Pascal VOC folder (Annotations/*.xml, JPEGImages, ImageSets/Main/*.txt), a folder with COCO JSON files "
     "(annotations/instances_train2017.json and images), or a COCO JSON file"
 )
+_YOLO = "Write COCO files from them: python examples/yolo_to_coco.py FOLDER (in the sources of this project)"
+_YOLO_LINE = re.compile(rb"\d+( [01](\.\d+)?){4,}\s*$")
 _SHOWN = 20  # problems that one message lists
 
 
@@ -69,7 +73,8 @@ def _format(root: Path, wanted: str | None) -> str:
         raise UserError(f"{root}: no such file or folder; {_EXPECTED}.")
     if not root.is_dir():
         if root.suffix.lower() != ".json":
-            raise UserError(f"{root}: a file that is no JSON; {_EXPECTED}.")
+            yolo = f" If it describes a folder with YOLO's labels: {_YOLO}." if root.suffix.lower() == ".yaml" else ""
+            raise UserError(f"{root}: a file that is no JSON; {_EXPECTED}.{yolo}")
         if wanted == "voc":
             raise UserError(f"{root}: a JSON file cannot be read as VOC; give the folder with Annotations/*.xml.")
         return "coco"
@@ -87,7 +92,21 @@ def _format(root: Path, wanted: str | None) -> str:
         return "voc"
     if files:
         return "coco"
+    if (labels := _yolo_labels(root)) is not None:
+        raise UserError(f"{root}: {labels} looks like YOLO's labels, which are not read. {_YOLO}.")
     raise UserError(f"{root}: no dataset found in this folder; {_EXPECTED}.")
+
+
+def _yolo_labels(root: Path) -> Path | None:
+    """A text file with lines such as `0 0.5 0.5 0.1 0.2`, in the folder or at most two below it."""
+    inner = list(folders(root).values())
+    for place in (root, *inner, *(folder for above in inner for folder in folders(above).values())):
+        texts = [place / name for name in files(place) if name.endswith(".txt")]
+        for text in texts[:3]:  # the first may be a list of classes
+            with text.open("rb") as file:
+                if _YOLO_LINE.match(file.readline(4096)):
+                    return text
+    return None
 
 
 def _refuse(dataset: Dataset, need_truth: bool) -> None:

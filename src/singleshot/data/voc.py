@@ -113,6 +113,9 @@ def _part(folder: Path, name: str) -> Part | None:
     annotations = [inside["annotations"]] if "annotations" in inside else []
     if annotations and "xmls" in (deeper := folders(annotations[0])):
         annotations.append(deeper["xmls"])
+    if not annotations:  # by other names only with VOC's files in them
+        annotations = [inside[entry] for entry in ("labels", "xml", "xmls") if entry in inside]
+        annotations = [place for place in annotations if _holds_xml(place)]
     images = [inside[entry] for entry in ("jpegimages", "images", "imgs", "img") if entry in inside]
     splits = _split_files(folders(inside["imagesets"]).get("Main") if "imagesets" in inside else None)
     if not splits:  # a list outside of its place is one by its name alone: classes.txt is none
