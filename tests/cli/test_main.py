@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from singleshot.cli import VERBS, main, models
+from singleshot.cli import ELSEWHERE, VERBS, main, models
 from singleshot.cli.output import Result
 from singleshot.errors import UserError
 
@@ -122,6 +122,13 @@ def test_unknown_verb(words: list[str], capsys: Capture) -> None:
     assert all(verb in err for verb in VERBS)
 
 
+def test_what_other_tools_call_a_verb(capsys: Capture) -> None:
+    assert set(VERBS) >= set(ELSEWHERE.values())
+    assert not set(VERBS) & set(ELSEWHERE)
+    assert main(["predict", "model.safetensors"]) == 2
+    assert "'predict' is not a verb (did you mean 'detect'?)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["data"], ["data", "chek"], ["data", "--json"]])
 def test_unknown_second_word(words: list[str], capsys: Capture) -> None:
     assert main(words) == 2
@@ -141,6 +148,9 @@ def test_unknown_second_word(words: list[str], capsys: Capture) -> None:
         (["train", "d", "--epochs", "0"], "--epochs: expected a number above 0, got '0'"),
         (["train", "d", "--device", "tpu"], "--device: invalid choice: 'tpu'"),
         (["train", "d", "--optimizer.lr"], "--optimizer.lr needs a value"),
+        (["train", "d", "--imgsz", "640"], "'--imgsz' is called --arguments.image_size here"),
+        (["train", "d", "--img_size=640"], "'--img_size' is called --arguments.image_size here"),
+        (["train", "d", "--lr0", "0.1"], "'--lr0' is called --optimizer.lr here"),
         (["evaluate", "m"], "the following arguments are required: data"),
         (["evaluate", "--detections", "f"], "the following arguments are required: data"),
         (["data", "check", "d", "--format", "yolo"], "--format: invalid choice: 'yolo'"),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+import singleshot as ss
 from singleshot.cli import main, train
-from singleshot.cli.train import choose_recipe, parse
+from singleshot.cli.train import ELSEWHERE, choose_recipe, parse
+from singleshot.training.plain import to_plain
 from singleshot.training.recipe import Recipe, from_yaml, to_yaml
 from singleshot.training.setup import resolve_start
 
@@ -39,6 +43,18 @@ def test_flags_are_fields() -> None:
     assert found.builder == "x:y"
     assert recipe("my_data", "--from", "m.safetensors").start_from == "m.safetensors"
     assert found.arguments["backbone_weights"] == "w.safetensors"
+
+
+def test_names_of_other_tools_lead_to_names_of_ours(capsys: Capture) -> None:
+    assert main(["train", "--help"]) == 0
+    flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    fields = {f"--{key}.{name}" for key, part in to_plain(Recipe()).items() if isinstance(part, dict) for name in part}
+    builder = {f"--arguments.{name}" for name in inspect.signature(ss.ssd).parameters}
+    for word, own in ELSEWHERE.items():
+        assert word not in flags
+        named = re.findall(r"--[\w.-]+", own)
+        assert set(named) <= flags | fields | builder, own
+        assert named or own.startswith("DATA")
 
 
 def test_nothing_given_changes_nothing() -> None:

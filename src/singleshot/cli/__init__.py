@@ -32,6 +32,9 @@ VERBS = {
     "models": "every detector: parameters, boxes, FLOPs, published figures",
 }
 
+ELSEWHERE = {"predict": "detect", "infer": "detect", "val": "evaluate", "test": "evaluate", "check": "data check"}
+"""What other tools call a verb."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
@@ -89,7 +92,9 @@ def _verb(words: list[str]) -> tuple[str | None, list[str]]:
         raise UserError(
             f"{came!r} is not a verb: {words[0]!r} is followed by one of {', '.join(v.split()[1] for v in group)}"
         )
-    raise UserError(f"{words[0]!r} is not a verb{near(words[0], VERBS)}. The verbs are: {', '.join(VERBS)}")
+    meant = ELSEWHERE.get(words[0].lower())
+    hint = f" (did you mean {meant!r}?)" if meant else near(words[0], VERBS)
+    raise UserError(f"{words[0]!r} is not a verb{hint}. The verbs are: {', '.join(VERBS)}")
 
 
 def _help(group: str | None = None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
@@ -14,9 +14,11 @@ from singleshot.errors import UserError
 
 
 class VerbParser(ArgumentParser):
-    """A verb's arguments; every verb has `--json` too."""
+    """A verb's arguments; every verb has `--json` too. `elsewhere`: what other tools call a flag -> what it is here."""
 
-    def __init__(self, verb: str, description: str, epilog: str | None = None) -> None:
+    def __init__(
+        self, verb: str, description: str, epilog: str | None = None, *, elsewhere: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(
             prog=f"singleshot {verb}",
             description=description,
@@ -25,6 +27,7 @@ class VerbParser(ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,  # no types, no `null` in help
             allow_abbrev=False,
         )
+        self._elsewhere = dict(elsewhere or {})
         self.add_argument("--json", action="store_true", help="print one JSON document on stdout; logs go to stderr")
 
     def parse(self, words: Sequence[str]) -> Namespace:
@@ -45,6 +48,8 @@ class VerbParser(ArgumentParser):
     def _tell(self, message: str) -> str:
         if unknown := re.match(r"unrecognized arguments: (\S+)", message, re.IGNORECASE):
             word = unknown[1].partition("=")[0]
+            if (own := self._elsewhere.get(word.lower().replace("_", "-"))) is not None:
+                return f"{word!r} is called {own} here"
             return f"{word!r} is not expected here{near(word, self.flags())}"
         return message.removeprefix("argument ")
 

@@ -39,9 +39,40 @@ FIELDS = {
 }
 
 
+# What people type who come from other tools.
+ELSEWHERE = {
+    "--imgsz": "--arguments.image_size",
+    "--img-size": "--arguments.image_size",
+    "--image-size": "--arguments.image_size",
+    "--batch": "--batch-size",
+    "--lr": "--optimizer.lr",
+    "--lr0": "--optimizer.lr",
+    "--learning-rate": "--optimizer.lr",
+    "--weight-decay": "--optimizer.weight_decay",
+    "--momentum": "--optimizer.momentum",
+    "--warmup": "--schedule.warmup_steps",
+    "--steps": "--schedule.steps",
+    "--patience": "--validation.patience",
+    "--workers": "--data.workers",
+    "--freeze": "--arguments.frozen_stages",
+    "--backbone": "--arguments.backbone",
+    "--weights": "--backbone-weights (of a backbone) or --from (a trained detector)",
+    "--pretrained": "--backbone-weights (of a backbone) or --from (a trained detector)",
+    "--model": "--builder (a new one) or --from (a trained one)",
+    "--config": "--recipe",
+    "--cfg": "--recipe",
+    "--data": "DATA, the first word after train,",
+    "--name": "--out",
+    "--project": "--out",
+    "--amp": "--compute.precision bf16",
+    "--compile": "--compute.compile true",
+}
+
+
 def parse(words: Sequence[str]) -> Namespace:
     """The options of this verb; `overrides` holds what sets fields of the recipe by their names."""
-    parser = VerbParser("train", "Trains a detector on your images; the format is found by itself.", EPILOG)
+    about = "Trains a detector on your images; the format is found by itself."
+    parser = VerbParser("train", about, EPILOG, elsewhere=ELSEWHERE)
     parser.usage = "singleshot train DATA [flags] [--key.sub value ...]\n       singleshot train --resume RUN"
     parser.add_argument(
         "data", metavar="DATA", nargs="?", help="a Pascal VOC folder, a COCO folder or a COCO JSON file"
