@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -107,14 +108,20 @@ def _coco_files(dataset: Dataset, indices: dict[str, tuple[int, ...]]) -> dict[P
         ids = {dataset.records[k].id for k in chosen}
         finder = ImageFinder(file, part)
         images = [
-            _as_found(image, places[image["id"]], finder, file) for image in content["images"] if image["id"] in ids
+            _as_found(image, places[image["id"]], finder, file) for image in _entries(content, "images", "id", ids)
         ]
-        annotations = [entry for entry in content.get("annotations", []) if entry.get("image_id") in ids]
+        annotations = _entries(content, "annotations", "image_id", ids)
         found[file] = json.dumps({**content, "images": images, "annotations": annotations}).encode()
     return found
 
 
-def _as_found(image: dict[str, object], place: Path, finder: ImageFinder, file: Path) -> dict[str, object]:
+def _entries(content: dict[str, Any], name: str, key: str, ids: set[int | str]) -> list[dict[str, Any]]:
+    """The entries of these images; what is no entry at all is left behind."""
+    found = (entry for entry in content.get(name, []) if isinstance(entry, dict))
+    return [entry for entry in found if isinstance(entry.get(key), (int, str)) and entry[key] in ids]
+
+
+def _as_found(image: dict[str, Any], place: Path, finder: ImageFinder, file: Path) -> dict[str, Any]:
     """The entry of an image; where its folder has the name of the split that is divided, with that folder."""
     if finder.path(str(image["file_name"])) == place:
         return image
