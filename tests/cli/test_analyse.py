@@ -78,7 +78,7 @@ def test_iou(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) 
         (["iou", "MODEL", "DATA", "--alpha", "2"], "expected a number from 0 to 1, or none, got '2'"),
         (["iou", "MODEL", "DATA", "--min-score", "x"], "expected a number from 0 to 1"),
         (["iou", "MODEL", "DATA", "--orakle"], "--oracle"),
-        (["speed", "MODEL", "DATA"], "'analyse' is followed by one of errors, loss, iou"),
+        (["speed", "MODEL", "DATA"], "'analyse' is followed by one of errors, run, loss, iou"),
         (["errors", "MODEL", "DATA", "--min-score", "2"], "expected a number from 0 to 1"),
         (["errors", "MODEL", "DATA", "--drop-difficult"], "--drop-difficult"),
         (["errors", "--detections", "nowhere", "DATA"], "nowhere"),

@@ -12,6 +12,7 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from singleshot.analysis.curves import RunAnalysis
 from singleshot.analysis.errors import ErrorAnalysis
 from singleshot.analysis.iou import IoUAnalysis, ScoreAnalysis
 from singleshot.analysis.losses import LossDistribution
@@ -102,6 +103,37 @@ def plot_errors(analysis: ErrorAnalysis, path: str | Path) -> Path:
     right.set_ylim(0, 1)
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=4, frameon=False, fontsize=8)
     _quiet(right)
+    return _write(figure, path)
+
+
+def plot_runs(analysis: RunAnalysis, path: str | Path) -> Path:
+    """Draw losses and validations over the steps into a PNG, PDF or SVG; of one run the terms and metrics apart."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    losses: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {}
+    figures: dict[str, tuple[list[int], list[float]]] = {}
+    for run in analysis.runs:
+        alone = len(analysis.runs) == 1
+        name = f"{run.name}: " if not alone else ""
+        if not alone:
+            losses[run.name] = (run.steps, run.loss)
+        else:
+            losses |= {term: (run.steps, values) for term, values in run.losses.items()}
+        for metric in (run.metric,) if not alone else dict.fromkeys((run.metric, "coco.AP", "coco.AP50", "coco.AP75")):
+            at = [one.step for one in run.validations]
+            figures[f"{name}{metric}"] = (at, [100 * one.value(metric) for one in run.validations])
+    for panel, lines, marker in ((left, losses, ""), (right, figures, "o")):
+        for k, (name, (steps, values)) in enumerate(lines.items()):
+            style: Any = {"color": _COLOURS[k % len(_COLOURS)], "linestyle": _DASHES[k % len(_DASHES)]}
+            panel.plot(steps, values, label=name, linewidth=1.5, marker=marker, markersize=3, **style)
+        panel.set_xlabel("steps")
+        panel.set_ylim(bottom=0)
+        panel.set_xlim(left=0)
+        _quiet(panel)
+        if any(steps for steps, _ in lines.values()):
+            panel.legend(frameon=False, fontsize=8)
+    left.set_title("loss", fontsize=10)
+    right.set_title("validation, points", fontsize=10)
     return _write(figure, path)
 
 

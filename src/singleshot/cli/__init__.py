@@ -27,6 +27,7 @@ VERBS = {
     "data check": "validate a dataset: what would stop training, what is mended",
     "data split": "lists of images to train and to validate on, where there are none",
     "analyse errors": "what keeps AP down: missed, misplaced, confused, ...; by class and size",
+    "analyse run": "how training runs went, beside each other: losses and validations",
     "analyse loss": "how the loss is spread over easy and hard anchors, for several gamma",
     "analyse iou": "how scores go with the IoU of the boxes, and what NMS loses by it",
     "models": "every detector: parameters, boxes, FLOPs, published figures",

@@ -71,7 +71,12 @@ def reported(found: Analysis, text: str, options: Namespace, name: str) -> Resul
     from singleshot.files import write_atomically
 
     draw: dict[str, Callable[[Any, Path], Path]]
-    draw = {"errors": plots.plot_errors, "iou": plots.plot_iou, "loss": plots.plot_losses}
+    draw = {
+        "errors": plots.plot_errors,
+        "iou": plots.plot_iou,
+        "loss": plots.plot_losses,
+        "run": plots.plot_runs,
+    }
     out = Path(options.out)
     draw[name](found, out / f"{name}.png")
     write_atomically(out / f"{name}.json", f"{write(result, as_json=True)}\n".encode())

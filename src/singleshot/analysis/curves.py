@@ -1,0 +1,111 @@
+"""How training runs went: their losses and validations, from the logs in their folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from singleshot.errors import UserError
+from singleshot.training.folder import RunFolder
+from singleshot.training.recipe import from_yaml
+
+
+@dataclass(frozen=True)
+class Validation:
+    """One measurement during a run; metrics by group and name, as `singleshot evaluate` gives them."""
+
+    step: int
+    epoch: float
+    metrics: dict[str, dict[str, float]]
+
+    def value(self, metric: str) -> float:
+        """The metric of a dotted name, such as coco.AP."""
+        group, _, name = metric.partition(".")
+        return float(self.metrics[group][name])
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One run. `losses`: term -> its mean since the entry before, at each of `steps`."""
+
+    name: str
+    total: int  # steps that the run has when it is finished
+    metric: str  # what its best weights are the best in
+    steps: tuple[int, ...]
+    epochs: tuple[float, ...]
+    losses: dict[str, tuple[float, ...]]
+    validations: tuple[Validation, ...]
+
+    @property
+    def best(self) -> Validation | None:
+        """The validation with the best figure, the first of equals; None before the first."""
+        return max(self.validations, key=lambda one: one.value(self.metric), default=None)
+
+    @property
+    def loss(self) -> tuple[float, ...]:
+        """The sum of the terms."""
+        return tuple(sum(parts) for parts in zip(*self.losses.values(), strict=True))
+
+
+@dataclass(frozen=True)
+class RunAnalysis:
+    """Runs beside each other."""
+
+    runs: tuple[Curves, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"runs": [{**vars(run), "validations": [vars(one) for one in run.validations]} for run in self.runs]}
+
+
+def read_curves(path: str | Path) -> Curves:
+    """The curves of a run folder, also of one in which a process is still training.
+
+    Raises:
+        UserError: no run folder, or one in which nothing is logged yet.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.log.is_file() or not folder.recipe.is_file():
+        raise UserError(f"{path}: expected a run folder, with {folder.log.name} and {folder.recipe.name}")
+    entries = list(_entries(folder.log))
+    starts = [entry for entry in entries if entry["kind"] == "start"]
+    steps = [entry for entry in entries if entry["kind"] == "step"]
+    if not starts or not steps:
+        raise UserError(f"{path}: nothing is logged yet; look again when some steps are done")
+    return Curves(
+        name=folder.path.resolve().name,
+        total=starts[-1]["total"],
+        metric=from_yaml(folder.recipe).validation.metric,
+        steps=tuple(entry["step"] for entry in steps),
+        epochs=tuple(entry["epoch"] for entry in steps),
+        losses={term: tuple(entry["losses"][term] for entry in steps) for term in steps[0]["losses"]},
+        validations=tuple(
+            Validation(entry["step"], entry["epoch"], {name: entry["metrics"][name] for name in _GROUPS})
+            for entry in entries
+            if entry["kind"] == "validation"
+        ),
+    )
+
+
+def analyse_runs(paths: Sequence[str | Path]) -> RunAnalysis:
+    """The curves of several run folders."""
+    return RunAnalysis(tuple(read_curves(path) for path in paths))
+
+
+_GROUPS = ("coco", "voc07", "voc10")
+
+
+def _entries(log: Path) -> list[dict[str, Any]]:
+    """The lines of a log; not a last one that is being written."""
+    found = []
+    for number, line in enumerate(log.read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(f"{log}:{number}: no line of a log ({error})") from None
+    return found
