@@ -68,6 +68,10 @@ def find_builder(name: str) -> Builder:
     """
     if name in BUILDERS:
         return BUILDERS[name]
+    if name in VARIANTS:
+        variant = VARIANTS[name]
+        words = [f"arguments.{key} {value}" for key, value in variant.arguments.items()]
+        raise UserError(f"{name!r} is the builder {variant.builder} with {', '.join(words) or 'its own arguments'}")
     if ":" not in name:
         hint = did_you_mean(name, BUILDERS, otherwise=f"expected one of {', '.join(BUILDERS)}.")
         raise UserError(f"unknown builder {name!r}; {hint} Your own is named as 'package.module:function'.")
