@@ -31,6 +31,7 @@ VERBS = {
     "analyse loss": "how the loss is spread over easy and hard anchors, for several gamma",
     "analyse iou": "how scores go with the IoU of the boxes, and what NMS loses by it",
     "models": "every detector: parameters, boxes, FLOPs, published figures",
+    "recipes": "the settings that `train --recipe` knows; one of them as YAML",
 }
 
 ELSEWHERE = {"predict": "detect", "infer": "detect", "val": "evaluate", "test": "evaluate", "check": "data check"}

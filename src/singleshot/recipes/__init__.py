@@ -32,7 +32,7 @@ def get(name: str) -> Recipe:
     """
     if name in _RECIPES:
         return _RECIPES[name]
-    hint = did_you_mean(name, _RECIPES, otherwise=f"the recipes are: {', '.join(_RECIPES)}.")
+    hint = did_you_mean(name, _RECIPES, otherwise="`singleshot recipes` lists them.")
     raise UserError(f"unknown recipe {name!r}; {hint} A file must end in .yaml or .yml")
 
 

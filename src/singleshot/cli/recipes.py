@@ -1,0 +1,58 @@
+"""`singleshot recipes`: the named recipes, or one of them whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import Namespace
+
+from singleshot.cli.output import Result, table
+from singleshot.cli.parser import VerbParser
+
+if TYPE_CHECKING:
+    from singleshot.training.recipe import Recipe
+
+EPILOG = """\
+With NAME, prints the recipe as YAML: every setting with its value, to be saved, changed and given to
+`singleshot train DATA --recipe FILE`. Published figures are others' measurements, not promises."""
+
+
+def parse(words: Sequence[str]) -> Namespace:
+    """The options of this verb."""
+    parser = VerbParser("recipes", "Lists the recipes that `train --recipe` knows, or prints one.", EPILOG)
+    parser.usage = "singleshot recipes [NAME|FILE] [flags]"
+    parser.add_argument("name", metavar="NAME|FILE", nargs="?", help="print this one whole")
+    return parser.parse(words)
+
+
+def run(options: Namespace) -> Result:
+    """List them, or print one."""
+    from singleshot import recipes
+    from singleshot.training.plain import to_plain
+    from singleshot.training.recipe import to_yaml
+
+    if options.name is not None:
+        recipe = recipes.load(options.name)
+        return Result(to_plain(recipe), to_yaml(recipe).rstrip("\n"))
+    found = [recipes.get(name) for name in recipes.names()]
+    header = ["name", "detector", "images a step", "length", "published"]
+    return Result([_document(recipe) for recipe in found], table([_row(recipe) for recipe in found], header=header))
+
+
+def _row(recipe: Recipe) -> list[Any]:
+    schedule = recipe.schedule
+    length = f"{schedule.epochs:g} epochs" if schedule.epochs is not None else f"{schedule.steps:,} steps"
+    published = ", ".join(f"{one.value:g} ({one.metric})" for one in recipe.expected)
+    return [recipe.name, recipe.builder, recipe.batch_size * recipe.optimizer.accumulate, length, published or None]
+
+
+def _document(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "builder": recipe.builder,
+        "batch_size": recipe.batch_size,
+        "steps": recipe.schedule.steps,
+        "epochs": recipe.schedule.epochs,
+        "published": [vars(one) for one in recipe.expected],
+    }
