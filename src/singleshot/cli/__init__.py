@@ -25,6 +25,7 @@ VERBS = {
     "evaluate": "COCO and VOC metrics of a model, or of detections in files",
     "detect": "find objects in images, folders and globs; draw them",
     "data check": "validate a dataset: what would stop training, what is mended",
+    "data show": "pictures of the labelled boxes, also as training sees them",
     "data split": "lists of images to train and to validate on, where there are none",
     "analyse errors": "what keeps AP down: missed, misplaced, confused, ...; by class and size",
     "analyse run": "how training runs went, beside each other: losses and validations",

@@ -96,7 +96,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add("--skip-bad", action="store_true", help="leave out images that the check finds bad, instead of stopping")
     add("--format", choices=["voc", "coco"], help="needed where a folder holds both")
     add("--builder", metavar="NAME", help="a builder of this package, or your own as my_lab.models:my_detector")
-    words, overrides = take_overrides(words, parser.flags(), _recipe_fields)
+    words, overrides = take_recipe_fields(words, parser.flags())
     options = parser.parse(words)
     options["overrides"] = overrides
     return options
@@ -146,7 +146,12 @@ def choose_recipe(options: Namespace) -> Recipe:
     return recipe
 
 
-def _recipe_fields() -> Collection[str]:
-    from singleshot.training.recipe import Recipe
+def take_recipe_fields(words: Sequence[str], flags: Collection[str]) -> tuple[list[str], dict[str, str]]:
+    """Take what sets a recipe's fields out of a command line: the other words, and the pairs (`take_overrides`)."""
 
-    return Recipe.__dataclass_fields__
+    def fields() -> Collection[str]:
+        from singleshot.training.recipe import Recipe
+
+        return Recipe.__dataclass_fields__
+
+    return take_overrides(words, flags, fields)

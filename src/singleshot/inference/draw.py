@@ -21,14 +21,16 @@ _GROUND = (32, 32, 36)  # of contact sheets
 _CAPTION = (235, 235, 235)
 
 
-def draw(image: Picture, prediction: Prediction, *, threshold: float = 0.0, labels: bool = True) -> Picture:
+def draw(
+    image: Picture, prediction: Prediction, *, threshold: float = 0.0, labels: bool = True, scores: bool = True
+) -> Picture:
     """Draw the detections with at least that score on a copy of the image; uint8 [H, W, 3], RGB.
 
     Each class has its own colour, the same in every picture. Boxes and labels have an outline in black or white,
     whichever is farther from their colour, and the text on a label is black or white too, so that one of two always
     stands out from the ground. Lines and letters grow with the picture. Labels (`labels=False` leaves them out) stay
     inside the picture and off each other where there is room; in very small pictures they are shortened, first by the
-    score. Where things overlap, the better score lies on top.
+    score (`scores=False`: the name alone). Where things overlap, the better score lies on top.
     """
     height, width = _checked(image)
     scale = math.sqrt(height * width)
@@ -36,7 +38,7 @@ def draw(image: Picture, prediction: Prediction, *, threshold: float = 0.0, labe
     size = max(10, round(scale / 42))
     shown = _visible(prediction, threshold, (height, width))
     names = prediction.names if len(prediction) else []
-    scores, classes = prediction.scores.tolist(), prediction.labels.tolist()
+    values, classes = prediction.scores.tolist(), prediction.labels.tolist()
 
     canvas = Image.fromarray(np.ascontiguousarray(image))
     pen = ImageDraw.Draw(canvas)
@@ -46,7 +48,8 @@ def draw(image: Picture, prediction: Prediction, *, threshold: float = 0.0, labe
         pen.rectangle(box, outline=colour, width=line)
     if labels:
         room = (width, height)
-        texts = [fit(names[i], f"{scores[i]:.2f}", classes[i], size=size, room=room) for i, _ in shown]
+        told = [f"{values[i]:.2f}" if scores else "" for i, _ in shown]
+        texts = [fit(names[i], t, classes[i], size=size, room=room) for (i, _), t in zip(shown, told, strict=True)]
         corners = place([box for _, box in shown], texts, room=room)
         for (i, _), label, corner in reversed(list(zip(shown, texts, corners, strict=True))):
             if label is not None:

@@ -1,0 +1,66 @@
+"""`singleshot data show`: pictures of the labelled boxes, as the files have them or as training sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from singleshot.cli import train
+from singleshot.cli.output import Result
+from singleshot.cli.parser import VerbParser, whole
+from singleshot.errors import UserError
+
+EPILOG = """\
+Draws images and their boxes on one sheet, FILE.png. With --recipe the images are those that training would begin
+with, augmented and at the network's size; every setting can be given as for `train`, such as
+--augmentation.crop_scale 0.5."""
+
+
+def parse(words: Sequence[str]) -> Namespace:
+    """The options of this verb; `training` holds those that `train` understands, None without a recipe."""
+    parser = VerbParser("data show", "Draws the labelled boxes of a dataset.", EPILOG)
+    parser.usage = "singleshot data show DATA --out FILE.png [flags] [--recipe NAME|FILE [--key.sub value ...]]"
+    add = parser.add_argument
+    add("data", metavar="DATA", help="a Pascal VOC folder, a COCO folder or a COCO JSON file")
+    add("--out", metavar="FILE.png", help="where to write the sheet; no file is overwritten")
+    add("--number", type=whole(1), default=12, metavar="N", help="of images (default: 12)")
+    add("--split", metavar="NAME", help="the split to draw from (default: train, else the only one)")
+    add("--seed", type=whole(0), default=0, metavar="N", help="of the draw and of the augmentation (default: 0)")
+    add("--format", choices=["voc", "coco"], help="needed where a folder holds both")
+    add("--recipe", metavar="NAME|FILE", help="as training by this recipe sees them")
+    words, overrides = train.take_recipe_fields(words, parser.flags())
+    options = parser.parse(words)
+    if options.out is None:
+        raise UserError("data show needs --out FILE.png, where to write the sheet")
+    if overrides and options.recipe is None:
+        raise UserError(f"--{next(iter(overrides))} changes what training sees: it needs --recipe, such as finetune")
+    options["overrides"] = overrides
+    return options
+
+
+def run(options: Namespace) -> Result:
+    """Draw, and say where the sheet is."""
+    from singleshot.inference import samples
+
+    out = Path(options.out)
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out {out}: the sheet is written as .png")
+    if out.exists():
+        raise UserError(f"--out {out}: this file exists already; choose another name")
+    if options.recipe is None:
+        from singleshot.data.open import open_dataset
+        from singleshot.training.setup import TRAIN_SPLITS
+
+        dataset = open_dataset(options.data, split=options.split, format=options.format, prefer=TRAIN_SPLITS)
+        pictures = samples.labelled(dataset, options.number, options.seed)
+    else:
+        from singleshot import recipes
+        from singleshot.training.recipe import override
+
+        own = {"data.path": options.data, "data.split": options.split, "data.format": options.format}
+        changes = {**own, "seed": options.seed, "data.val_split": "none", **options.overrides}
+        pictures = samples.as_trained(override(recipes.load(options.recipe), changes), options.number)
+    samples.write_sheet(pictures, out)
+    return Result({"file": str(out), "images": len(pictures)}, f"{len(pictures)} images: {out}")

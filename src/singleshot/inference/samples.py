@@ -1,0 +1,89 @@
+"""Pictures of a dataset's own boxes: as the files have them, and as training sees them."""
+
+from __future__ import annotations
+
+import itertools
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from singleshot.data.dataset import Dataset
+from singleshot.data.images import read_image
+from singleshot.data.loader import train_loader
+from singleshot.files import write_atomically
+from singleshot.inference.draw import contact_sheet, draw
+from singleshot.structures import Prediction
+from singleshot.training import setup
+from singleshot.training.recipe import Recipe
+
+CELL = 384  # pixels of an image on the sheet
+COLUMNS = 4
+
+Pictures = list[tuple[NDArray[np.uint8], str]]
+
+
+def labelled(dataset: Dataset, number: int, seed: int = 0) -> Pictures:
+    """So many images of a dataset, drawn by chance, with the boxes of its files; and a caption for each."""
+    chosen = sorted(np.random.default_rng(seed).permutation(len(dataset))[:number].tolist())
+    found = []
+    for record in (dataset.records[k] for k in chosen):
+        picture = _drawn(
+            read_image(record.path), torch.from_numpy(record.boxes), torch.from_numpy(record.labels), dataset
+        )
+        found.append((picture, f"{record.name}: {len(record.labels)}"))
+    return found
+
+
+def as_trained(recipe: Recipe, number: int) -> Pictures:
+    """The first images of a run of this recipe, augmented as in training, at the network's size, with their boxes.
+
+    Raises:
+        UserError: what training would raise for these data and settings.
+    """
+    recipe, source = setup.resolve_start(recipe)
+    data = setup.open_data(recipe, tuple(source.class_names) if source is not None else ()).train
+    detector, _ = setup.build_detector(recipe, data, source)
+    transform = setup.build_transform(recipe.augmentation, detector.preprocess)
+    batches = train_loader(
+        data,
+        transform,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        steps=-(-number // recipe.batch_size),
+        drop_difficult=recipe.data.drop_difficult,
+        crowd=recipe.data.crowd,
+    )
+    pairs = ((batch, k) for batch in batches for k in range(len(batch.images)))
+    found = []
+    for batch, k in itertools.islice(pairs, number):
+        target, image = batch.targets[k], batch.images[k].permute(1, 2, 0).numpy()
+        picture = _drawn(np.ascontiguousarray(image), target["boxes"], target["labels"], data)
+        found.append((picture, f"{batch.names[k]}: {len(target['labels'])}"))
+    return found
+
+
+def write_sheet(pictures: Pictures, path: str | Path) -> Path:
+    """Lay pictures out on a sheet with their captions, and write it as PNG."""
+    images, captions = zip(*pictures, strict=True)
+    file = BytesIO()
+    sheet = contact_sheet(images, columns=COLUMNS, cell=CELL, captions=captions)
+    Image.fromarray(sheet).save(file, "PNG")
+    write_atomically(Path(path), file.getvalue())
+    return Path(path)
+
+
+def _drawn(image: NDArray[np.uint8], boxes: Tensor, labels: Tensor, dataset: Dataset) -> NDArray[np.uint8]:
+    truth = Prediction(
+        boxes=boxes.float(),
+        scores=torch.ones(len(labels)),
+        labels=labels,
+        class_names=dataset.class_names,
+        category_ids=dataset.category_ids,
+        size=(image.shape[0], image.shape[1]),
+    )
+    return draw(image, truth, scores=False)
