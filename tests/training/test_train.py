@@ -68,6 +68,9 @@ def test_weights_carry_no_paths(tmp_path: Path, make_recipe: MakeRecipe, squares
 def test_a_run_is_never_overwritten(tmp_path: Path, make_recipe: MakeRecipe) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"a folder with other things in it; choose a new run folder"):
+        train(make_recipe(), out=tmp_path / "run")
+    (tmp_path / "run" / "recipe.yaml").write_text("seed: 7")
     with pytest.raises(UserError, match=r"never overwritten.*--resume"):
         train(make_recipe(), out=tmp_path / "run")
     with pytest.raises(UserError, match="this is a file"):

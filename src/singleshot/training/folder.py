@@ -71,6 +71,8 @@ class RunFolder:
             raise UserError(f"the run folder {path} cannot be read: {error.strerror}; choose another --out") from None
         if taken and not path.is_dir():
             raise UserError(f"{path}: this is a file; expected a new run folder")
+        if taken and not RunFolder(path).recipe.is_file():
+            raise UserError(f"{path}: a folder with other things in it; choose a new run folder with --out")
         if taken:
             raise UserError(
                 f"{path}: the run folder exists already, and runs are never overwritten; "
