@@ -35,7 +35,10 @@ def choose_split(splits: Sequence[str], wanted: str | None, prefer: Sequence[str
     if wanted is not None:
         found = find_split(wanted, splits)
         if found is None:
-            raise UserError(f"{where}: no split {wanted!r}. The splits are: {', '.join(splits) or 'none'}.")
+            raise UserError(
+                f"{where}: no split {wanted!r}. The splits are: {', '.join(splits) or 'none'}; name one of them with "
+                "--split (--val-split for the one to validate on)."
+            )
         return found
     for name in prefer:
         found = find_split(name, splits)
