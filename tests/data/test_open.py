@@ -87,7 +87,7 @@ def test_lists_beside_the_folders(voc: Path) -> None:
 def test_yolo_labels_are_named(tmp_path: Path, place: str) -> None:
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
     (tmp_path / "classes.txt").write_text("dog\n")
-    (tmp_path / place / "img.txt").write_text("0 0.5 0.5 0.25 1\n3 0.1 0.1 0.2 0.2\n")
+    (tmp_path / place / "img.txt").write_text("0 .5 5e-1  0.25 1\n3 0.1 0.1 0.2 0.2\n")
     with pytest.raises(UserError, match=r"img.txt looks like YOLO's labels, .* examples/yolo_to_coco.py"):
         open_dataset(tmp_path)
     (tmp_path / place / "img.txt").write_text("some words\n")

@@ -21,7 +21,7 @@ _EXPECTED = (
     "(annotations/instances_train2017.json and images), or a COCO JSON file"
 )
 _YOLO = "Write COCO files from them: python examples/yolo_to_coco.py FOLDER (in the sources of this project)"
-_YOLO_LINE = re.compile(rb"\d+( [01](\.\d+)?){4,}\s*$")
+_YOLO_LINE = re.compile(rb"\d+( +-?[\d.]+(e-?\d+)?){4,}\s*$")
 _SHOWN = 20  # problems that one message lists
 
 
