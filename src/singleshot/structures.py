@@ -8,6 +8,7 @@ Boxes are xyxy, float32, absolute pixels of the network's input unless said othe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -117,3 +118,8 @@ class Prediction:
     def names(self) -> list[str]:
         """The class name of each detection."""
         return [self.class_names[label] for label in self.labels.tolist()]
+
+
+def plain_name(name: str) -> str:
+    """A class name in lower case, without spaces, hyphens and underscores: two that differ in these alone are equal."""
+    return re.sub(r"[\s_-]+", "", name).casefold()

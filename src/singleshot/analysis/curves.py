@@ -12,6 +12,8 @@ from singleshot.errors import UserError
 from singleshot.training.folder import RunFolder
 from singleshot.training.recipe import from_yaml
 
+_GROUPS = ("coco", "voc07", "voc10")  # of metrics, without those of single classes
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -70,7 +72,7 @@ def read_curves(path: str | Path) -> Curves:
     folder = RunFolder(Path(path))
     if not folder.log.is_file() or not folder.recipe.is_file():
         raise UserError(f"{path}: expected a run folder, with {folder.log.name} and {folder.recipe.name}")
-    entries = list(_entries(folder.log))
+    entries = _entries(folder.log)
     starts = [entry for entry in entries if entry["kind"] == "start"]
     steps = [entry for entry in entries if entry["kind"] == "step"]
     if not starts or not steps:
@@ -93,9 +95,6 @@ def read_curves(path: str | Path) -> Curves:
 def analyse_runs(paths: Sequence[str | Path]) -> RunAnalysis:
     """The curves of several run folders."""
     return RunAnalysis(tuple(read_curves(path) for path in paths))
-
-
-_GROUPS = ("coco", "voc07", "voc10")
 
 
 def _entries(log: Path) -> list[dict[str, Any]]:

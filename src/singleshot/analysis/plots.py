@@ -112,16 +112,16 @@ def plot_runs(analysis: RunAnalysis, path: str | Path) -> Path:
     left, right = figure.subplots(1, 2)
     losses: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {}
     figures: dict[str, tuple[list[int], list[float]]] = {}
+    alone = len(analysis.runs) == 1
     for run in analysis.runs:
-        alone = len(analysis.runs) == 1
-        name = f"{run.name}: " if not alone else ""
-        if not alone:
-            losses[run.name] = (run.steps, run.loss)
-        else:
+        if alone:
             losses |= {term: (run.steps, values) for term, values in run.losses.items()}
-        for metric in (run.metric,) if not alone else dict.fromkeys((run.metric, "coco.AP", "coco.AP50", "coco.AP75")):
-            at = [one.step for one in run.validations]
-            figures[f"{name}{metric}"] = (at, [100 * one.value(metric) for one in run.validations])
+        else:
+            losses[run.name] = (run.steps, run.loss)
+        at = [one.step for one in run.validations]
+        for metric in dict.fromkeys((run.metric, *(("coco.AP", "coco.AP50", "coco.AP75") if alone else ()))):
+            name = metric if alone else f"{run.name}: {metric}"
+            figures[name] = (at, [100 * one.value(metric) for one in run.validations])
     for panel, lines, marker in ((left, losses, ""), (right, figures, "o")):
         for k, (name, (steps, values)) in enumerate(lines.items()):
             style: Any = {"color": _COLOURS[k % len(_COLOURS)], "linestyle": _DASHES[k % len(_DASHES)]}

@@ -19,7 +19,7 @@ with, augmented and at the network's size; every setting can be given as for `tr
 
 
 def parse(words: Sequence[str]) -> Namespace:
-    """The options of this verb; `training` holds those that `train` understands, None without a recipe."""
+    """The options of this verb; `overrides` holds what sets fields of the recipe by their names, as for `train`."""
     parser = VerbParser("data show", "Draws the labelled boxes of a dataset.", EPILOG)
     parser.usage = "singleshot data show DATA --out FILE.png [flags] [--recipe NAME|FILE [--key.sub value ...]]"
     add = parser.add_argument

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from singleshot.data.dataset import Dataset, Finding, Floats, ImageRecord
 from singleshot.data.decoded import Size, decode_all, memory_file
 from singleshot.errors import UserError
+from singleshot.structures import plain_name
 
 _IMAGE_OUT = "the image is left out"
 ERRORS: Mapping[str, str] = {
@@ -147,11 +147,10 @@ def examine(
 
 def _similar_classes(dataset: Dataset) -> list[Finding]:
     """Class names that differ in upper and lower case, spaces, hyphens and underscores alone: slips of the keyboard."""
-    labels = np.concatenate([np.zeros(0, np.int64), *(record.labels for record in dataset.records)])
-    numbers = np.bincount(labels, minlength=len(dataset.class_names))
+    numbers = np.bincount(dataset.labels(), minlength=len(dataset.class_names))
     groups: dict[str, list[str]] = {}
     for name, number in zip(dataset.class_names, numbers, strict=True):
-        groups.setdefault(re.sub(r"[\s_-]+", "", name).casefold(), []).append(f"{name!r} ({number} boxes)")
+        groups.setdefault(plain_name(name), []).append(f"{name!r} ({number} boxes)")
     return [
         Finding(
             "similar class names", str(dataset.root), f"{' and '.join(names)} may be one class, written differently"

@@ -61,3 +61,7 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def labels(self) -> NDArray[np.int64]:
+        """The class of every object of every image, image after image."""
+        return np.concatenate([np.zeros(0, np.int64), *(record.labels for record in self.records)])

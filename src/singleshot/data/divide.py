@@ -38,7 +38,7 @@ def divide(dataset: Dataset, share: float, seed: int = 0) -> tuple[tuple[int, ..
     count = len(dataset)
     if count < 2:
         raise UserError(f"{dataset.root}: split {dataset.split!r} has {count} image; two are needed for two parts")
-    labels = np.concatenate([np.zeros(0, np.int64), *(record.labels for record in dataset.records)])
+    labels = dataset.labels()
     boxes = np.bincount(labels, minlength=len(dataset.class_names))
     rarest = np.array([min((int(boxes[label]) for label in record.labels), default=count + len(labels))
                        for record in dataset.records])  # fmt: skip

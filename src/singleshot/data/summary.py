@@ -40,7 +40,7 @@ class Summary:
 def summarise(dataset: Dataset) -> Summary:
     """Count the objects of a dataset that was checked (`data.check`): its records have the sizes of their files."""
     number = len(dataset.class_names)
-    labels = np.concatenate([np.zeros(0, np.int64), *(record.labels for record in dataset.records)])
+    labels = dataset.labels()
     boxes = np.concatenate([np.zeros((0, 4)), *(record.boxes for record in dataset.records)])
     sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
     images = sum((np.bincount(np.unique(record.labels), minlength=number) for record in dataset.records),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,9 +10,9 @@ from torch import Tensor
 
 from singleshot.detectors.detector import Detector
 from singleshot.heads import BranchLayers
+from singleshot.structures import plain_name
 
 _CLASSES = "class_logits"
-_SIGNS = re.compile(r"[\s_-]+")
 
 # Another set's word for the same thing, without spaces and signs; on the right COCO's.
 _SAME = {
@@ -140,7 +139,7 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> tuple[int | Non
 
 
 def _plain(name: str) -> str:
-    return _SIGNS.sub("", name).casefold() or name
+    return plain_name(name) or name
 
 
 def _word(name: str) -> str:

@@ -126,7 +126,7 @@ def _open_val(recipe: Recipe, train: Dataset) -> tuple[Dataset | None, list[str]
         if split is None or split == train.split:
             return None, [
                 f"no validation: no split is named val among {', '.join(train.splits)}; make one with "
-                f"`singleshot data split`, or choose one with --val-split"
+                "`singleshot data split`, or choose one with --val-split"
             ]
     found = open_dataset(
         settings.val_path or settings.path or "",
