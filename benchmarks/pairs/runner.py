@@ -88,7 +88,9 @@ def run_one(
         shutil.rmtree(folder, ignore_errors=True)  # stopped before anything was saved
         start = sessions.path.with_name(f"{folder.name}.start.safetensors")
         ss.save(start_of(experiment, arm, seed, places), start)
-        going_on = lambda: ss.train(replace(recipe, start_from=str(start)), out=folder)  # noqa: E731
+        arguments = {key: value for key, value in recipe.arguments.items() if key != "backbone_weights"}  # in the file
+        begun = replace(recipe, arguments=arguments, start_from=str(start))
+        going_on = lambda: ss.train(begun, out=folder)  # noqa: E731
     with sessions.session(code):
         going_on()
     last = folder / "last.safetensors"
