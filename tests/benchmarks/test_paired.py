@@ -15,8 +15,11 @@ from pairs import records, report, runner
 from pairs.experiment import Arm, Claim, Comparison, Experiment, differences, settings_of
 from pairs.experiments import EXPERIMENTS
 from recorded import files
+from safetensors.torch import save_file
 
+from singleshot.detectors import ssd
 from singleshot.errors import UserError
+from singleshot.training.optimizer import find_trunk
 from singleshot.training.recipe import Recipe
 from singleshot.training.run import Run
 
@@ -125,6 +128,22 @@ def test_the_arms_of_a_seed_begin_alike(tiny_voc: Path, tmp_path: Path) -> None:
     assert all(torch.equal(base[name], other[name]) for name in shared)
     again = runner.start_of(wide, "mined", 4, places).state_dict()
     assert any(not torch.equal(base[name], again[name]) for name in base)
+
+
+def test_a_run_begins_from_the_backbone_s_weights(tiny_voc: Path, tmp_path: Path) -> None:
+    """Its detector with the weights in it is one file: `train` would refuse a second source."""
+    short = {**TINY.settings, "schedule.steps": 1, "schedule.warmup_steps": 0}
+    only = {"arms": {"mined": Arm()}, "comparisons": (), "seeds": (0,)}
+    small = dataclasses.replace(TINY, settings=short, weights="trunk.safetensors", **only)
+    torch.manual_seed(11)
+    trunk = find_trunk(ssd(num_classes=2, backbone="mobilenetv2", image_size=64, backbone_options={"width": 0.25}))[1]
+    save_file(trunk.state_dict(), tmp_path / "trunk.safetensors")
+    places = runner.Places(tiny_voc.parent, tmp_path / "trunk.safetensors", tmp_path / "x.jsonl", tmp_path)
+    begun = find_trunk(runner.start_of(small, "mined", 0, places))[1].state_dict()
+    assert all(torch.equal(begun[name], value) for name, value in trunk.state_dict().items())
+    runner.run_all(small, places, lambda _: None)
+    (line,) = records.read(tmp_path / "x.jsonl")
+    assert line["settings"]["arguments.backbone_weights"] == "trunk.safetensors"
 
 
 def line(arm: str, seed: int, **numbers: float) -> dict[str, Any]:
