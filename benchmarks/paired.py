@@ -1,6 +1,7 @@
 """Paired experiments: arms that differ in one thing, trained with the same seeds, and what their differences say.
 
-    python benchmarks/paired.py run NAME [--seeds 0 1 ...] [--data DIR] [--weights FILE] [--out FILE] [--work DIR]
+    python benchmarks/paired.py run NAME [--seeds 0 1 ...] [--arms A B ...] [--data DIR] [--weights FILE]
+                                    [--out FILE] [--work DIR]
     python benchmarks/paired.py table NAME [--out FILE]
     python benchmarks/paired.py status NAME [--out FILE] [--work DIR]
 
@@ -10,7 +11,8 @@ after the other, seed by seed; a finished run is a line in the file of results a
 
     nohup python benchmarks/paired.py run retinanet > pairs.log 2>&1 &
 
-Several processes may share the seeds (`--seeds`) and the file of results; each needs a folder of its own for its runs:
+Several processes may share the seeds (`--seeds`) or the arms (`--arms`) and the file of results; each needs a folder of
+its own for its runs:
 
     nohup python benchmarks/paired.py run refinedet --seeds 0 1 2 --work runs/pairs_a > a.log 2>&1 &
     nohup python benchmarks/paired.py run refinedet --seeds 3 4 --work runs/pairs_b > b.log 2>&1 &
@@ -41,6 +43,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("verb", choices=["run", "table", "status"])
     parser.add_argument("name", help=f"the experiment: {', '.join(EXPERIMENTS)}")
     parser.add_argument("--seeds", type=int, nargs="+", help="with run: only these seeds; default: the experiment's")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="with run: only these arms; default: all of them")
     parser.add_argument("--data", type=Path, help="folder that holds the sets (SINGLESHOT_SHARED)")
     parser.add_argument("--weights", type=Path, help="the backbone's weights; default: in the data's folder")
     parser.add_argument("--out", type=Path, help="file of results (benchmarks/results/NAME_pairs.jsonl)")
@@ -50,6 +53,8 @@ def main(words: list[str] | None = None) -> int:
         experiment = experiments.get(EXPERIMENTS, options.name)
         if options.seeds is not None and options.verb != "run":
             raise UserError(f"--seeds chooses what is run; {options.verb} shows all seeds: leave it out")
+        if options.arms is not None and options.verb != "run":
+            raise UserError(f"--arms chooses what is run; {options.verb} shows all arms: leave it out")
         out = options.out or HERE / "results" / f"{experiment.name}_pairs.jsonl"
         if options.verb == "run":
             from pairs import runner
@@ -57,7 +62,7 @@ def main(words: list[str] | None = None) -> int:
             data = options.data or Path(os.environ.get("SINGLESHOT_SHARED", BESIDE))
             inside = data / experiment.weights if experiment.weights is not None else None
             places = runner.Places(data, options.weights or inside, out, options.work)
-            runner.run_all(experiment, places, lambda line: print(line, flush=True), options.seeds)
+            runner.run_all(experiment, places, lambda line: print(line, flush=True), options.seeds, options.arms)
             return 0
         lines = records.read(out)
         records.check(experiment, lines, out)

@@ -87,19 +87,23 @@ class Experiment:
         """(arm, seed) in the order of the runs: after each seed the comparison is complete."""
         return tuple((arm, seed) for seed in self.seeds for arm in self.arms)
 
-    def runs_of(self, seeds: Collection[int] | None) -> tuple[tuple[str, int], ...]:
-        """The runs of some of the seeds, in the same order; None: of all.
+    def runs_of(
+        self, seeds: Collection[int] | None = None, arms: Collection[str] | None = None
+    ) -> tuple[tuple[str, int], ...]:
+        """The runs of some of the seeds and arms, in the same order; None: of all.
 
         Raises:
-            UserError: a seed that the experiment does not have.
+            UserError: a seed or an arm that the experiment does not have.
         """
-        unknown = sorted(set(seeds or ()) - set(self.seeds))
-        if unknown:
-            raise UserError(
-                f"{self.name} has no seed {', '.join(map(str, unknown))}: expected some of "
-                f"{', '.join(map(str, self.seeds))}"
-            )
-        return tuple(run for run in self.runs if seeds is None or run[1] in seeds)
+        for word, asked, known in (("seed", seeds, self.seeds), ("arm", arms, tuple(self.arms))):
+            unknown = [str(each) for each in asked or () if each not in known]
+            if unknown:
+                raise UserError(
+                    f"{self.name} has no {word} {', '.join(unknown)}: expected some of {', '.join(map(str, known))}"
+                )
+        return tuple(
+            (arm, seed) for arm, seed in self.runs if (seeds is None or seed in seeds) and (arms is None or arm in arms)
+        )
 
     def recipe_of(self, arm: str, seed: int, data: Path | None = None, weights: Path | None = None) -> Recipe:
         """The recipe of one run. Without folders, paths are only names: enough to compare settings."""

@@ -44,17 +44,19 @@ def run_all(
     places: Places,
     say: Callable[[str], None] = print,
     seeds: Collection[int] | None = None,
+    arms: Collection[str] | None = None,
 ) -> None:
-    """Make every run of these seeds (None: of all) that the file of results does not have.
+    """Make every run of these seeds and arms (None: of all) that the file of results does not have.
 
     Other processes may make other runs for the same file, each with a work folder of its own: the file is read again
     before each run.
 
     Raises:
-        UserError: no such seed, lines or run folders of other settings, bad data, another process in the work folder.
+        UserError: no such seed or arm, lines or run folders of other settings, bad data, another process in the work
+            folder.
         KeyboardInterrupt: after Ctrl-C, with the state saved; the next call goes on from there.
     """
-    runs = experiment.runs_of(seeds)
+    runs = experiment.runs_of(seeds, arms)
     code = commit()  # of the code that is loaded now, whatever happens to the files meanwhile
     first = experiment.recipe_of(experiment.baseline, experiment.seeds[0], places.data, places.weights)
     inputs = inputs_of(first)

@@ -231,6 +231,8 @@ def test_two_processes_are_kept_apart(tmp_path: Path) -> None:
         (["table", "nothing"], "retinanet"),
         (["run", "refinedet", "--seeds", "1", "7"], "no seed 7: expected some of 0, 1, 2, 3, 4"),
         (["table", "refinedet", "--seeds", "1"], "table shows all seeds"),
+        (["run", "refinedet", "--arms", "iou", "fokal"], "no arm fokal: expected some of ssd, tcb"),
+        (["status", "refinedet", "--arms", "iou"], "status shows all arms"),
     ],
 )
 def test_what_cannot_be_asked(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -268,7 +270,8 @@ def test_two_processes_share_the_seeds(
     with files.only_one(tmp_path / "one" / "tiny", "wait"):
         assert script.main([*run, str(tmp_path / "one"), "--seeds", "0"]) == 2
         assert "a folder of their own (--work)" in capsys.readouterr().err
-        assert script.main([*run, str(tmp_path / "two")]) == 0  # beside it
+        assert script.main([*run, str(tmp_path / "two"), "--arms", "mined"]) == 0  # beside it
+        assert script.main([*run, str(tmp_path / "two")]) == 0
     assert made[2:] == [("mined", 0), ("even", 0)]
     assert [(each["arm"], each["seed"]) for each in records.read(out)] == made
 
