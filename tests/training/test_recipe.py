@@ -40,6 +40,33 @@ def test_override(key: str, text: str, expected: Any) -> None:
     assert type(value) is type(expected)
 
 
+@pytest.mark.parametrize(
+    ("asked", "epochs", "images", "steps"),
+    [
+        ({"steps": 5}, None, None, 5),
+        ({"steps": "5"}, None, None, 5),
+        ({"images": 5}, None, 5, 100),
+        ({"epochs": 5}, 5.0, 1000, 100),
+        ({"epochs": None, "steps": 5}, None, None, 5),
+        ({"epochs": "null", "steps": "5"}, None, None, 5),
+        ({"epochs": None, "images": 5, "steps": 7}, None, 5, 7),
+        ({"epochs": None}, None, 1000, 100),
+        ({"warmup_steps": 3}, 3.0, 1000, 100),
+    ],
+)
+def test_the_unit_of_length_that_is_asked_for_counts(
+    asked: dict[str, Any], epochs: float | None, images: int | None, steps: int | None, tmp_path: Path
+) -> None:
+    base = Recipe(schedule=Schedule(steps=100, images=1000, epochs=3))
+    lines = "".join(f"\n  {unit}: {'null' if value is None else value}" for unit, value in asked.items())
+    (tmp_path / "mine.yaml").write_text(f"schedule:{lines}\n")
+    for recipe in (
+        override(base, {f"schedule.{unit}": value for unit, value in asked.items()}),
+        from_yaml(tmp_path / "mine.yaml", base=base),
+    ):
+        assert (recipe.schedule.epochs, recipe.schedule.images, recipe.schedule.steps) == (epochs, images, steps)
+
+
 def test_override_arguments() -> None:
     recipe = override(Recipe(arguments={"backbone": "vgg16"}), {"arguments.image_size": "[300, 400]"})
     recipe = override(recipe, {"arguments.classification": "{type: SoftmaxLoss, ratio: 3}"})

@@ -19,9 +19,18 @@ def test_steps_of_the_paper() -> None:
 
 def test_epochs_stretch_the_milestones() -> None:
     schedule = Schedule(steps=120, milestones=(80, 100), epochs=2)
-    total = total_steps(schedule, steps_per_epoch=30)
+    total = total_steps(schedule, steps_per_epoch=30, images_per_step=4)
     assert total == 60
     assert [rate_factor(schedule, step, total) for step in (39, 40, 49, 50)] == pytest.approx([1, 0.1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(16, 63), (4, 250), (64, 16)])
+def test_a_length_in_images_is_the_same_for_any_batch(batch: int, steps: int) -> None:
+    schedule = Schedule(steps=100, images=1000, milestones=(50,))
+    assert total_steps(schedule, steps_per_epoch=30, images_per_step=batch) == steps
+    assert rate_factor(schedule, steps // 2 - 1, steps) == 1
+    assert rate_factor(schedule, -(-steps // 2), steps) == pytest.approx(0.1)
+    assert total_steps(Schedule(images=1000, epochs=2), steps_per_epoch=30, images_per_step=batch) == 60
 
 
 def test_warmup_then_cosine() -> None:
@@ -47,7 +56,7 @@ def test_the_rate_follows_the_batch() -> None:
 
 
 def test_a_run_without_a_length() -> None:
-    with pytest.raises(UserError, match=r"schedule\.epochs or schedule\.steps"):
-        total_steps(Schedule(), 10)
+    with pytest.raises(UserError, match=r"schedule\.epochs, schedule\.images or schedule\.steps"):
+        total_steps(Schedule(), 10, 4)
     with pytest.raises(UserError, match="at least one step"):
-        total_steps(Schedule(epochs=0), 10)
+        total_steps(Schedule(epochs=0), 10, 4)

@@ -50,6 +50,9 @@ def test_settings_that_cannot_be_meant_get_a_note(
     said = capsys.readouterr().err
     assert "note: a step takes 12 images, more than there are (11): a smaller --batch-size" in said
     assert "note: the run ends within the rate's warm-up of 2 steps: give it more --epochs" in said
+    assert "note: the run sees each image" not in said  # steps are what somebody asked for
+    train(make_recipe(schedule__images=24, schedule__warmup_steps=1), out=tmp_path / "images")
+    assert "note: the run sees each image 2.2 times, which is for fewer of them" in capsys.readouterr().err
 
 
 def test_recipe_yaml_repeats_the_run(tmp_path: Path, make_recipe: MakeRecipe) -> None:

@@ -41,18 +41,21 @@ def run(options: Namespace) -> Result:
 
 
 def _row(recipe: Recipe) -> list[Any]:
+    from singleshot.training.recipe import LENGTHS
+
     schedule = recipe.schedule
-    length = f"{schedule.epochs:g} epochs" if schedule.epochs is not None else f"{schedule.steps:,} steps"
+    length = next(f"{number:,g} {unit}" for unit in LENGTHS if (number := getattr(schedule, unit)) is not None)
     published = ", ".join(f"{one.value:g} ({one.metric})" for one in recipe.expected)
     return [recipe.name, recipe.builder, recipe.batch_size * recipe.optimizer.accumulate, length, published or None]
 
 
 def _document(recipe: Recipe) -> dict[str, Any]:
+    from singleshot.training.recipe import LENGTHS
+
     return {
         "name": recipe.name,
         "builder": recipe.builder,
         "batch_size": recipe.batch_size,
-        "steps": recipe.schedule.steps,
-        "epochs": recipe.schedule.epochs,
+        **{unit: getattr(recipe.schedule, unit) for unit in LENGTHS},
         "published": [vars(one) for one in recipe.expected],
     }

@@ -88,14 +88,19 @@ class Optimizer:
 class Schedule:
     """The length of a run and the rate over it."""
 
-    steps: int | None = None  # optimiser steps of the run, and what `milestones` refers to
-    epochs: float | None = None  # passes over the data; wins over `steps`, and stretches the milestones with it
+    # The length, in one of three units; where several are given the last one counts, and stretches the milestones.
+    steps: int | None = None  # optimiser steps, to which `milestones` refers
+    images: int | None = None  # images shown, repeats counted: the same time and learning, whatever a batch holds
+    epochs: float | None = None  # passes over the data
     kind: Literal["step", "cosine", "constant"] = "step"
     milestones: tuple[int, ...] = ()  # steps at which the rate is multiplied by `gamma`
     gamma: float = 0.1
     final_factor: float = 0.0  # cosine ends at this multiple of the rate
     warmup_steps: int = 0  # the rate rises linearly over so many steps ...
     warmup_start: float = 0.1  # ... from this multiple
+
+
+LENGTHS = ("epochs", "images", "steps")  # fields of `Schedule`: the first that is given counts
 
 
 @dataclass(frozen=True)
@@ -208,8 +213,7 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
         UserError: an unknown key (the nearest known ones are named), or a value of the wrong type.
     """
     tree = to_plain(recipe)
-    if "schedule.steps" in changes and "schedule.epochs" not in changes:
-        merge(Recipe, tree, "schedule.epochs", None)  # who gives a number of steps means it
+    _make_way(tree, {key.removeprefix("schedule."): changes[key] for key in changes if key.startswith("schedule.")})
     for key, value in changes.items():
         merge(Recipe, tree, key, value)
     return from_plain(Recipe, tree)
@@ -232,6 +236,17 @@ def from_yaml(path: str | Path, *, base: Recipe | None = None) -> Recipe:
 def from_tree(tree: dict[str, Any], *, where: str = "recipe", base: Recipe | None = None) -> Recipe:
     """A recipe from nested dicts, on top of `base`; `arguments` are replaced key by key."""
     merged = to_plain(base or Recipe())
+    if isinstance(tree.get("schedule"), dict):
+        _make_way(merged, tree["schedule"])
     for key, value in tree.items():
         merge(Recipe, merged, key, value, where=where)
     return from_plain(Recipe, merged, where=where)
+
+
+def _make_way(tree: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Who gives a run's length in one unit means it: a unit that would win over it no longer counts."""
+    if any(asked.get(unit) not in (None, "null") for unit in LENGTHS):
+        for unit in LENGTHS:
+            if asked.get(unit) not in (None, "null"):
+                break
+            tree["schedule"][unit] = None

@@ -17,6 +17,7 @@ FREE = (
     "data.val_split",
     "data.workers",
     "schedule.epochs",
+    "schedule.images",
     "schedule.steps",
     "validation.",
     "compute.device",

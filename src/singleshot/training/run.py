@@ -33,6 +33,7 @@ from singleshot.training.state import Progress, SavedState, pack_state, random_s
 from singleshot.training.tracking import Trackers
 from singleshot.weights import checkpoint
 
+_FEW_TIMES = 8  # that a run of so many images shows each: the recipe `finetune` has them with 3,000 images
 _FEW_CLASSES = 20  # up to so many are named when a run begins
 
 
@@ -46,7 +47,7 @@ class Run:
         self.accumulate = recipe.optimizer.accumulate
         self.images_per_step = recipe.batch_size * ranks.world * self.accumulate
         self.steps_per_epoch = max(1, round(len(data.train) / self.images_per_step))
-        self.total = total_steps(recipe.schedule, self.steps_per_epoch)
+        self.total = total_steps(recipe.schedule, self.steps_per_epoch, self.images_per_step)
         self.rate = scaled_rate(recipe.optimizer, self.images_per_step)
 
         layout = torch.channels_last if recipe.compute.channels_last else torch.contiguous_format
@@ -143,6 +144,12 @@ class Run:
             lines.append(
                 f"note: a step takes {self.images_per_step} images, more than there are ({len(self.data.train)}): "
                 "a smaller --batch-size makes more steps of an epoch"
+            )
+        seen = (recipe.schedule.images or 0) / len(self.data.train)
+        if recipe.schedule.epochs is None and 0 < seen < _FEW_TIMES:
+            lines.append(
+                f"note: the run sees each image {seen:.1f} times, which is for fewer of them: with "
+                f"{len(self.data.train):,}, more --epochs find more"
             )
         if recipe.schedule.warmup_steps >= self.total:
             lines.append(

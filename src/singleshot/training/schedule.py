@@ -13,22 +13,24 @@ def scaled_rate(optimizer: Optimizer, images_per_step: int) -> float:
     return optimizer.lr * (images_per_step / optimizer.base_batch_size if optimizer.base_batch_size else 1.0)
 
 
-def total_steps(schedule: Schedule, steps_per_epoch: int) -> int:
+def total_steps(schedule: Schedule, steps_per_epoch: int, images_per_step: int) -> int:
     """Optimiser steps of the whole run."""
     if schedule.epochs is not None:
         total = round(schedule.epochs * steps_per_epoch)
+    elif schedule.images is not None:
+        total = math.ceil(schedule.images / images_per_step)
     elif schedule.steps is not None:
         total = schedule.steps
     else:
-        raise UserError("schedule: say how long to train, with schedule.epochs or schedule.steps")
+        raise UserError("schedule: say how long to train, with schedule.epochs, schedule.images or schedule.steps")
     if total < 1:
-        raise UserError(f"schedule: expected at least one step, got {total}; raise schedule.epochs or schedule.steps")
+        raise UserError(f"schedule: expected at least one step, got {total}; raise schedule.epochs, .images or .steps")
     return total
 
 
 def milestones(schedule: Schedule, total: int) -> tuple[int, ...]:
-    """Where the rate drops; stretched with the run when `epochs` replaces the recipe's own number of steps."""
-    if schedule.epochs is None or not schedule.steps:
+    """Where the rate drops; stretched with the run when another unit replaces the recipe's own number of steps."""
+    if not schedule.steps or (schedule.epochs is None and schedule.images is None):
         return schedule.milestones
     return tuple(round(step * total / schedule.steps) for step in schedule.milestones)
 
