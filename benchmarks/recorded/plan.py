@@ -62,7 +62,11 @@ AIMS: dict[str, tuple[Aim, ...]] = {
     "voc07-20": (Aim("voc10.mAP", 0.95),),
 }
 
+# The runs that say "finetune" were made with the recipe as it was at their commit: it has been changed since, by what
+# was learnt from them and from the paired experiments on small sets, which begin from the old one (pairs/base.yaml). A
+# run that is made after the change and is to be compared with those has the old values (BEFORE).
 FINETUNE = ("--format voc", "--recipe finetune", MOBILENET)
+BEFORE = ("--optimizer.backbone_lr_factor 1", "--optimizer.freeze_norm_steps 100")
 # Both sets were taken with one camera at one distance. Chosen on a part of bccd's training images (160 to train on, 45
 # to choose by, 16 epochs): AP 0.529 against 0.496 with the authors' scales of crop and expansion.
 GENTLE = ("--augmentation.crop_scale 0.5", "--augmentation.expand_maximum 2")
@@ -117,7 +121,7 @@ RUNS = (
     # What augmentation is worth (published for SSD300: 64.0 with all of it, 37.8 with mirrored images alone).
     Run("neu_det_flip-0", "SSD", "neu_det",
         (*FINETUNE, "--arguments.image_size 224", "--arguments.aspect_ratios [2,3,5]", *EIGHT, *PLAIN,
-         "--epochs 60", "--seed 0")),
+         "--augmentation.jitter []", *BEFORE, "--epochs 60", "--seed 0")),
     Run("voc07-0", "SSD", "voc07", (*FINETUNE, "--arguments.image_size 256", *PHOTOGRAPHS)),
     Run("refinedet-voc07-0", "RefineDet", "voc07",
         (*FINETUNE, "--builder refinedet", "--arguments.image_size 256",
@@ -129,9 +133,11 @@ RUNS = (
     Run("ssd300-by-heart", "SSD", "voc07",
         (*BY_HEART, "--arguments.backbone vgg16", "--arguments.image_size 300")),
     Run("refinedet320-by-heart", "RefineDet", "voc07",
-        (*BY_HEART, "--builder refinedet", "--arguments.backbone vgg16", "--arguments.image_size 320")),
+        (*BY_HEART, "--augmentation.jitter []", "--builder refinedet", "--arguments.backbone vgg16",
+         "--arguments.image_size 320")),
     Run("retinanet_r50-by-heart", "RetinaNet", "voc07",
-        (*BY_HEART, "--builder retinanet", "--arguments.backbone resnet50", "--arguments.image_size [320,320]")),
+        (*BY_HEART, "--augmentation.jitter []", "--builder retinanet", "--arguments.backbone resnet50",
+         "--arguments.image_size [320,320]")),
 )  # fmt: skip
 
 
