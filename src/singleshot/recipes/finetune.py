@@ -14,6 +14,8 @@ FINETUNE = Recipe(
     start="file",
     batch_size=16,
     data=Data(),
+    # A gentle zoom in and out. Crops cut off what an object is known by: more than some hundred images can make up for.
+    augmentation=Augmentation(expand=False, crop=False, jitter=(0.7, 1.4)),
     optimizer=Optimizer(
         name="adamw",
         lr=1e-3,
@@ -22,9 +24,13 @@ FINETUNE = Recipe(
         bias_lr_factor=1.0,
         norm_decay=False,
         clip_norm=10.0,
-        freeze_norm_steps=100,  # the statistics that came with the weights beat those of the first batches
+        # What the weights know stays in reach: of photographs it is most of what a detector needs, and where it is not
+        # (cells, steel) it still learns. A backbone that is drawn anew learns at the full rate (`resolve_start`).
+        backbone_lr_factor=0.3,
+        freeze_norm_steps=-1,
     ),
-    schedule=Schedule(epochs=60, kind="cosine", warmup_steps=100, warmup_start=0.01, final_factor=0.01),
+    # 1,500 steps of 16, and as much with other batches: some hundred images need what some thousand do.
+    schedule=Schedule(images=24_000, kind="cosine", warmup_steps=100, warmup_start=0.01, final_factor=0.01),
     ema=Ema(decay=0.998),
     validation=Validation(every=5.0, metric="coco.AP"),
     compute=Compute(precision="auto", channels_last=True),  # a quarter less time on a CPU
@@ -38,8 +44,8 @@ BY_HEART = replace(
     batch_size=4,
     data=Data(overfit=20),
     augmentation=Augmentation(photometric=False, expand=False, crop=False, flip=False),
-    optimizer=replace(FINETUNE.optimizer, freeze_norm_steps=0),
-    schedule=replace(FINETUNE.schedule, epochs=200),
+    optimizer=replace(FINETUNE.optimizer, backbone_lr_factor=1.0, freeze_norm_steps=0),
+    schedule=replace(FINETUNE.schedule, images=None, epochs=200),
     ema=Ema(decay=None),
     validation=Validation(every=50.0, metric="coco.AP50"),
 )
