@@ -25,7 +25,7 @@ FINETUNE = Recipe(
         norm_decay=False,
         clip_norm=10.0,
         # What the weights know stays in reach: of photographs it is most of what a detector needs, and where it is not
-        # (cells, steel) it still learns. A backbone that is drawn anew learns at the full rate (`resolve_start`).
+        # (cells) it still learns. A backbone that is drawn anew learns at the full rate (`resolve_start`).
         backbone_lr_factor=0.3,
         freeze_norm_steps=-1,
     ),
