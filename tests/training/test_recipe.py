@@ -9,6 +9,7 @@ import pytest
 
 from singleshot.errors import UserError
 from singleshot.training import from_yaml, override, to_yaml
+from singleshot.training.plain import to_yaml_text
 from singleshot.training.recipe import Published, Recipe, Schedule
 
 
@@ -58,11 +59,14 @@ def test_the_unit_of_length_that_is_asked_for_counts(
     asked: dict[str, Any], epochs: float | None, images: int | None, steps: int | None, tmp_path: Path
 ) -> None:
     base = Recipe(schedule=Schedule(steps=100, images=1000, epochs=3))
-    lines = "".join(f"\n  {unit}: {'null' if value is None else value}" for unit, value in asked.items())
-    (tmp_path / "mine.yaml").write_text(f"schedule:{lines}\n")
+    dotted = {f"schedule.{unit}": value for unit, value in asked.items()}
+    (tmp_path / "nested.yaml").write_text(to_yaml_text({"schedule": asked}))
+    (tmp_path / "dotted.yaml").write_text(to_yaml_text(dotted))
     for recipe in (
-        override(base, {f"schedule.{unit}": value for unit, value in asked.items()}),
-        from_yaml(tmp_path / "mine.yaml", base=base),
+        override(base, dotted),
+        override(base, {"schedule": asked}),
+        from_yaml(tmp_path / "nested.yaml", base=base),
+        from_yaml(tmp_path / "dotted.yaml", base=base),
     ):
         assert (recipe.schedule.epochs, recipe.schedule.images, recipe.schedule.steps) == (epochs, images, steps)
 

@@ -213,7 +213,7 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
         UserError: an unknown key (the nearest known ones are named), or a value of the wrong type.
     """
     tree = to_plain(recipe)
-    _make_way(tree, {key.removeprefix("schedule."): changes[key] for key in changes if key.startswith("schedule.")})
+    _make_way(tree, changes)
     for key, value in changes.items():
         merge(Recipe, tree, key, value)
     return from_plain(Recipe, tree)
@@ -236,17 +236,17 @@ def from_yaml(path: str | Path, *, base: Recipe | None = None) -> Recipe:
 def from_tree(tree: dict[str, Any], *, where: str = "recipe", base: Recipe | None = None) -> Recipe:
     """A recipe from nested dicts, on top of `base`; `arguments` are replaced key by key."""
     merged = to_plain(base or Recipe())
-    if isinstance(tree.get("schedule"), dict):
-        _make_way(merged, tree["schedule"])
+    _make_way(merged, tree)
     for key, value in tree.items():
         merge(Recipe, merged, key, value, where=where)
     return from_plain(Recipe, merged, where=where)
 
 
-def _make_way(tree: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Who gives a run's length in one unit means it: a unit that would win over it no longer counts."""
-    if any(asked.get(unit) not in (None, "null") for unit in LENGTHS):
-        for unit in LENGTHS:
-            if asked.get(unit) not in (None, "null"):
-                break
-            tree["schedule"][unit] = None
+def _make_way(tree: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Who gives a run's length in one unit means it: the units that would win over it no longer count."""
+    nested = changes.get("schedule")
+    asked = dict(nested) if isinstance(nested, dict) else {}
+    asked |= {unit: changes[f"schedule.{unit}"] for unit in LENGTHS if f"schedule.{unit}" in changes}
+    given = [unit for unit in LENGTHS if asked.get(unit) not in (None, "null")]
+    for unit in LENGTHS[: LENGTHS.index(given[0])] if given else ():
+        tree["schedule"][unit] = None
