@@ -92,7 +92,12 @@ def load(
             "if it is your own, pass it: builder=... or --builder package.module:function"
         )
     detector = _build(build, metadata, path, lazily=builder is None)
-    state = {key: value.float() if value.is_floating_point() else value for key, value in _tensors(path).items()}
+    # Copies: in the file they begin at any byte, and on some processors what a convolution makes of weights that are
+    # not aligned differs in its last bit. (The file may also be replaced while the detector is in use.)
+    state = {
+        key: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+        for key, value in _tensors(path).items()
+    }
     expected = detector.state_dict()
     wrong = sorted(state.keys() ^ expected.keys()) or [
         key
