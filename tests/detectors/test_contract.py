@@ -537,7 +537,7 @@ def test_overfits_four_images(name: str) -> None:
     torch.manual_seed(0)
     detector = (DETECTORS | MIXTURES)[name](num_classes=CLASSES).train()
     optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-3)
-    for _ in range(60):
+    for _ in range(100):  # after 60 the one without norms is about to learn it: rounding decides
         optimizer.zero_grad()
         sum(detector(pictures, targets).values()).backward()
         optimizer.step()
