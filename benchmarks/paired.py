@@ -51,10 +51,9 @@ def main(words: list[str] | None = None) -> int:
     options = parser.parse_args(words)
     try:
         experiment = experiments.get(EXPERIMENTS, options.name)
-        if options.seeds is not None and options.verb != "run":
-            raise UserError(f"--seeds chooses what is run; {options.verb} shows all seeds: leave it out")
-        if options.arms is not None and options.verb != "run":
-            raise UserError(f"--arms chooses what is run; {options.verb} shows all arms: leave it out")
+        for word in ("seeds", "arms"):
+            if getattr(options, word) is not None and options.verb != "run":
+                raise UserError(f"--{word} chooses what is run; {options.verb} shows all {word}: leave it out")
         out = options.out or HERE / "results" / f"{experiment.name}_pairs.jsonl"
         if options.verb == "run":
             from pairs import runner

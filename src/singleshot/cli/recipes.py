@@ -41,10 +41,8 @@ def run(options: Namespace) -> Result:
 
 
 def _row(recipe: Recipe) -> list[Any]:
-    from singleshot.training.recipe import LENGTHS
-
-    schedule = recipe.schedule
-    length = next(f"{number:,g} {unit}" for unit in LENGTHS if (number := getattr(schedule, unit)) is not None)
+    unit = str(recipe.schedule.unit)
+    length = f"{getattr(recipe.schedule, unit):,g} {unit}"
     published = ", ".join(f"{one.value:g} ({one.metric})" for one in recipe.expected)
     return [recipe.name, recipe.builder, recipe.batch_size * recipe.optimizer.accumulate, length, published or None]
 

@@ -99,6 +99,11 @@ class Schedule:
     warmup_steps: int = 0  # the rate rises linearly over so many steps ...
     warmup_start: float = 0.1  # ... from this multiple
 
+    @property
+    def unit(self) -> str | None:
+        """The field that says how long to train: the first of `LENGTHS` that is given; None: no length is."""
+        return next((unit for unit in LENGTHS if getattr(self, unit) is not None), None)
+
 
 LENGTHS = ("epochs", "images", "steps")  # fields of `Schedule`: the first that is given counts
 

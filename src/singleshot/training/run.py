@@ -146,7 +146,7 @@ class Run:
                 "a smaller --batch-size makes more steps of an epoch"
             )
         seen = (recipe.schedule.images or 0) / len(self.data.train)
-        if recipe.schedule.epochs is None and 0 < seen < _FEW_TIMES:
+        if recipe.schedule.unit == "images" and seen < _FEW_TIMES:
             lines.append(
                 f"note: the run sees each image {seen:.1f} times, which is for fewer of them: with "
                 f"{len(self.data.train):,}, more --epochs find more"

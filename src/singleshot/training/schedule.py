@@ -30,7 +30,7 @@ def total_steps(schedule: Schedule, steps_per_epoch: int, images_per_step: int) 
 
 def milestones(schedule: Schedule, total: int) -> tuple[int, ...]:
     """Where the rate drops; stretched with the run when another unit replaces the recipe's own number of steps."""
-    if not schedule.steps or (schedule.epochs is None and schedule.images is None):
+    if not schedule.steps or schedule.unit == "steps":
         return schedule.milestones
     return tuple(round(step * total / schedule.steps) for step in schedule.milestones)
 
