@@ -6,12 +6,10 @@ import json
 import sys
 import time
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from singleshot.data.dataset import Dataset
 from singleshot.data.images import read_image
@@ -23,7 +21,8 @@ from singleshot.evaluation.detections import ImageDetections
 from singleshot.evaluation.metrics import Metrics, evaluate
 from singleshot.evaluation.run import run
 from singleshot.files import write_atomically
-from singleshot.inference.draw import contact_sheet, draw
+from singleshot.inference import samples
+from singleshot.inference.draw import draw
 from singleshot.structures import Prediction
 from singleshot.training import train
 from singleshot.training.folder import RunFolder
@@ -118,7 +117,7 @@ def run_demo(
     metrics = evaluate(val, detections)
 
     sheet = folder / "findings.png"
-    _write(sheet, _draw_findings(detector, val, detections))
+    samples.write_sheet(_drawn_findings(detector, val, detections), sheet, cell=256)
     _write(folder / "metrics.json", json.dumps(metrics.to_json(), indent=2).encode())
     numbers = metrics.to_json()
     seconds = round(time.monotonic() - start, 1)
@@ -133,10 +132,10 @@ def run_demo(
     }
 
 
-def _draw_findings(detector: Detector, val: Dataset, detections: list[ImageDetections]) -> bytes:
-    """A PNG file of evenly chosen images with what was found in them."""
+def _drawn_findings(detector: Detector, val: Dataset, detections: list[ImageDetections]) -> samples.Pictures:
+    """Evenly chosen images with what was found in them, and a caption for each."""
     chosen = range(0, len(val), max(1, len(val) // SHEET))[:SHEET]
-    pictures, captions = [], []
+    pictures = []
     for index in chosen:
         record, found = val.records[index], detections[index]
         image = read_image(record.path)
@@ -149,12 +148,10 @@ def _draw_findings(detector: Detector, val: Dataset, detections: list[ImageDetec
             size=(image.shape[0], image.shape[1]),
             path=str(record.path),
         )
-        pictures.append(draw(image, prediction, threshold=THRESHOLD))
         count = int((prediction.scores >= THRESHOLD).sum())
-        captions.append(f"{record.name}: {count} found, {len(record.labels)} there")
-    file = BytesIO()
-    Image.fromarray(contact_sheet(pictures, columns=4, captions=captions)).save(file, "PNG")
-    return file.getvalue()
+        caption = f"{record.name}: {count} found, {len(record.labels)} there"
+        pictures.append((draw(image, prediction, threshold=THRESHOLD), caption))
+    return pictures
 
 
 def _text(metrics: Metrics, folder: Path, model: Path, seconds: float) -> str:

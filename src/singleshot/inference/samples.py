@@ -67,11 +67,11 @@ def as_trained(recipe: Recipe, number: int) -> Pictures:
     return found
 
 
-def write_sheet(pictures: Pictures, path: str | Path) -> Path:
-    """Lay pictures out on a sheet with their captions, and write it as PNG."""
+def write_sheet(pictures: Pictures, path: str | Path, *, cell: int = CELL) -> Path:
+    """Lay pictures out on a sheet with their captions, each in a square of `cell` pixels, and write it as PNG."""
     images, captions = zip(*pictures, strict=True)
     file = BytesIO()
-    sheet = contact_sheet(images, columns=COLUMNS, cell=CELL, captions=captions)
+    sheet = contact_sheet(images, columns=COLUMNS, cell=cell, captions=captions)
     Image.fromarray(sheet).save(file, "PNG")
     write_atomically(Path(path), file.getvalue())
     return Path(path)
