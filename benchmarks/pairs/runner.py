@@ -21,7 +21,7 @@ from pairs import records
 from pairs.experiment import Experiment, differences
 from pairs.measure import measure
 from singleshot.files import write_atomically
-from singleshot.training import setup
+from singleshot.training import setup, start
 from singleshot.training.optimizer import find_trunk
 from singleshot.training.recipe import Recipe
 
@@ -128,7 +128,7 @@ def start_of(experiment: Experiment, arm: str, seed: int, places: Places) -> ss.
     for name in (experiment.baseline, arm):
         recipe = experiment.recipe_of(name, seed, places.data, places.weights)
         torch.manual_seed(seed)
-        built[name] = setup.build_detector(recipe, setup.open_data(recipe).train)[0]
+        built[name] = start.build_detector(recipe, setup.open_data(recipe).train).detector
         weights[name] = recipe.arguments.get("backbone_weights")
     ours, theirs = built[arm].state_dict(), built[experiment.baseline].state_dict()
     own = find_trunk(built[arm])[0] + "." if weights[arm] != weights[experiment.baseline] else None

@@ -18,14 +18,20 @@ _WIDTH = 128
 def table(dataset: str, lines: Iterable[Line]) -> str:
     """The runs on one set, and how far each is from what it is to reach."""
     metrics = (Aim(metric, 0.0).name for metric in _COLUMNS)
-    header = ["run", "detector", *metrics, "to reach", "minutes", "commit", "date"]
+    header = ["run", "detector", *metrics, "to reach", "minutes", "on", "commit", "date"]
     rows = []
     for line in lines:
         if line["dataset"] == dataset:
             figures = [f"{value(line, metric):.3f}" for metric in _COLUMNS]
-            when = [f"{line['minutes']:g}", line["commit"], line["date"]]
+            when = [f"{line['minutes']:g}", processor(line), line["commit"], line["date"]]
             rows.append([line["name"], line["detector"], *figures, reached(line), *when])
     return markdown.table(header, rows)
+
+
+def processor(line: Line) -> str:
+    """Its maker's name for it, without signs; the oldest lines do not say."""
+    machine = line["machine"]
+    return "-" if isinstance(machine, str) else re.sub(r"\(R\)| Processor", "", machine["cpu"])
 
 
 def classes(dataset: str, lines: Iterable[Line]) -> str:

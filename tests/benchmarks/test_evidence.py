@@ -70,11 +70,13 @@ class TestPage:
         assert results_page.main(["--check"]) == 0, capsys.readouterr().err
 
     def test_table(self) -> None:
-        row = page.table("bccd", [LINE, {**LINE, "dataset": "chess"}]).splitlines()[2:]
+        line = {**LINE, "machine": {"cpu": "Fast(R) Core(R) Processor"}}
+        row = page.table("bccd", [line, {**line, "dataset": "chess"}]).splitlines()[2:]
         assert row == [
-            "| one | SSD | 0.600 | 0.900 | 0.700 | 0.800 | 0.850 | AP 0.58: yes; AP50 0.91: short by 0.010 | 3 | abc "
-            "| 2030-01-02 |"
+            "| one | SSD | 0.600 | 0.900 | 0.700 | 0.800 | 0.850 | AP 0.58: yes; AP50 0.91: short by 0.010 | 3 "
+            "| Fast Core | abc | 2030-01-02 |"
         ]
+        assert page.processor({"machine": "2 CPU cores"}) == "-"
 
     def test_classes(self) -> None:
         rows = page.classes("bccd", [LINE, {**LINE, "name": "two"}, {**LINE, "dataset": "chess"}]).splitlines()

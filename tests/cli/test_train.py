@@ -15,7 +15,7 @@ from singleshot.cli import main, train
 from singleshot.cli.train import ELSEWHERE, choose_recipe, parse
 from singleshot.training.plain import to_plain
 from singleshot.training.recipe import Recipe, from_yaml, to_yaml
-from singleshot.training.setup import resolve_start
+from singleshot.training.start import resolve_start
 
 Capture = pytest.CaptureFixture[str]
 TINY = [
@@ -76,6 +76,7 @@ def test_recipe_from_a_file(tmp_path: Path) -> None:
     found = recipe("d", "--recipe", str(path), "--seed", "3")
     assert (found.name, found.batch_size, found.optimizer.lr, found.seed) == ("mine", 5, 1e-4, 3)
     path.write_text(to_yaml(found))
+    assert recipe("--recipe", str(path), "--seed", "0").seed == 0, "nothing is a number too"
     assert recipe("--recipe", str(path)) == found == from_yaml(path), "a saved recipe says it all"
 
 

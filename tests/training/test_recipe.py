@@ -10,7 +10,7 @@ import pytest
 from singleshot.errors import UserError
 from singleshot.training import from_yaml, override, to_yaml
 from singleshot.training.plain import to_yaml_text
-from singleshot.training.recipe import Published, Recipe, Schedule
+from singleshot.training.recipe import Published, Recipe, Schedule, Validation, check_values
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,10 @@ def test_override(key: str, text: str, expected: Any) -> None:
         ({"epochs": 5}, 5.0, 1000, 100),
         ({"epochs": None, "steps": 5}, None, None, 5),
         ({"epochs": "null", "steps": "5"}, None, None, 5),
+        ({"epochs": "None", "steps": "5"}, None, None, 5),
+        ({"epochs": "~", "steps": "5"}, None, None, 5),
+        ({"images": 5, "milestones": [3]}, None, 5, None),
+        ({"epochs": 5, "steps": 7, "milestones": [3]}, 5.0, 1000, 7),
         ({"epochs": None, "images": 5, "steps": 7}, None, 5, 7),
         ({"epochs": None}, None, 1000, 100),
         ({"warmup_steps": 3}, 3.0, 1000, 100),
@@ -69,6 +73,26 @@ def test_the_unit_of_length_that_is_asked_for_counts(
         from_yaml(tmp_path / "dotted.yaml", base=base),
     ):
         assert (recipe.schedule.epochs, recipe.schedule.images, recipe.schedule.steps) == (epochs, images, steps)
+
+
+@pytest.mark.parametrize(
+    ("asked", "every", "times"),
+    [
+        ({"every": 5}, 5.0, None),
+        ({"times": 4}, 2.0, 4),
+        ({"every": 5, "times": "4"}, 5.0, 4),
+        ({"patience": 3}, 2.0, 10),
+    ],
+)
+def test_the_interval_of_validations_that_is_asked_for_counts(
+    asked: dict[str, Any], every: float, times: int | None
+) -> None:
+    base = Recipe(validation=Validation(every=2, times=10))
+    for changes in ({"validation": asked}, {f"validation.{key}": value for key, value in asked.items()}):
+        found = override(base, changes).validation
+        assert (found.every, found.times) == (every, times)
+    with pytest.raises(UserError, match="validation.times is 0; expected 1 or more, or null"):
+        check_values(override(base, {"validation.times": 0}))
 
 
 def test_override_arguments() -> None:

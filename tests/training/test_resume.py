@@ -215,6 +215,16 @@ def test_a_longer_run_goes_on_and_says_so(
     assert SavedState.read(tmp_path / "run/state.safetensors").progress.step == 6
 
 
+def test_a_length_in_images(tmp_path: Path, make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = make_recipe(schedule__images=24, optimizer__accumulate=3)  # 2 images in a batch
+    train(recipe, out=tmp_path / "run")
+    assert SavedState.read(tmp_path / "run/state.safetensors").progress.step == 4
+    train(override(recipe, {"schedule.images": 36}), resume=tmp_path / "run")
+    assert "schedule.images 24 -> 36" in capsys.readouterr().err
+    train(override(recipe, {"schedule.epochs": 4}), resume=tmp_path / "run")  # of 11 images
+    assert SavedState.read(tmp_path / "run/state.safetensors").progress.step == 8
+
+
 def test_another_recipe_is_refused(tmp_path: Path, make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(schedule__steps=3)
     train(recipe, out=tmp_path / "run")

@@ -8,7 +8,7 @@ import pytest
 
 from singleshot.data.dataset import Dataset
 from singleshot.training.recipe import Recipe, override
-from singleshot.training.setup import build_detector
+from singleshot.training.start import build_detector
 
 
 @pytest.mark.parametrize(("crowd", "expected"), [("drop", False), ("ignore", True)])
@@ -16,5 +16,5 @@ def test_regions_to_ignore_reach_the_matcher(crowd: str, expected: bool) -> None
     data = Dataset(Path(), "coco", "train", ("a", "b"), (1, 2), ())
     arguments = {"arguments": {"backbone": "resnet18", "image_size": 64}}
     recipe = override(Recipe(), {**arguments, "data.crowd": crowd})
-    detector, _ = build_detector(recipe, data)
+    detector = build_detector(recipe, data).detector
     assert detector.criterion.matcher.ignore_crowd is expected

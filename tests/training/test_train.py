@@ -55,6 +55,19 @@ def test_settings_that_cannot_be_meant_get_a_note(
     assert "note: the run sees each image 2.2 times, which is for fewer of them" in capsys.readouterr().err
 
 
+def test_validations_and_states_keep_a_distance_whatever_an_epoch_is(
+    tmp_path: Path, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few images have short epochs: to measure and to save after each would take longer than to learn."""
+    saved = []
+    monkeypatch.setattr(Run, "save", lambda run: saved.append(run.progress.step))
+    recipe = make_recipe(schedule__steps=24, validation__times=3)  # an epoch has 6 steps
+    result = train(recipe, out=tmp_path / "run")
+    log = [json.loads(line) for line in (result.run / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log if entry["kind"] == "validation"] == [8, 16, 24]
+    assert saved == [8, 16, 24]
+
+
 def test_recipe_yaml_repeats_the_run(tmp_path: Path, make_recipe: MakeRecipe) -> None:
     first = train(make_recipe(schedule__steps=5), out=tmp_path / "first")
     second = train(from_yaml(first.run / "recipe.yaml"), out=tmp_path / "second")
@@ -255,7 +268,10 @@ def test_recipes_that_cannot_be(tmp_path: Path, make_recipe: MakeRecipe) -> None
         ({"batch_size": 0}, "batch"),
         ({"optimizer__accumulate": 0}, "accumulate"),
         ({"schedule__steps": "null"}, "how long"),
-        ({"augmentation__jitter": [0.7, 1.5]}, "replaces expand and crop"),
+        (
+            {"augmentation__jitter": [0.7, 1.5]},
+            "expand and crop: .* leave it out with augmentation.jitter",
+        ),
     ]
     for changes, message in wrong:
         with pytest.raises(UserError, match=message):

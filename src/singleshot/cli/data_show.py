@@ -15,7 +15,7 @@ from singleshot.errors import UserError
 EPILOG = """\
 Draws images and their boxes on one sheet, FILE.png. With --recipe the images are those that training would begin
 with, augmented and at the network's size; every setting can be given as for `train`, such as
---augmentation.crop_scale 0.5."""
+--augmentation.jitter [0.5,1.5]."""
 
 
 def parse(words: Sequence[str]) -> Namespace:

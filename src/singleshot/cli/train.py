@@ -130,14 +130,14 @@ def choose_recipe(options: Namespace) -> Recipe:
         recipe = recipes.load(options.recipe or DEFAULT_RECIPE)
     changes: dict[str, Any] = dict(options.overrides)
     for flag, key in FIELDS.items():
-        if (value := options[flag]) in (None, False):
+        if (value := options[flag]) is None or value is False:  # a seed of 0 is one
             continue
         if key in changes:
             raise UserError(f"--{flag.replace('_', '-')} and --{key} are the same: leave one of them out")
         changes[key] = value
     start = changes.get("start_from", recipe.start_from)
     if start is not None and any(key == "builder" or key.startswith("arguments") for key in changes):
-        from singleshot.training.setup import with_explicit
+        from singleshot.training.start import with_explicit
 
         recipe = with_explicit(recipe, start, changes.get("builder"))
     recipe = override(recipe, changes)

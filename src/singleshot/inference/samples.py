@@ -18,7 +18,7 @@ from singleshot.data.loader import train_loader
 from singleshot.files import write_atomically
 from singleshot.inference.draw import contact_sheet, draw
 from singleshot.structures import Prediction
-from singleshot.training import setup
+from singleshot.training import setup, start
 from singleshot.training.recipe import Recipe
 
 CELL = 384  # pixels of an image on the sheet
@@ -45,9 +45,9 @@ def as_trained(recipe: Recipe, number: int) -> Pictures:
     Raises:
         UserError: what training would raise for these data and settings.
     """
-    recipe, source = setup.resolve_start(recipe)
+    recipe, source = start.resolve_start(recipe)
     data = setup.open_data(recipe, tuple(source.class_names) if source is not None else ()).train
-    detector, _ = setup.build_detector(recipe, data, source)
+    detector = start.build_detector(recipe, data, source).detector
     transform = setup.build_transform(recipe.augmentation, detector.preprocess)
     batches = train_loader(
         data,

@@ -25,14 +25,14 @@ FINETUNE = Recipe(
         norm_decay=False,
         clip_norm=10.0,
         # What the weights know stays in reach: of photographs it is most of what a detector needs, and where it is not
-        # (cells) it still learns. A backbone that is drawn anew learns at the full rate (`resolve_start`).
+        # (cells) it still learns. A backbone that is drawn anew learns at the full rate (`start.with_nothing_to_keep`).
         backbone_lr_factor=0.3,
         freeze_norm_steps=-1,
     ),
     # 1,500 steps of 16, and as much with other batches: some hundred images need what some thousand do.
     schedule=Schedule(images=24_000, kind="cosine", warmup_steps=100, warmup_start=0.01, final_factor=0.01),
     ema=Ema(decay=0.998),
-    validation=Validation(every=5.0, metric="coco.AP"),
+    validation=Validation(times=10, metric="coco.AP"),
     compute=Compute(precision="auto", channels_last=True),  # a quarter less time on a CPU
 )
 
@@ -47,7 +47,7 @@ BY_HEART = replace(
     optimizer=replace(FINETUNE.optimizer, backbone_lr_factor=1.0, freeze_norm_steps=0),
     schedule=replace(FINETUNE.schedule, images=None, epochs=200),
     ema=Ema(decay=None),
-    validation=Validation(every=50.0, metric="coco.AP50"),
+    validation=Validation(times=4, metric="coco.AP50"),
 )
 
 RECIPES: tuple[Recipe, ...] = (FINETUNE, BY_HEART)

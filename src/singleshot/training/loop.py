@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from singleshot.data.loader import TrainBatch
 from singleshot.errors import UserError
-from singleshot.training import setup, tracking
+from singleshot.training import setup, start, tracking
 from singleshot.training.folder import RunFolder
 from singleshot.training.guard import PendingReport
 from singleshot.training.interrupt import StopSignals, stop_signals
@@ -88,7 +88,7 @@ def train(
     with start_ranks(recipe.compute.device) as ranks:
         keep_freed_memory(ranks.device)
         if saved is None:
-            recipe, source = setup.resolve_start(setup.absolute_paths(recipe))
+            recipe, source = start.resolve_start(setup.absolute_paths(recipe))
         else:
             recipe, source = resolved_as(before, setup.absolute_paths(recipe)), None
         precision = setup.choose_precision(recipe.compute.precision, ranks.device)
@@ -98,12 +98,14 @@ def train(
         with ranks.in_turn():  # the first process fills the cache of the check
             found = setup.open_data(recipe, tuple(known))
         torch.manual_seed(recipe.seed)
-        detector, said = setup.build_detector(recipe, found.train, source)
-        run = Run(recipe, ranks, found, detector)
+        built = start.build_detector(recipe, found.train, source)
+        if saved is None and built.fresh:
+            recipe = replace(recipe, optimizer=start.with_nothing_to_keep(recipe).optimizer)
+        run = Run(recipe, ranks, found, built.detector)
         if saved is None:
             # The folder appears when everything else has gone well.
             folder = RunFolder(ranks.broadcast(RunFolder.create(out, recipe.name).path if ranks.first else Path()))
-            notes += said
+            notes.append(built.said)
         run.folder = folder
         with folder.alone() if ranks.first else nullcontext():
             if ranks.first and (saved is None or notes):

@@ -24,9 +24,22 @@ def find_trunk(detector: nn.Module) -> tuple[str, nn.Module]:
 
 def keep_norm_statistics(detector: nn.Module) -> None:
     """Let batch norm of the backbone use its running statistics, as they came: better at first than a batch's."""
-    for module in find_trunk(detector)[1].modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
+    for norm in _batch_norms(detector):
+        norm.eval()
+
+
+def has_first_statistics(detector: nn.Module) -> bool:
+    """Whether the backbone has batch norm, and all of it as it is made (mean 0, variance 1): it has seen no image."""
+    norms = _batch_norms(detector)
+    means = [norm.running_mean for norm in norms if norm.running_mean is not None]
+    variances = [norm.running_var for norm in norms if norm.running_var is not None]
+    seen = any(bool((mean != 0).any()) for mean in means) or any(bool((value != 1).any()) for value in variances)
+    return bool(norms) and not seen
+
+
+def _batch_norms(detector: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Those of the backbone."""
+    return [part for part in find_trunk(detector)[1].modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
 
 
 def parameter_groups(detector: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:

@@ -76,8 +76,8 @@ class Optimizer:
     bias_lr_factor: float = 2.0  # biases of convolutions learn at this multiple of the rate
     bias_decay: bool = False  # True: biases decay too
     norm_decay: bool = True  # False: scale and shift of batch norm do not decay
-    # The next two, and the builder's `frozen_stages`, are for a backbone that comes with weights: one that is drawn
-    # anew learns as a whole, from the first step, at the full rate.
+    # The next two are for a backbone that somebody has trained: one that is drawn anew learns as a whole, from the
+    # first step, at the full rate (`start.with_nothing_to_keep`, also about the builder's `frozen_stages`).
     backbone_lr_factor: float = 1.0  # the backbone learns at this multiple of the rate
     freeze_norm_steps: int = 0  # batch norm of the backbone keeps its statistics for so many steps; -1: always
     clip_norm: float | None = None  # the gradient's norm is cut to this
@@ -90,7 +90,7 @@ class Schedule:
 
     # The length, in one of three units; where several are given the last one counts, and stretches the milestones.
     steps: int | None = None  # optimiser steps, to which `milestones` refers
-    images: int | None = None  # images shown, repeats counted: the same time and learning, whatever a batch holds
+    images: int | None = None  # images shown, repeats counted: as many, whatever a batch and the data hold
     epochs: float | None = None  # passes over the data
     kind: Literal["step", "cosine", "constant"] = "step"
     milestones: tuple[int, ...] = ()  # steps at which the rate is multiplied by `gamma`
@@ -121,6 +121,7 @@ class Validation:
     """When the detector is measured during training, and what follows from it."""
 
     every: float = 1.0  # epochs
+    times: int | None = None  # in place of `every`: so many times, evenly, whatever the number of images
     metric: str = "coco.AP"  # what "best" means: coco.AP, coco.AP50, voc07.mAP, voc10.mAP
     patience: int | None = None  # stop after so many validations without a better one
     batch_size: int = 8  # images
@@ -141,8 +142,8 @@ class Log:
     """What is written down, and how often."""
 
     every: int = 20  # steps
-    save_every: int | None = None  # steps; the state is saved after each epoch at least
-    save_minutes: float = 5.0
+    save_every: int | None = None  # steps; the state is saved after each validation at least ...
+    save_minutes: float = 5.0  # ... and after so many minutes
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
 
 
@@ -189,7 +190,7 @@ def check_values(recipe: Recipe) -> None:
     Raises:
         UserError: naming the field, what it is and what it may be.
     """
-    decay, overfit, limit = recipe.ema.decay, recipe.data.overfit, recipe.data.limit
+    decay, overfit, limit, times = recipe.ema.decay, recipe.data.overfit, recipe.data.limit, recipe.validation.times
     rules = (
         ("batch_size", recipe.batch_size, recipe.batch_size >= 1, "1 or more"),
         ("seed", recipe.seed, recipe.seed >= 0, "0 or more"),
@@ -200,6 +201,7 @@ def check_values(recipe: Recipe) -> None:
         ("ema.decay", decay, decay is None or 0 < decay < 1, "a number between 0 and 1, or null"),
         ("log.every", recipe.log.every, recipe.log.every >= 1, "1 or more"),
         ("validation.every", recipe.validation.every, recipe.validation.every > 0, "more than 0"),
+        ("validation.times", times, times is None or times >= 1, "1 or more, or null"),
         ("validation.metric", recipe.validation.metric, recipe.validation.metric in METRICS, ", ".join(METRICS)),
     )
     for name, value, right, expected in rules:
@@ -241,17 +243,26 @@ def from_yaml(path: str | Path, *, base: Recipe | None = None) -> Recipe:
 def from_tree(tree: dict[str, Any], *, where: str = "recipe", base: Recipe | None = None) -> Recipe:
     """A recipe from nested dicts, on top of `base`; `arguments` are replaced key by key."""
     merged = to_plain(base or Recipe())
-    _make_way(merged, tree)
+    _make_way(merged, tree, where)
     for key, value in tree.items():
         merge(Recipe, merged, key, value, where=where)
     return from_plain(Recipe, merged, where=where)
 
 
-def _make_way(tree: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Who gives a run's length in one unit means it: the units that would win over it no longer count."""
-    nested = changes.get("schedule")
-    asked = dict(nested) if isinstance(nested, dict) else {}
-    asked |= {unit: changes[f"schedule.{unit}"] for unit in LENGTHS if f"schedule.{unit}" in changes}
-    given = [unit for unit in LENGTHS if asked.get(unit) not in (None, "null")]
-    for unit in LENGTHS[: LENGTHS.index(given[0])] if given else ():
-        tree["schedule"][unit] = None
+def _make_way(tree: dict[str, Any], changes: dict[str, Any], where: str = "") -> None:
+    """Who gives a length or an interval in one unit means it: what would win over it no longer counts."""
+    asked = _asked(changes, "schedule")
+    unit = from_plain(Schedule, asked, where=where, path="schedule.").unit
+    for other in LENGTHS[: LENGTHS.index(unit)] if unit else ():
+        tree["schedule"][other] = None
+    if unit not in (None, "steps") and "milestones" in asked:
+        tree["schedule"]["steps"] = None  # these refer to the run itself, not to a length that nobody asked for
+    if "every" in _asked(changes, "validation"):
+        tree["validation"]["times"] = None
+
+
+def _asked(changes: dict[str, Any], group: str) -> dict[str, Any]:
+    """What is said of a group of fields, under its own key or under dotted ones."""
+    nested = changes.get(group)
+    dotted = {key.removeprefix(f"{group}."): value for key, value in changes.items() if key.startswith(f"{group}.")}
+    return {**(nested if isinstance(nested, dict) else {}), **dotted}

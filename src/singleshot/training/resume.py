@@ -9,6 +9,7 @@ from singleshot.errors import UserError
 from singleshot.training.folder import RunFolder
 from singleshot.training.plain import to_plain
 from singleshot.training.recipe import Recipe
+from singleshot.training.start import with_nothing_to_keep
 
 # Nothing here changes what a step computes; another length changes the rates from now on, which is said.
 FREE = (
@@ -27,9 +28,17 @@ FREE = (
 
 
 def resolved_as(before: Recipe, now: Recipe) -> Recipe:
-    """The recipe with what it leaves open (precision, the architecture of `start_from`) as the run settled it."""
+    """The recipe with what it leaves open as the run settled it.
+
+    That is the precision, what a backbone without weights has no use for, and the architecture of `start_from`.
+    """
     if now.compute.precision == "auto":
         now = replace(now, compute=replace(now.compute, precision=before.compute.precision))
+    anew = with_nothing_to_keep(now)
+    if before.optimizer == anew.optimizer:
+        now = replace(now, optimizer=before.optimizer)
+    if before.arguments == anew.arguments:
+        now = replace(now, arguments=before.arguments)
     if now.start_from is not None and now.start_from == before.start_from:
         now = replace(now, builder=before.builder, arguments=before.arguments)
     return now

@@ -206,7 +206,9 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------------ validation
     def validation_due(self) -> bool:
-        step, every = self.progress.step, max(1, round(self.recipe.validation.every * self.steps_per_epoch))
+        step, wanted = self.progress.step, self.recipe.validation
+        between = self.total / wanted.times if wanted.times else wanted.every * self.steps_per_epoch
+        every = max(1, round(between))
         due = self.data.val is not None and self.progress.validated < step
         return due and (step % every == 0 or step == self.total)
 
@@ -262,7 +264,7 @@ class Run:
     # ---------------------------------------------------------------------------------------------------------- saving
     def save_due(self) -> bool:
         step, every = self.progress.step, self.recipe.log.save_every
-        return step == self.total or step % self.steps_per_epoch == 0 or (every is not None and step % every == 0)
+        return step == self.total or (every is not None and step % every == 0)
 
     def minutes_passed(self) -> bool:
         return self.ranks.first and time.monotonic() - self._saved_at > 60 * self.recipe.log.save_minutes

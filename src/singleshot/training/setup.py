@@ -1,9 +1,8 @@
-"""From a recipe to the objects of a run: data, augmentation, detector."""
+"""From a recipe to the objects of a run: data and augmentation; files and precision. Its detector: `start`."""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,17 +30,11 @@ from singleshot.data.transforms import (
     Transform,
     VerticalFlip,
 )
-from singleshot.detectors.detector import Detector
-from singleshot.detectors.parts import from_plain, to_plain
-from singleshot.detectors.registry import BUILDERS, find_builder, remembers_arguments
-from singleshot.detectors.transfer import transfer
 from singleshot.errors import UserError
 from singleshot.preprocess import KeepAspect, Preprocess
 from singleshot.training.recipe import Augmentation, Data, Recipe
-from singleshot.weights import checkpoint
 
 TRAIN_SPLITS = ("train", "trainval")
-FEW_IMAGES = 5_000  # from fewer it is said that pretrained weights would help (docs/results.md: of 205 and 500)
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -189,7 +182,8 @@ def build_transform(settings: Augmentation, preprocess: Preprocess) -> Transform
             )
         if settings.expand or settings.crop:
             raise UserError(
-                "augmentation.jitter replaces expand and crop: switch both off (augmentation.expand, .crop: false)"
+                "augmentation.jitter takes the place of expand and crop: switch both of them off, or leave it out "
+                "with augmentation.jitter: []"
             )
         low, high = settings.jitter
         steps = (photometric, ScaleJitter(size, mean, (low, high)), mirror)
@@ -205,7 +199,7 @@ def build_transform(settings: Augmentation, preprocess: Preprocess) -> Transform
     return Compose((*first, ssd))
 
 
-# ------------------------------------------------------------------------------------------------------------ detector
+# ---------------------------------------------------------------------------------------------------- machine and files
 def choose_precision(asked: str, device: torch.device) -> str:
     """bf16 where the machine computes in it (AMX, AVX512-bf16, CUDA), fp32 elsewhere; or what is asked for."""
     if asked != "auto":
@@ -216,93 +210,6 @@ def choose_precision(asked: str, device: torch.device) -> str:
         tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return "bf16" if any(getattr(torch.cpu, test, bool)() for test in tests) else "fp32"
     return "fp32"
-
-
-def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
-    """The detector to go on from, if any, and the recipe with what it leaves open filled in (`Recipe.start`).
-
-    Raises:
-        UserError: no file where one is needed, a file that cannot be read, backbone weights beside it.
-    """
-    if recipe.start_from is None:
-        if recipe.start == "needed":
-            raise UserError(f"{recipe.name} goes on from a trained detector: give its file with --from (start_from)")
-        if recipe.builder in BUILDERS and recipe.arguments.get("backbone_weights") is None:
-            recipe = _with_nothing_to_keep(recipe)
-        return recipe, None
-    named = file_builder(recipe.start_from)
-    own = find_builder(recipe.builder) if named is None and ":" in recipe.builder else None
-    source = checkpoint.load(recipe.start_from, builder=own)
-    # The file's own weights count; which backbone weights it once began with does not.
-    leave = ("num_classes", "class_names", "category_ids", "backbone_weights")
-    builder = named or recipe.builder
-    file_arguments = {key: to_plain(value) for key, value in source.arguments.items() if key not in leave}
-    if recipe.start == "file":
-        return replace(recipe, builder=builder, arguments=file_arguments, start="own"), source
-    if recipe.arguments.get("backbone_weights") is not None:
-        raise UserError(
-            f"weights come from {recipe.start_from} (--from) or from {recipe.arguments['backbone_weights']} "
-            "(--backbone-weights): leave one of them out"
-        )
-    kept = file_arguments if recipe.builder == builder else {}
-    return replace(recipe, arguments={**kept, **recipe.arguments}), source
-
-
-def _with_nothing_to_keep(recipe: Recipe) -> Recipe:
-    """The recipe for a backbone that is drawn anew: all of it learns, from the first step, at the full rate."""
-    arguments = {key: value for key, value in recipe.arguments.items() if key != "frozen_stages"}
-    optimizer = replace(recipe.optimizer, backbone_lr_factor=1.0, freeze_norm_steps=0)
-    return replace(recipe, arguments=arguments, optimizer=optimizer)
-
-
-def file_builder(path: str | Path) -> str | None:
-    """The builder of this package that a detector's file names; None: it was made by one of the user's own."""
-    name = str(checkpoint.read_metadata(path)["detector"])
-    return name if name in BUILDERS else None
-
-
-def with_explicit(recipe: Recipe, start_from: str, builder: str | None) -> Recipe:
-    """A recipe that leaves builder and arguments to the file, made ready for some that the user has chosen himself.
-
-    `builder`: the chosen one, None for none. If it is that of the file, arguments that are set afterwards are all that
-    differs from the file's; if it is another, the recipe's own arguments are what the others begin from.
-    """
-    if recipe.start != "file":
-        return recipe
-    named = file_builder(start_from)
-    if builder is None or builder == named or (named is None and ":" in builder):
-        recipe = replace(recipe, builder=named or builder or recipe.builder, arguments={})
-    return replace(recipe, start="own")
-
-
-def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None) -> tuple[Detector, list[str]]:
-    """The detector of a recipe for the classes of the data, with the weights of `source` where they fit (`transfer`).
-
-    Returns the detector and what is to be said about it.
-    """
-    build = find_builder(recipe.builder)
-    if ":" in recipe.builder and not hasattr(build, "__wrapped__"):
-        build = remembers_arguments(build)
-    arguments: dict[str, Any] = from_plain(recipe.arguments)
-    if source is not None:
-        arguments.pop("backbone_weights", None)  # all weights come from the source
-    if recipe.data.crowd == "ignore" and "ignore_crowd" in inspect.signature(build).parameters:
-        arguments.setdefault("ignore_crowd", True)  # the loader passes the regions on; the matcher has to know them
-    classes = {"class_names": data.class_names, "category_ids": data.category_ids}
-    detector = build(num_classes=len(data.class_names), **classes, **arguments)
-    if source is None:
-        weights = arguments.get("backbone_weights")
-        if weights is not None:  # in a weights file that is passed on, the name says what there is to say
-            detector.arguments = {**detector.arguments, "backbone_weights": Path(str(weights)).name}
-        if weights:
-            return detector, [f"backbone weights: {weights}"]
-        said = "all weights are drawn anew (no --backbone-weights, no --from), and all of the backbone learns"
-        if len(data) < FEW_IMAGES:
-            said += f"; from {len(data)} images it would learn far more with ImageNet's (docs/how_to/small_data.md)"
-        return detector, [said]
-    taken = transfer(source, detector)
-    fits = "" if taken.taken or taken.partly else "; nothing of it fits this detector: all weights are drawn anew"
-    return detector, [f"from {recipe.start_from}: {taken.text()}{fits}"]
 
 
 def absolute_paths(recipe: Recipe) -> Recipe:

@@ -1,0 +1,139 @@
+"""The detector that a run begins with, and whether its backbone has anything to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import singleshot as ss
+from singleshot import recipes
+from singleshot.training import train
+from singleshot.training.recipe import Recipe, from_yaml, override
+from singleshot.training.setup import open_data
+from singleshot.training.start import build_detector, resolve_start
+
+
+def test_what_a_recipe_says_counts_and_a_file_says_the_rest(tmp_path: Path) -> None:
+    detector = ss.refinedet(
+        num_classes=2, backbone="mobilenetv2", image_size=64, channels=32, threshold=0.016, soft_nms=0.3
+    )
+    ss.save(detector, tmp_path / "coco.safetensors")
+    arguments = {"threshold": 0.01, "soft_nms": None, "image_size": 320}
+    recipe = Recipe(builder="refinedet", arguments=arguments, start_from=str(tmp_path / "coco.safetensors"))
+    resolved, source = resolve_start(recipe)
+    assert source is not None
+    assert resolved.arguments == {
+        "backbone": "mobilenetv2", "image_size": 320, "channels": 32, "threshold": 0.01, "soft_nms": None,
+    }  # fmt: skip
+    assert resolve_start(resolved)[0] == resolved
+
+    finetune = Recipe(builder="ssd", arguments={"image_size": 96}, start_from=recipe.start_from, start="file")
+    resolved, _ = resolve_start(finetune)
+    assert (resolved.builder, resolved.start) == ("refinedet", "own")
+    assert resolved.arguments == {
+        "backbone": "mobilenetv2", "image_size": 64, "channels": 32, "threshold": 0.016, "soft_nms": 0.3,
+    }  # fmt: skip
+
+    other = Recipe(builder="ssd", arguments={"image_size": 96}, start_from=recipe.start_from)
+    resolved, _ = resolve_start(other)
+    assert (resolved.builder, resolved.arguments) == ("ssd", {"image_size": 96})
+
+
+def test_what_cannot_be_started(tmp_path: Path) -> None:
+    with pytest.raises(ss.UserError, match=r"refinedet320_voc_from_coco goes on from a trained detector: .*--from"):
+        resolve_start(recipes.get("refinedet320_voc_from_coco"))
+    ss.save(ss.ssd(num_classes=1, backbone="mobilenetv2", image_size=64), tmp_path / "m.safetensors")
+    recipe = Recipe(start_from=str(tmp_path / "m.safetensors"), arguments={"backbone_weights": "w.safetensors"})
+    with pytest.raises(ss.UserError, match=r"m.safetensors \(--from\) or from w.safetensors \(--backbone-weights\)"):
+        resolve_start(recipe)
+
+
+def test_a_backbone_without_weights_has_nothing_to_keep() -> None:
+    kept = {"optimizer.backbone_lr_factor": 0.1, "optimizer.freeze_norm_steps": -1}
+    recipe = override(recipes.get("finetune"), {**kept, "arguments.frozen_stages": 2})
+    anew, _ = resolve_start(recipe)
+    assert (anew.optimizer.backbone_lr_factor, anew.optimizer.freeze_norm_steps) == (1.0, 0)
+    assert anew.arguments == recipes.get("finetune").arguments
+    given = override(recipe, {"arguments.backbone_weights": "w.safetensors"})
+    assert resolve_start(given) == (given, None)
+    own = replace(recipe, builder="my_detectors.py:build")  # may load weights by itself
+    assert resolve_start(own) == (own, None)
+
+
+def test_few_images_without_weights_are_worth_a_word(tiny_voc: Path) -> None:
+    recipe = override(Recipe(), {"arguments": {"backbone": "resnet18", "image_size": 64}})
+    data = open_data(override(recipe, {"data.path": str(tiny_voc)})).train
+    said = build_detector(recipe, data).said
+    assert said.startswith("all weights are drawn anew (no --backbone-weights, no --from)")
+    assert f"from {len(data)} images it would learn far more with ImageNet's" in said
+    many = replace(data, records=data.records * 5000)
+    assert "ImageNet" not in build_detector(recipe, many).said
+
+
+def test_a_detector_of_which_nothing_fits(tiny_voc: Path) -> None:
+    recipe = override(Recipe(), {"arguments": {"backbone": "resnet18", "image_size": 64}})
+    data = open_data(override(recipe, {"data.path": str(tiny_voc)})).train
+    other = ss.ssd(num_classes=2, backbone="mobilenetv2", image_size=64)
+    said = build_detector(replace(recipe, builder="retinanet"), data, other).said
+    assert said.endswith("nothing of it fits this detector: all weights are drawn anew")
+    same = ss.ssd(num_classes=2, backbone="resnet18", image_size=64)
+    assert "nothing of it fits" not in build_detector(recipe, data, same).said
+
+
+def test_who_has_trained_the_backbone(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A builder of one's own may load weights by itself: the batch norm tells. Of another detector some has to fit."""
+    (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    recipe = override(recipes.get("finetune"), {"data.path": str(tiny_voc), "arguments.image_size": 64})
+    data = open_data(recipe).train
+    own = build_detector(replace(recipe, builder="mine:fresh", arguments={}), data)
+    assert own.fresh
+    assert own.said.startswith("all weights are drawn anew")
+    own = build_detector(replace(recipe, builder="mine:trained", arguments={}), data)
+    assert own.said == "the weights that mine:trained gives"
+    assert not own.fresh
+    own = build_detector(replace(recipe, builder="mine:without_norm", arguments={}), data)
+    assert not own.fresh  # nothing tells
+
+    source = ss.ssd(num_classes=2, backbone="resnet18", image_size=64)
+    assert build_detector(recipe, data, source).fresh  # MobileNetV2 has nothing of it
+    same = override(recipe, {"arguments.backbone": "resnet18"})
+    assert not build_detector(same, data, source).fresh
+    assert build_detector(same, data).fresh
+
+
+OWN = """
+import singleshot as ss
+
+def fresh(backbone="resnet18", **classes):
+    return ss.ssd(backbone=backbone, image_size=64, **classes)
+
+def trained(**classes):
+    detector = fresh(**classes)
+    for name, value in detector.backbone.named_buffers():
+        if name.endswith("running_mean"):
+            value += 1
+    return detector
+
+def without_norm(**classes):
+    return fresh("vgg16", **classes)
+"""
+
+
+def test_a_backbone_that_nobody_has_trained_learns_as_the_rest(
+    tmp_path: Path, make_recipe: Callable[..., Recipe], capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = {"optimizer__backbone_lr_factor": 0.3, "optimizer__freeze_norm_steps": -1}
+    recipe = make_recipe(arguments__norm=True, schedule__steps=2, **kept)
+    result = train(recipe, out=tmp_path / "anew")
+    settled = from_yaml(result.run / "recipe.yaml")
+    assert (settled.optimizer.backbone_lr_factor, settled.optimizer.freeze_norm_steps) == (1.0, 0)
+    assert "all of the backbone learns" in capsys.readouterr().err
+    train(override(recipe, {"schedule.steps": 3}), resume=result.run)  # the same recipe goes on
+
+    after = train(replace(recipe, start_from=str(result.last)), out=tmp_path / "after")
+    assert from_yaml(after.run / "recipe.yaml").optimizer == recipe.optimizer
