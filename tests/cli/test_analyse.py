@@ -67,6 +67,16 @@ def test_iou(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) 
     assert "true IoU" not in said
 
 
+def test_where_nothing_can_be_written_is_asked_first(
+    tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("singleshot.cli.model.load_model", None)
+    (tmp_path / "file").write_text("mine")
+    assert main(["analyse", "errors", str(tiny_model), str(tiny_voc), "--out", str(tmp_path / "file")]) == 2
+    assert "file: cannot be written" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -52,6 +53,22 @@ def test_json_is_all_there_is_on_stdout(verb: Any, capsys: Capture) -> None:
     out, err = capsys.readouterr()
     assert json.loads(out) == {"AP": None, "name": "Käfer"}
     assert err == "a library prints\n"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_names_that_the_reader_has_no_letters_for(encoding: str, verb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows writes cp1252 into a pipe; some file names are no text at all."""
+    names = ["Käfer", "猫", "🐈", "caf\udce9"]
+    verb(lambda: Result(names, " ".join(names)))
+    for words in (["models"], ["models", "--json"]):
+        written = io.BytesIO()
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding))
+        assert main(words) == 0
+        text = written.getvalue().decode(encoding)
+        if words[1:]:
+            assert json.loads(text) == names
+        else:
+            assert text.split() == [name.encode(encoding, "backslashreplace").decode(encoding) for name in names]
 
 
 def test_one_of_several_processes_speaks(verb: Any, capsys: Capture) -> None:

@@ -43,6 +43,8 @@ def test_flags_are_fields() -> None:
     assert found.builder == "x:y"
     assert recipe("my_data", "--from", "m.safetensors").start_from == "m.safetensors"
     assert found.arguments["backbone_weights"] == "w.safetensors"
+    for odd in ("/w/v2 #1.pth", "C:/x: y.pth", "[new] w.pth", "123", "null"):  # YAML would see something else
+        assert recipe("d", "--backbone-weights", odd).arguments["backbone_weights"] == odd
 
 
 def test_names_of_other_tools_lead_to_names_of_ours(capsys: Capture) -> None:
@@ -94,6 +96,12 @@ def test_recipe_from_a_file(tmp_path: Path) -> None:
         (["d", "--recipe", "ssd300_voc7"], "did you mean ssd300_voc07"),
         (["d", "--recipe", "none.yaml"], "none.yaml"),
         (["--resume", "none"], "none"),
+        (["d", "--recipe", ""], "recipe"),
+        (["d", "--backbone-weights", ""], "--backbone-weights names no file"),
+        (["--data", "d"], "DATA, the first word after train"),
+        (["d", "--seed", "18446744073709551616"], "seed is 18446744073709551616; expected 0 or more, below 2**63"),
+        (["d", "--batch_size", ".inf"], "batch_size: expected a whole number, got inf"),
+        (["~no-such-user/d"], "~no-such-user"),
         (["none"], "none: no such file or folder"),
         (["none", "--json"], "none: no such file or folder"),
     ],
@@ -133,6 +141,10 @@ def test_run_and_resume(tiny_voc: Path, tmp_path: Path, capsys: Capture, monkeyp
     capsys.readouterr()
     assert main(["train", "--resume", document["run"], "--recipe", "ssd300_voc"]) == 2
     assert "needs a new run" in capsys.readouterr().err
+    changed = _by_steps(tmp_path)
+    changed.write_text(f"{changed.read_text()}\nema: {{decay: 0.5}}\n")
+    assert main([*words, "--recipe", str(changed), "--resume", document["run"]]) == 2
+    assert "ema.decay" in capsys.readouterr().err
 
 
 def test_from_a_detector_of_other_classes(

@@ -335,3 +335,14 @@ def test_boxes_at_minus_1_are_clipped(shared: Path) -> None:
     mended, report = check(data)
     assert report.counts() == {"box partly outside": 46, "duplicate box": 1}
     assert min(record.boxes.min() for record in mended.records) == 0
+
+
+def test_several_entries_with_one_image(make: Make) -> None:
+    dataset = make([[1, 1, 9, 9]], [[2, 2, 8, 8]], [])
+    first, second, third = dataset.records
+    shared = replace(dataset, records=(first, replace(second, path=first.path), third))
+    _, report = check(shared)
+    assert [finding.message for finding in report.warnings if finding.kind == "shared image"] == [
+        "2 entries have this file: '0.png' (id 0), '1.png' (id 1)"
+    ]
+    assert "shared image" not in check(dataset)[1].counts()

@@ -148,3 +148,32 @@ def test_a_coco_file(tmp_path: Path, folder: str) -> None:
     assert json.loads(written["val"][0].read_text())["info"] == {"year": 2026}
     with pytest.raises(UserError, match="has a split 'train' already"):
         write_parts(root, split="default")
+
+
+def test_a_folder_around_the_dataset(tiny_voc: Path, tmp_path: Path) -> None:
+    """The lists go where they are looked for: into the dataset, not beside it."""
+    root = shutil.copytree(tiny_voc, tmp_path / "outer" / "cells")
+    shutil.rmtree(root / "ImageSets")
+    written = write_parts(tmp_path / "outer")
+    assert {file.parent for file, _ in written.values()} == {root / "ImageSets" / "Main"}
+    parts = [open_dataset(tmp_path / "outer", split=f"cells:{part}") for part in written]
+    assert [len(data) for data in parts] == [number for _, number in written.values()]
+
+
+def test_what_the_reader_takes_is_divided(tmp_path: Path) -> None:
+    """Ids like 1.0, names in addresses only (LVIS), and images that nobody has labelled."""
+    for i in range(4):
+        (tmp_path / f"{i}.jpg").write_bytes(b"")
+    images = [{"id": float(i), "coco_url": f"http://x/{i}.jpg", "width": 9, "height": 9} for i in range(4)]
+    boxes = [{"id": i, "image_id": float(i), "category_id": 7, "bbox": [1, 2, 3, 4]} for i in range(4)]
+    content: dict[str, object] = {"images": images, "categories": [{"id": 7, "name": "dog"}]}
+    (tmp_path / "a.json").write_text(json.dumps({**content, "annotations": boxes}))
+    written = write_parts(tmp_path / "a.json", 0.5)
+    for file, number in written.values():
+        data = open_dataset(file)
+        assert (len(data), len(data.labels())) == (number, number) == (2, 2)
+        assert all(record.path.parent == tmp_path for record in data.records)
+        file.unlink()
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    for file, _ in write_parts(tmp_path / "a.json", 0.5).values():
+        assert "annotations" not in json.loads(file.read_text())

@@ -223,7 +223,7 @@ def test_lists_with_endings_folders_and_names_with_spaces(tmp_path: Path) -> Non
     for stem in ("a", "b.c", "my dog 1"):
         write_xml(tmp_path / f"Annotations/{stem}.xml", thing("x", (1, 1, 2, 2)))
         touch(tmp_path / f"JPEGImages/{stem}.jpg")
-    write_splits(tmp_path, train="\ufeffJPEGImages/a.jpg\n\n  b.c \r\nmy dog 1\n")
+    write_splits(tmp_path, train="\ufeffJPEGImages/a.jpg 1\n\n  b.c \r\nmy dog 1\n")
     data = read_voc(tmp_path, split="train")
     assert [record.name for record in data.records] == ["a", "b.c", "my dog 1"]
     assert all(record.annotated for record in data.records)

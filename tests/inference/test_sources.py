@@ -59,6 +59,12 @@ def test_brackets_in_a_name_are_no_glob_where_the_file_exists(tmp_path: Path, ma
     assert names(f"{tmp_path}/scan [1]/*.png") == ["a[2].png", "b.png"]
 
 
+def test_a_file_that_is_not_there_in_a_folder_with_brackets(tmp_path: Path, make: Make) -> None:
+    make("scan [1]/photo.png")
+    with pytest.raises(UserError, match=r"phot\.png does not exist \(did you mean .*photo\.png"):
+        expand([tmp_path / "scan [1]" / "phot.png"])
+
+
 def test_names_that_collide_become_paths_below_the_common_folder(tmp_path: Path, make: Make) -> None:
     one, two = make("x/deep/a.png"), make("x/y/a.png")
     assert names(one, two) == ["deep/a.png", "y/a.png"]

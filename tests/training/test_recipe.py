@@ -10,7 +10,7 @@ import pytest
 from singleshot.errors import UserError
 from singleshot.training import from_yaml, override, to_yaml
 from singleshot.training.plain import to_yaml_text
-from singleshot.training.recipe import Published, Recipe, Schedule, Validation, check_values
+from singleshot.training.recipe import Data, Published, Recipe, Schedule, Validation, check_values
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,12 @@ def test_the_interval_of_validations_that_is_asked_for_counts(
         assert (found.every, found.times) == (every, times)
     with pytest.raises(UserError, match="validation.times is 0; expected 1 or more, or null"):
         check_values(override(base, {"validation.times": 0}))
+
+
+def test_text_that_looks_like_a_number_is_read_back(tmp_path: Path) -> None:
+    recipe = Recipe(name="7e10", data=Data(split="1E3", classes=("1e-3", "12", "null", "yes")))
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    assert from_yaml(tmp_path / "recipe.yaml") == recipe
 
 
 def test_override_arguments() -> None:

@@ -19,11 +19,11 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from singleshot.errors import UserError
-from singleshot.training import override, to_yaml, train
+from singleshot.training import from_yaml, override, to_yaml, train
 from singleshot.training.folder import RunFolder
 from singleshot.training.recipe import Recipe
 from singleshot.training.run import Run
-from singleshot.training.state import SavedState
+from singleshot.training.state import Progress, SavedState
 
 MakeRecipe = Callable[..., Recipe]
 HERE = Path(__file__).parent
@@ -223,6 +223,48 @@ def test_a_length_in_images(tmp_path: Path, make_recipe: MakeRecipe, capsys: pyt
     assert "schedule.images 24 -> 36" in capsys.readouterr().err
     train(override(recipe, {"schedule.epochs": 4}), resume=tmp_path / "run")  # of 11 images
     assert SavedState.read(tmp_path / "run/state.safetensors").progress.step == 8
+
+
+def test_a_best_of_another_metric_is_none(
+    tmp_path: Path, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("singleshot.training.run.metric_value", lambda metrics, name: float(name == "coco.AP50"))
+    recipe = make_recipe(schedule__epochs=1, validation__metric="coco.AP50", validation__patience=2)
+    train(recipe, out=tmp_path / "run")
+    state = tmp_path / "run/state.safetensors"
+    assert SavedState.read(state).progress.best == 1.0
+    other = override(recipe, {"validation.metric": "coco.AP", "schedule.epochs": 4})
+    train(other, resume=tmp_path / "run")
+    progress = SavedState.read(state).progress
+    assert (progress.best, progress.best_step) == (0.0, 12), "the first one by this metric"
+    assert (progress.finished, progress.step) == (True, 24), "then two without a better one"
+    train(override(other, {"schedule.epochs": 6}), resume=tmp_path / "run")
+    assert SavedState.read(state).progress.step == 24
+    train(override(other, {"schedule.epochs": 6, "validation.patience": None}), resume=tmp_path / "run")
+    assert SavedState.read(state).progress.step == 36
+
+
+def test_adam_counts_its_steps_where_the_parameters_are() -> None:
+    """The fused optimiser wants them there. "meta" stands for a device that is not the CPU."""
+    layer = torch.nn.Linear(2, 1, bias=False, device="meta")
+    optimizer = torch.optim.AdamW([{"params": [layer.weight], "names": ["weight"]}])
+    tensors = {f"optimizer.{key}.weight": torch.zeros(1, 2) for key in ("exp_avg", "exp_avg_sq")}
+    tensors |= {"optimizer.step.weight": torch.tensor(3.0), "model.weight": torch.zeros(1, 2)}
+    SavedState(Path("state"), Progress(), tensors).restore(layer, optimizer, None)
+    assert {key: value.device.type for key, value in optimizer.state[layer.weight].items()} == {
+        "exp_avg": "meta", "exp_avg_sq": "meta", "step": "meta",
+    }  # fmt: skip
+
+
+def test_another_architecture_is_refused_beside_a_file_too(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    first = train(make_recipe(schedule__steps=1), out=tmp_path / "first")
+    recipe = make_recipe(schedule__steps=1, start_from=str(first.last), start="file")
+    run = train(recipe, out=tmp_path / "run").run
+    train(override(recipe, {"schedule.steps": 2}), resume=run)
+    settled = from_yaml(run / "recipe.yaml")
+    train(override(settled, {"schedule.steps": 3}), resume=run)
+    with pytest.raises(UserError, match=r"arguments\.dropout 0\.2 -> 0\.1"):
+        train(override(settled, {"arguments.dropout": 0.1}), resume=run)
 
 
 def test_another_recipe_is_refused(tmp_path: Path, make_recipe: MakeRecipe) -> None:

@@ -134,6 +134,8 @@ def test_a_backbone_that_nobody_has_trained_learns_as_the_rest(
     assert (settled.optimizer.backbone_lr_factor, settled.optimizer.freeze_norm_steps) == (1.0, 0)
     assert "all of the backbone learns" in capsys.readouterr().err
     train(override(recipe, {"schedule.steps": 3}), resume=result.run)  # the same recipe goes on
+    said = "has nothing to keep: optimizer.backbone_lr_factor 0.3 -> 1.0, optimizer.freeze_norm_steps -1 -> 0"
+    assert said in capsys.readouterr().err
 
     after = train(replace(recipe, start_from=str(result.last)), out=tmp_path / "after")
     assert from_yaml(after.run / "recipe.yaml").optimizer == recipe.optimizer

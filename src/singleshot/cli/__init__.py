@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import TextIO
 
 from singleshot import __version__
 from singleshot.cli.errors import explain, near
@@ -76,7 +77,7 @@ def _run(words: list[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr) if options["json"] else contextlib.nullcontext():
         result: Result = module.run(options)
     if not result.silent:
-        _print(write(result, as_json=options["json"]))
+        _print(write(result, as_json=options["json"], ascii=not _is_utf8(sys.stdout)))
     if result.fault is not None:
         raise UserError(result.fault)
     return 0
@@ -112,9 +113,18 @@ class _ReaderLeft(Exception):
     """The reader of our standard output has closed it (`| head`)."""
 
 
+def _is_utf8(stream: TextIO) -> bool:
+    return (stream.encoding or "").lower().replace("-", "") == "utf8"
+
+
 def _print(text: str, *, error: bool = False) -> None:
+    stream = sys.stderr if error else sys.stdout
     try:
-        print(text, file=sys.stderr if error else sys.stdout, flush=True)
+        try:
+            print(text, file=stream, flush=True)
+        except UnicodeEncodeError:  # a name that this terminal, or Windows in a pipe, has no letters for
+            encoding = stream.encoding or "ascii"
+            print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except BrokenPipeError as broken:
         with contextlib.suppress(OSError, ValueError):  # what Python flushes at exit has to go somewhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

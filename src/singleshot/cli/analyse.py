@@ -45,10 +45,13 @@ def add_arguments(parser: VerbParser, *, model: bool = True, anchors: bool = Tru
 
 
 def opened(options: Namespace) -> tuple[Detector, Dataset, dict[str, Any]]:
-    """The detector, the data, and the keywords of the analysis."""
+    """The detector, the data, and the keywords of the analysis; first whether `--out` can be written."""
     from singleshot.cli.model import load_model
     from singleshot.data.open import open_dataset
+    from singleshot.evaluation.detections import writable
 
+    if options.out is not None:
+        writable(options.out)
     detector = load_model(options.model, builder=options.builder, device=options.device)
     dataset = open_dataset(
         options.data,

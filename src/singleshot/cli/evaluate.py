@@ -59,15 +59,15 @@ def parse(words: Sequence[str]) -> Namespace:
             raise UserError(
                 "--builder belongs to a model, and --detections measures without one: leave one of them out"
             )
-        if options.sweep:
+        if options.sweep is not None:
             raise UserError("--sweep repeats a model's post-processing, and --detections measures what stands in files")
         if options.tta is not None:
             raise UserError("--tta shows images to a model, and --detections measures without one")
-    if options.tta is not None and options.sweep:
+    if options.tta is not None and options.sweep is not None:
         raise UserError("--sweep repeats the post-processing of one pass and --tta makes many: leave one of them out")
-    if options.sweep:
+    if options.sweep is not None:
         options["sweep"] = sweep_of(options.sweep)
-    if options.sweep and options.save_detections is not None:
+    if options.sweep is not None and options.save_detections is not None:
         raise UserError(
             "--save-detections writes one set of detections and --sweep makes several: leave one of them out"
         )
@@ -98,7 +98,7 @@ def run(options: Namespace) -> Result:
         dataset = open_dataset(options.data, class_names=detector.class_names, **asked)
         _announce(dataset)
         sizes = {"batch_size": options.batch_size, "workers": options.workers}
-        if options.sweep:
+        if options.sweep is not None:
             choices = postprocesses(options.sweep, detector, options.model)
             with progress.shown("images") as bar:
                 found = sweep(detector, dataset, options.sweep.name, choices, **sizes, progress=bar)

@@ -20,11 +20,14 @@ class Result:
     silent: bool = False  # several processes did one thing, and another one tells it
 
 
-def write(result: Result, *, as_json: bool) -> str:
-    """The form that was asked for. JSON knows no NaN and no infinity: they become null."""
+def write(result: Result, *, as_json: bool, ascii: bool = False) -> str:
+    """The form that was asked for; JSON with escapes for what is not ASCII, where only that can be written.
+
+    JSON knows no NaN and no infinity: they become null.
+    """
     if not as_json:
         return result.text
-    return json.dumps(_plain(result.document), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_plain(result.document), indent=2, ensure_ascii=ascii, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

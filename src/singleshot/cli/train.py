@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
@@ -122,18 +124,24 @@ def choose_recipe(options: Namespace) -> Recipe:
 
     if options.resume is not None:
         recipe = from_yaml(RunFolder.existing(options.resume).recipe)
-        if options.recipe is not None and (other := recipes.load(options.recipe).name) != recipe.name:
+        if options.recipe is not None and (named := recipes.load(options.recipe)).name != recipe.name:
             raise UserError(
-                f"--resume {options.resume} goes on with the recipe {recipe.name!r}; {other!r} needs a new run"
+                f"--resume {options.resume} goes on with the recipe {recipe.name!r}; {named.name!r} needs a new run"
             )
+        if options.recipe not in (None, *recipes.names()):  # a file may say something else by now: it is compared
+            recipe = replace(named, data=recipe.data if named.data.path is None else named.data)
     else:
-        recipe = recipes.load(options.recipe or DEFAULT_RECIPE)
+        recipe = recipes.load(DEFAULT_RECIPE if options.recipe is None else options.recipe)
     changes: dict[str, Any] = dict(options.overrides)
     for flag, key in FIELDS.items():
         if (value := options[flag]) is None or value is False:  # a seed of 0 is one
             continue
         if key in changes:
             raise UserError(f"--{flag.replace('_', '-')} and --{key} are the same: leave one of them out")
+        if key.startswith("arguments."):
+            if not value:
+                raise UserError(f"--{flag.replace('_', '-')} names no file: leave it out, or give one")
+            value = json.dumps(value)  # text as it stands, where YAML would see a comment or a list in it
         changes[key] = value
     start = changes.get("start_from", recipe.start_from)
     if start is not None and any(key == "builder" or key.startswith("arguments") for key in changes):
@@ -152,6 +160,6 @@ def take_recipe_fields(words: Sequence[str], flags: Collection[str]) -> tuple[li
     def fields() -> Collection[str]:
         from singleshot.training.recipe import Recipe
 
-        return Recipe.__dataclass_fields__
+        return [name for name in Recipe.__dataclass_fields__ if f"--{name}" not in ELSEWHERE]
 
     return take_overrides(words, flags, fields)

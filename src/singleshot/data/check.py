@@ -38,6 +38,7 @@ WARNINGS: Mapping[str, str] = {
     "no boxes": "the image is kept",
     "annotation without image": "left out",
     "similar class names": "they stay different classes",
+    "shared image": "each entry is an image of its own, and the objects of the others are background in it",
 }
 """What does not stop training, each with how it is mended in memory."""
 
@@ -133,7 +134,7 @@ def examine(
         warnings += inspection.warnings
         if mended is not None:
             kept.append(mended)
-    warnings += _similar_classes(dataset)
+    warnings += [*_shared_images(dataset), *_similar_classes(dataset)]
     report = Report(
         title=f"{dataset.root} ({dataset.format}, split {dataset.split})",
         images=len(dataset.records),
@@ -143,6 +144,18 @@ def examine(
         warnings=warnings,
     )
     return replace(dataset, records=tuple(kept), problems=(), notes=()), report
+
+
+def _shared_images(dataset: Dataset) -> list[Finding]:
+    """Image files that several entries have: two lines for one image, or names that only their folders tell apart."""
+    entries: dict[Path, list[str]] = {}
+    for record in dataset.records:
+        entries.setdefault(record.path, []).append(f"{record.name!r} (id {record.id})")
+    return [
+        Finding("shared image", str(path), f"{len(names)} entries have this file: {', '.join(names[:5])}")
+        for path, names in entries.items()
+        if len(names) > 1
+    ]
 
 
 def _similar_classes(dataset: Dataset) -> list[Finding]:

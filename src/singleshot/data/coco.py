@@ -98,8 +98,8 @@ class _Reader:
             if not isinstance(entry, dict):
                 self._problem("broken annotation", where, f"expected an object, got {_short(entry)}")
                 continue
-            key = _identifier(entry.get("id"))
-            name = _file_name(entry)
+            key = identifier(entry.get("id"))
+            name = file_name(entry)
             if key is None or name is None:
                 missing = "an id (number or string)" if key is None else "a file_name"
                 self._problem("broken annotation", where, f"an image needs {missing}, got {_short(entry)}")
@@ -113,12 +113,12 @@ class _Reader:
     def _categories(self, entries: Any) -> dict[Id, str]:
         """The name of each category id, in file order; names that occur twice get their id appended."""
         if entries is None:  # then the annotations alone say which classes there are
-            ids = {_identifier(entry.get("category_id")) for entry in self.annotations if isinstance(entry, dict)}
+            ids = {identifier(entry.get("category_id")) for entry in self.annotations if isinstance(entry, dict)}
             ordered = sorted((key for key in ids if key is not None), key=lambda key: (isinstance(key, str), key))
             return {key: str(key) for key in ordered}
         names: dict[Id, str] = {}
         for number, entry in enumerate(entries):
-            key = _identifier(entry.get("id")) if isinstance(entry, dict) else None
+            key = identifier(entry.get("id")) if isinstance(entry, dict) else None
             name = entry.get("name", str(key)) if isinstance(entry, dict) else None
             if key is None or not isinstance(name, str):
                 self._problem("broken annotation", f"categories[{number}]", f"no id or name: {_short(entry)}")
@@ -163,7 +163,7 @@ class _Reader:
         """Add one object to its image. Returns what is wrong with it; "" when its image is not in the list."""
         if not isinstance(entry, dict):
             return f"expected an object, got {_short(entry)}"
-        image = _identifier(entry.get("image_id"))
+        image = identifier(entry.get("image_id"))
         if image is None:
             return f"image_id is {_short(entry.get('image_id'))}, expected a number or a string"
         if image not in self.objects:
@@ -172,7 +172,7 @@ class _Reader:
         sides = [side for side in map(_number, box) if side is not None] if isinstance(box, list) else []
         if not isinstance(box, list) or len(box) != 4 or len(sides) != 4:
             return f"image {self.images[image]['file_name']}: bbox is {_short(box)}, expected [x, y, width, height]"
-        category = _identifier(entry.get("category_id"))
+        category = identifier(entry.get("category_id"))
         if category is None:
             value = _short(entry.get("category_id"))
             return f"image {self.images[image]['file_name']}: category_id is {value}, expected a number or a string"
@@ -201,7 +201,7 @@ class _Reader:
         return findings
 
     def record(self, image: dict[str, Any], finder: ImageFinder) -> ImageRecord:
-        key = _identifier(image["id"])
+        key = identifier(image["id"])
         assert key is not None  # `_images` took none without
         objects = self.objects[key]
         xywh = np.array(objects.xywh, np.float64).reshape(-1, 4)
@@ -267,14 +267,14 @@ def _refuse_normalised(source: Path, records: Sequence[ImageRecord]) -> None:
         )
 
 
-def _identifier(value: Any) -> Id | None:
+def identifier(value: Any) -> Id | None:
     """An id as the file has it; 3.0 is 3. None for what cannot be an id."""
     if type(value) is int or type(value) is str:  # True is no id, and isinstance would take it for 1
         return value
     return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
-def _file_name(entry: dict[str, Any]) -> str | None:
+def file_name(entry: dict[str, Any]) -> str | None:
     name = entry.get("file_name")
     if name is None and isinstance(entry.get("coco_url"), str):  # LVIS: .../val2017/000000397133.jpg
         name = "/".join(entry["coco_url"].split("/")[-2:])

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from singleshot.data import cocojson
-from singleshot.data.coco import ImageFinder
+from singleshot.data.coco import ImageFinder, file_name, identifier
 from singleshot.data.dataset import Dataset
 from singleshot.data.open import find_splits, open_dataset
+from singleshot.data.voc import find_parts
 from singleshot.errors import UserError
 from singleshot.files import write_atomically
 
@@ -87,13 +88,17 @@ def write_parts(
 
 
 def _voc_lists(dataset: Dataset, indices: dict[str, tuple[int, ...]]) -> dict[Path, bytes]:
-    if ":" in dataset.split or (len(dataset.splits) > 1 and not (dataset.root / "ImageSets").is_dir()):
+    parts = find_parts(dataset.root)
+    if len(parts) > 1:
         raise UserError(
             f"{dataset.root} holds several datasets ({', '.join(dataset.splits)}): give the folder of one of them"
         )
     names = [record.name for record in dataset.records]
+    for record in dataset.records:
+        if record.name != record.name.encode(errors="replace").decode():
+            raise UserError(f"{record.path!r}: a list is UTF-8, and this file's name is not; rename it")
     return {
-        dataset.root / "ImageSets" / "Main" / f"{part}.txt": "".join(f"{names[k]}\n" for k in chosen).encode()
+        parts[0].root / "ImageSets" / "Main" / f"{part}.txt": "".join(f"{names[k]}\n" for k in chosen).encode()
         for part, chosen in indices.items()
     }
 
@@ -107,22 +112,22 @@ def _coco_files(dataset: Dataset, indices: dict[str, tuple[int, ...]]) -> dict[P
         file = source.with_name(f"instances_{part}.json")
         ids = {dataset.records[k].id for k in chosen}
         finder = ImageFinder(file, part)
-        images = [
-            _as_found(image, places[image["id"]], finder, file) for image in _entries(content, "images", "id", ids)
-        ]
-        annotations = _entries(content, "annotations", "image_id", ids)
-        found[file] = json.dumps({**content, "images": images, "annotations": annotations}).encode()
+        images = [_as_found(image, places, finder, file) for image in _entries(content, "images", "id", ids)]
+        parts: dict[str, Any] = {"images": images}
+        if "annotations" in content:  # without any the images are not labelled, which is not: empty
+            parts["annotations"] = _entries(content, "annotations", "image_id", ids)
+        found[file] = json.dumps({**content, **parts}).encode()
     return found
 
 
 def _entries(content: dict[str, Any], name: str, key: str, ids: set[int | str]) -> list[dict[str, Any]]:
     """The entries of these images; what is no entry at all is left behind."""
-    found = (entry for entry in content.get(name, []) if isinstance(entry, dict))
-    return [entry for entry in found if isinstance(entry.get(key), (int, str)) and entry[key] in ids]
+    return [entry for entry in content[name] if isinstance(entry, dict) and identifier(entry.get(key)) in ids]
 
 
-def _as_found(image: dict[str, Any], place: Path, finder: ImageFinder, file: Path) -> dict[str, Any]:
+def _as_found(image: dict[str, Any], places: dict[int | str, Path], finder: ImageFinder, file: Path) -> dict[str, Any]:
     """The entry of an image; where its folder has the name of the split that is divided, with that folder."""
-    if finder.path(str(image["file_name"])) == place:
+    place = places[identifier(image["id"])]  # type: ignore[index]  # it is one of those that were chosen
+    if finder.path(file_name(image) or "") == place:
         return image
     return {**image, "file_name": Path(os.path.relpath(place, file.absolute().parent)).as_posix()}

@@ -248,7 +248,7 @@ class _PartReader:
         if suffix in IMAGE_SUFFIXES or suffix == ".xml":
             return stem
         column = _CLASS_LINE.match(name)
-        return column[1] if column else name
+        return self.stem(column[1]) if column else name
 
     def image(self, stem: str, annotation: Annotation | Finding | None) -> str | None:
         """The name of the image file of an annotation."""

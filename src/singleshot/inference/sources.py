@@ -64,9 +64,10 @@ def _expand_one(given: str | Path, without: Path | None) -> list[Source]:
             return [_file(path)]
     except OSError as error:  # a name that is too long, a folder that may not be entered
         raise UserError(f"{text} cannot be opened: {error.strerror or error}") from error
-    if glob.has_magic(text):
-        return _glob(text, without)
-    raise UserError(f"{text} does not exist{_near(path)}; give an image file, a folder or a glob")
+    base, rest = _fixed_part(text)
+    if not rest:
+        raise UserError(f"{text} does not exist{_near(path)}; give an image file, a folder or a glob")
+    return _glob(text, base, rest, without)
 
 
 def _file(path: Path) -> Source:
@@ -108,8 +109,8 @@ def _images(folder: Path, without: Path | None) -> Iterator[Path]:
     yield from walk(folder, frozenset())
 
 
-def _glob(pattern: str, without: Path | None) -> list[Source]:
-    base, rest = _fixed_part(pattern)
+def _glob(pattern: str, base: str, rest: str, without: Path | None) -> list[Source]:
+    """The images that match; `base` and `rest` are the pattern's fixed part and what is behind it."""
     matches = sorted(glob.glob(os.path.join(glob.escape(base), rest), recursive=True))
     if not matches:
         raise UserError(f"nothing matches {pattern}; check the folder and the pattern (** crosses folders)")
@@ -128,14 +129,17 @@ def _glob(pattern: str, without: Path | None) -> list[Source]:
 
 
 def _fixed_part(pattern: str) -> tuple[str, str]:
-    """Split a glob into the folders that exist as they are written (names with brackets too) and the rest."""
+    """Split a glob into the folders that exist as they are written (names with brackets too) and the rest.
+
+    The rest is "" where nothing is left to be matched.
+    """
     parts = Path(pattern).parts
     base = Path()
     for i, part in enumerate(parts):
         if glob.has_magic(part) and not (base / part).is_dir():
             return str(base), os.path.join(*parts[i:])
         base /= part
-    raise AssertionError("a pattern without magic characters")
+    return str(base), ""
 
 
 def _distinct(sources: list[Source]) -> list[Source]:

@@ -63,7 +63,8 @@ def train(
         UserError: bad data, recipe or folder, full disk; `DivergedError`, one of them, when a loss is not finite.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, with the state saved.
     """
-    saved = None
+    saved = source = None
+    notes: list[str] = []
     if resume is not None:
         folder = RunFolder.existing(resume)
         if out is not None and Path(out).resolve() != folder.path.resolve():
@@ -90,10 +91,11 @@ def train(
         if saved is None:
             recipe, source = start.resolve_start(setup.absolute_paths(recipe))
         else:
-            recipe, source = resolved_as(before, setup.absolute_paths(recipe)), None
+            recipe, notes = resolved_as(before, setup.absolute_paths(recipe))
         precision = setup.choose_precision(recipe.compute.precision, ranks.device)
         recipe = override(recipe, {"compute.precision": precision})
-        notes = check_changes(before, recipe, folder) if saved is not None else []
+        if saved is not None:
+            notes += check_changes(before, recipe, folder)
         known = saved.progress.classes if saved is not None else source.class_names if source is not None else ()
         with ranks.in_turn():  # the first process fills the cache of the check
             found = setup.open_data(recipe, tuple(known))
@@ -111,7 +113,7 @@ def train(
             if ranks.first and (saved is None or notes):
                 folder.write(folder.recipe, to_yaml(recipe).encode())
             if saved is not None:
-                run.restore(saved)
+                run.restore(saved, before)
             with run.display:
                 return _train(run, notes + found.warnings)
 

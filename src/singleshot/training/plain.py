@@ -35,6 +35,13 @@ _number = re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _number, list("-+0123456789"))
 
 
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML that quotes what `_Loader` would read as a number."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _number, list("-+0123456789"))
+
+
 def read_yaml(text: str, where: str) -> Any:
     """Parse YAML text."""
     try:
@@ -62,7 +69,10 @@ def load_yaml(path: Path, expected: str = "a mapping of recipe fields, such as `
 
 def to_yaml_text(tree: dict[str, Any]) -> str:
     """YAML text of plain data, in the given order."""
-    return yaml.safe_dump(_lists(tree), sort_keys=False, default_flow_style=False, allow_unicode=True, width=100)
+    text: str = yaml.dump(
+        _lists(tree), Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=100
+    )
+    return text
 
 
 def to_plain(value: Any) -> Any:
@@ -154,7 +164,7 @@ def _convert(kind: Any, value: Any, key: str, where: str) -> Any:
         return _lists(value)
     if kind is bool and isinstance(value, bool):
         return value
-    if kind is int and not isinstance(value, bool) and isinstance(value, (int, float)) and value == int(value):
+    if kind is int and not isinstance(value, bool) and isinstance(value, (int, float)) and value % 1 == 0:
         return int(value)
     if kind is float and not isinstance(value, bool) and isinstance(value, (int, float)):
         return float(value)

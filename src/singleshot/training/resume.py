@@ -27,21 +27,25 @@ FREE = (
 )
 
 
-def resolved_as(before: Recipe, now: Recipe) -> Recipe:
-    """The recipe with what it leaves open as the run settled it.
+def resolved_as(before: Recipe, now: Recipe) -> tuple[Recipe, list[str]]:
+    """The recipe with what it leaves open as the run settled it, and lines about what has no effect in it.
 
-    That is the precision, what a backbone without weights has no use for, and the architecture of `start_from`.
+    Left open are the precision, the architecture of `start_from`, and what protects the weights of a backbone that has
+    none.
     """
     if now.compute.precision == "auto":
         now = replace(now, compute=replace(now.compute, precision=before.compute.precision))
-    anew = with_nothing_to_keep(now)
-    if before.optimizer == anew.optimizer:
-        now = replace(now, optimizer=before.optimizer)
-    if before.arguments == anew.arguments:
-        now = replace(now, arguments=before.arguments)
     if now.start_from is not None and now.start_from == before.start_from:
-        now = replace(now, builder=before.builder, arguments=before.arguments)
-    return now
+        open_ = now.builder == before.builder and {**before.arguments, **now.arguments} == before.arguments
+        if open_ or now.start == "file":
+            now = replace(now, builder=before.builder, arguments=before.arguments, start=before.start)
+    anew = settled = with_nothing_to_keep(now)
+    if before.optimizer != anew.optimizer:
+        settled = replace(settled, optimizer=now.optimizer)
+    if before.arguments != anew.arguments:
+        settled = replace(settled, arguments=now.arguments)
+    without = ", ".join(line for _, line in _differences(to_plain(now), to_plain(settled)))
+    return settled, [f"the backbone was drawn anew and has nothing to keep: {without}"] if without else []
 
 
 def check_changes(before: Recipe, now: Recipe, folder: RunFolder) -> list[str]:

@@ -78,16 +78,23 @@ class Run:
         detector: Detector = self.average.detector if self.average is not None else self.detector
         return detector
 
-    def restore(self, saved: SavedState) -> None:
-        """Go back to a saved state: weights, average, optimiser, generators, log."""
+    def restore(self, saved: SavedState, before: Recipe) -> None:
+        """Go back to a saved state: weights, average, optimiser, generators, log.
+
+        `before` is the recipe that the run went by until then: a best of another metric is none.
+        """
         if saved.progress.data != self.data.fingerprint:
             raise UserError(f"{self.folder.path}: the training images or boxes are not those that the run began with")
         saved.restore(self.detector, self.optimizer, self.average.detector if self.average else None)
         set_random_state(saved.random(self.ranks.rank), self.ranks.device)
-        self.progress = saved.progress
-        if self.total != saved.progress.total:
-            self.progress.finished = self.progress.step >= self.total
-            self.progress.total = self.total
+        self.progress = progress = saved.progress
+        now, then = self.recipe, before
+        if now.validation.metric != then.validation.metric or any(
+            getattr(now.data, name) != getattr(then.data, name) for name in ("val_path", "val_split")
+        ):  # numbers that cannot be compared
+            progress.best, progress.best_step, progress.stale = None, None, 0
+        progress.total = self.total
+        progress.finished = self._stale() or (progress.step >= self.total and not self.validation_due())
         if self.ranks.first:
             step, validated = saved.progress.step, saved.progress.validated
             self.folder.cut_log(lambda entry: entry["step"] <= (validated if entry["kind"] == "validation" else step))
@@ -206,11 +213,13 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------------ validation
     def validation_due(self) -> bool:
-        step, wanted = self.progress.step, self.recipe.validation
-        between = self.total / wanted.times if wanted.times else wanted.every * self.steps_per_epoch
-        every = max(1, round(between))
-        due = self.data.val is not None and self.progress.validated < step
-        return due and (step % every == 0 or step == self.total)
+        step, asked = self.progress.step, self.recipe.validation
+        if self.data.val is None or self.progress.validated >= step:
+            return False
+        if asked.times is not None:
+            before, now = ((at * asked.times) // self.total for at in (step - 1, step))
+            return now > before
+        return step % max(1, round(asked.every * self.steps_per_epoch)) == 0 or step == self.total
 
     def validate(self, asked: StopSignals, trackers: Trackers) -> None:
         """Measure the weights that will be saved, and keep them when they are the best so far."""
@@ -229,8 +238,7 @@ class Run:
         better = progress.best is None or value > progress.best
         if better:
             progress.best, progress.best_step, progress.stale = value, progress.step, 0
-        patience = self.recipe.validation.patience
-        early = patience is not None and progress.stale >= patience
+        early = self._stale()
         progress.finished = early or progress.step == self.total
         coco, voc = metrics["coco"], metrics["voc10"]["mAP"]
         numbers = {"AP": coco["AP"], "AP50": coco["AP50"], "voc07": metrics["voc07"]["mAP"], "voc10": voc}
@@ -247,6 +255,11 @@ class Run:
             if better:
                 self._save_weights(self.folder.best)
         trackers.log({f"val/{name}": number for name, number in numbers.items() if number is not None}, progress.step)
+
+    def _stale(self) -> bool:
+        """Whether the validations since the best one are as many as patience allows."""
+        patience = self.recipe.validation.patience
+        return patience is not None and self.progress.stale >= patience
 
     def _measure(self) -> dict[str, Any]:
         """Each process detects in its share of the images; the first one evaluates all."""

@@ -51,7 +51,7 @@ class RunData:
         """Tells whether two runs see the same training images and boxes."""
         digest = hashlib.sha256(repr((self.train.class_names, len(self.train))).encode())
         for record in self.train.records:
-            digest.update(record.name.encode() + record.boxes.tobytes() + record.labels.tobytes())
+            digest.update(os.fsencode(record.name) + record.boxes.tobytes() + record.labels.tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -216,7 +216,7 @@ def absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with every file named from the root, so that it means the same from another folder."""
 
     def absolute(path: str | None) -> str | None:
-        return None if path is None else str(Path(path).expanduser().absolute())
+        return None if path is None else str(Path(os.path.expanduser(path)).absolute())
 
     arguments = dict(recipe.arguments)
     if isinstance(arguments.get("backbone_weights"), str):

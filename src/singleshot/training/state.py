@@ -112,8 +112,8 @@ class SavedState:
                 if value.shape == parameter.shape and key != "step":
                     # The strides of the parameter, which the optimiser had given it: the same arithmetic bit for bit.
                     state[key] = torch.empty_like(parameter).copy_(value)
-                else:
-                    state[key] = value.clone()
+                else:  # the fused optimisers count their steps on the parameter's device
+                    state[key] = value.to(parameter.device, copy=True)
             if state:
                 optimizer.state[parameter] = state
 
