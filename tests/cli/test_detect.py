@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,17 @@ def test_pictures(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capt
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 7
     assert str(out) in said[-1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_utf_8(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
+    image = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    shutil.copy(tiny_voc / "JPEGImages" / "a.jpg", image)
+    out = tmp_path / "out"
+    assert main(["detect", str(tiny_model), str(image), "--threshold", "0", "--out", str(out)]) == 0
+    assert (out / image.name).is_file()
+    entries = json.loads((out / "detections.json").read_text(encoding="utf-8"))
+    assert {entry["image_id"] for entry in entries} == {image.stem}
 
 
 def test_one_class(tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:

@@ -97,7 +97,8 @@ class ResultFolder:
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with _writing(partial):
-            self._file = partial.open("w", encoding="utf-8")
+            # A name that is no UTF-8 becomes JSON's escapes; `os.fsencode` of what is read is the name again.
+            self._file = partial.open("w", encoding="utf-8", errors="backslashreplace")
             self._file.write("[")
         return self
 
