@@ -32,14 +32,14 @@ LAYERS = [
     {"data.loader"},
     {"data"},
     {"ops"},
-    {"structures", "data.images", "data.dataset"},
+    {"structures", "signature", "data.images", "data.dataset"},
     {"errors", "files", "modes", "version"},
 ]
 LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in layer}
 
 # Narrower than the order above: pictures and files are no business of the network, nor readers of the metrics.
 NETWORK = {"detectors", "heads", "necks", "refiner", "preprocess", "postprocess", "backbones", "losses", "layers"}
-NETWORK |= {"anchors", "coders", "matchers", "ops", "structures", "errors", "files", "modes"}
+NETWORK |= {"anchors", "coders", "matchers", "ops", "structures", "signature", "errors", "files", "modes"}
 RECORDS = {"data.dataset", "data.images", "ops", "structures", "errors", "files"}
 ONLY = {
     **dict.fromkeys(NETWORK, NETWORK | {"data.images"}),

@@ -122,6 +122,11 @@ class BoxGroup:
     next_size: float | None = None
     ratios: tuple[float, ...] = (2.0,)
 
+    def __post_init__(self) -> None:
+        for name, values in (("sizes", (self.size, self.next_size or self.size)), ("aspect ratios", self.ratios)):
+            if not all(0 < value < math.inf for value in values):
+                raise UserError(f"default boxes: {name} must be more than 0 and finite, got {list(values)}")
+
     def shapes(self) -> list[tuple[float, float]]:
         """(width, height) of each box of the group."""
         shapes = [(self.size, self.size)]

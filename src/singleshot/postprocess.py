@@ -288,7 +288,7 @@ def vary(postprocess: Postprocess, name: str, value: float | None) -> Postproces
             )
         if value is None:
             return replace(postprocess, soft=None)
-    if kind is int and (value is None or value != int(value) or value < 1):
+    if kind is int and (value is None or value % 1 != 0 or value < 1):
         raise UserError(f"{name} must be a whole number, 1 or more, got {value!r}")
     if kind is float and (value is None or not 0 <= value <= 1):
         raise UserError(f"{name} must be a number from 0 to 1, got {value!r}")

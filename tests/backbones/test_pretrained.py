@@ -89,7 +89,7 @@ def test_half_precision_and_absent_counters(source: Backbone, target: Backbone, 
 
 def test_stages_that_are_not_built_are_ignored(source: Backbone, tmp_path: Path) -> None:
     save_file(classifier(source.state_dict()), tmp_path / "a.safetensors")
-    short = build("resnet18", sources=(3, 4), weights=tmp_path / "a.safetensors")
+    short = build("resnet18", options={"sources": (3, 4)}, weights=tmp_path / "a.safetensors")
     assert same(short, source)
 
 

@@ -134,7 +134,7 @@ def test_views_are_settings() -> None:
 
 def test_an_arm_from_scratch_shares_only_what_is_not_the_backbones(tiny_voc: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
-    trunk = backbones.build("mobilenetv2", width=0.25).state_dict()
+    trunk = backbones.build("mobilenetv2", options={"width": 0.25}).state_dict()
     save_file(trunk, tmp_path / "trunk.safetensors")
     (tmp_path / "voc").symlink_to(tiny_voc)
     settings = {

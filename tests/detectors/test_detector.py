@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from singleshot.detectors import Detector, ssd
+from singleshot.detectors import Detector, retinanet, ssd
 from singleshot.errors import UserError
+from singleshot.structures import Prediction
 
 
 @functools.cache
@@ -129,3 +130,25 @@ def test_a_zero_scores_image_has_no_findings() -> None:
         (found,) = certain([torch.rand(3, 30, 30)])
     assert found["boxes"].shape == (0, 4)
     assert found["labels"].dtype == torch.int64
+
+
+def test_predictions_are_ordinary_tensors(picture: Path) -> None:
+    found = detector().predict(picture)
+    assert isinstance(found, Prediction)
+    found.boxes.mul_(2)
+
+
+def test_training_after_detection() -> None:
+    """Anchors are kept from one call to the next: also from one in inference mode to one with gradients."""
+    torch.manual_seed(0)
+    trained = retinanet(
+        num_classes=2, backbone="mobilenetv2", backbone_options={"width": 0.25}, image_size=(64, 64), channels=16,
+        box_loss="giou", iou_head={"detach": False},
+    )  # fmt: skip
+    image = torch.rand(3, 64, 64)
+    with torch.inference_mode():
+        trained.eval()([image])
+    losses = trained.train()([image], [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}])
+    assert isinstance(losses, dict)
+    sum(losses.values(), torch.zeros(())).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained.head.parameters())

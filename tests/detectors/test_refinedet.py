@@ -202,8 +202,16 @@ def test_sizes_that_the_maps_cannot_halve_are_refused(size: Any) -> None:
 
 
 def test_attention_belongs_to_the_transfer_connection_blocks() -> None:
-    with pytest.raises(UserError, match="attention belongs to the transfer connection blocks"):
+    with pytest.raises(UserError, match="neck_norm and attention belong to the transfer connection blocks"):
         on_meta(neck="none", attention="se")
+    with pytest.raises(UserError, match="neck_norm and attention belong to the transfer connection blocks"):
+        on_meta(neck="fpn", neck_norm=True)
+
+
+def test_the_norm_of_the_neck_is_the_necks_alone() -> None:
+    """Levels that are added to the backbone have batch norm if it has."""
+    extras = on_meta(backbone="mobilenetv2", neck_norm=False).backbone.extras  # type: ignore[union-attr]
+    assert any(isinstance(part, nn.BatchNorm2d) for part in extras.modules())  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("images", [1, 2])

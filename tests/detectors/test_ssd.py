@@ -232,3 +232,34 @@ def test_one_class() -> None:
     with torch.no_grad():
         (found,) = detector([torch.rand(3, 96, 96)])
     assert (found["labels"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "options", [{"sources": ("conv3_3", "conv4_3", "fc7")}, {"sources": ("fc7",)}, {"variant": "full"}]
+)
+def test_vgg_with_other_maps_is_not_the_published_one(options: dict[str, Any]) -> None:
+    detector = ssd(num_classes=2, backbone_options=options)
+    levels = len(detector.map_shapes((300, 300)))
+    assert len(detector.anchors_for((300, 300)).counts) == levels != 6 or options == {"variant": "full"}
+    assert detector.map_shapes((300, 300))[-1] == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"aspect_ratios": [0.0]}, "aspect ratios must be more than 0 and finite"),
+        ({"aspect_ratios": [-2.0]}, "aspect ratios must be more than 0 and finite"),
+        ({"box_sizes": [float("nan")] * 5}, "sizes must be more than 0 and finite"),
+        ({"classification": SoftmaxLoss(ratio=0), "backbone_options": {"foo": 1}}, "'mobilenetv2' has no option 'foo'"),
+        ({"backbone_options": {"norm": "eval"}}, "backbone 'mobilenetv2' has no option 'norm'; it takes"),
+        ({"backbone_options": {"width": "x"}}, "backbone 'mobilenetv2': width must be a number, got 'x'"),
+    ],
+)
+def test_what_no_detector_can_be_made_of(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        ssd(**{"num_classes": 2, **SMALL, **arguments})
+
+
+def test_a_negative_ratio_of_negatives() -> None:
+    with pytest.raises(UserError, match="ratio must be 0 or more, got -1"):
+        SoftmaxLoss(ratio=-1)

@@ -117,7 +117,8 @@ def error_analysis(
 
     `gains` counts every detection: mended are, one kind at a time, confused or misplaced detections (of all that are
     confused with or misplaced near an object that is not found the best becomes right, the rest go), the other kinds of
-    detections (they go), missed objects (they go). The gains of the kinds do not add up (TIDE, section 2.3). The
+    detections (they go), missed objects (they go; a class of which none is left then counts as 1, TIDE's own program
+    has 0 if it was seen anywhere, else leaves it out). The gains of the kinds do not add up (TIDE, section 2.3). The
     tallies count detections from `min_score` on; by default the score with the best F1 of all classes together.
 
     Raises:

@@ -28,7 +28,7 @@ def best_overlaps(found: Mapping[str, Tensor], record: ImageRecord) -> tuple[Ten
     same = labels[:, None] == torch.from_numpy(record.labels).to(labels)  # [N, all]
     crowd, difficult = (torch.from_numpy(mask).to(labels.device) for mask in (record.crowd, record.difficult))
     ignored = crowd | difficult
-    overlap = torch.where(crowd, coverage(boxes, truth), pairwise_iou(boxes, truth)) * same
+    overlap = torch.where(ignored, coverage(boxes, truth), pairwise_iou(boxes, truth)) * same
     iou, aside = overlap[:, ~ignored], overlap[:, ignored]
     best, excused = _largest(iou, 1), _largest(aside, 1)
     return best, (excused < _IGNORED) | (excused <= best), _largest(iou, 0)

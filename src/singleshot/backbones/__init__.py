@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
@@ -15,6 +16,7 @@ from singleshot.backbones.resnet import DESIGNS, ResNet
 from singleshot.backbones.timm import TimmBackbone
 from singleshot.backbones.vgg import VGG16
 from singleshot.errors import UserError, did_you_mean
+from singleshot.signature import check_types
 
 __all__ = ["BACKBONES", "VGG16", "Backbone", "MobileNetV2", "ResNet", "build", "load_backbone_weights"]
 
@@ -35,7 +37,7 @@ def build(
     norm: str = "train",
     frozen_stages: int = 0,
     weights: str | PathLike[str] | None = None,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
 ) -> Backbone:
     """The backbone called `name`: a key of `BACKBONES`, or "timm/MODEL" where timm is installed.
 
@@ -50,7 +52,23 @@ def build(
     else:
         hint = did_you_mean(name.lower(), BACKBONES, number=1)
         raise UserError(f"unknown backbone {name!r}: expected one of {', '.join(BACKBONES)}, or timm/MODEL; {hint}")
+    options = dict(options or {})
+    _check_options(name, factory, options)
     backbone = factory(norm=norm, frozen_stages=frozen_stages, **options)
     if weights is not None:
         load_backbone_weights(backbone, Path(weights))
     return backbone
+
+
+def _check_options(name: str, factory: Callable[..., Backbone], options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(factory).parameters
+    ours = ("norm", "frozen_stages", "weights")  # arguments of the builder
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    known = [key for key, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    known = [key for key in known if key not in ours]
+    for key in options:
+        if key in ours or (key not in known and not anything):
+            hint = did_you_mean(key, known, otherwise=f"it takes {', '.join(known) or 'none'}")
+            raise UserError(f"backbone {name!r} has no option {key!r}; {hint}")
+    kind: Any = factory.func if isinstance(factory, partial) else factory
+    check_types(kind.__init__, options, name=f"backbone {name!r}")

@@ -126,9 +126,10 @@ class Detector(nn.Module):
         else:
             while len(self._anchors) >= _SIZES_KEPT:
                 self._anchors.pop(next(iter(self._anchors)), None)
-            made = self.anchors(self.map_shapes(size), size)
-            usable = None if made.usable is None else made.usable.to(device)
-            self._anchors[key] = Anchors(made.boxes.to(device), made.counts, usable)
+            with torch.inference_mode(False):  # they are kept, also for training: ordinary tensors
+                made = self.anchors(self.map_shapes(size), size)
+                usable = None if made.usable is None else made.usable.to(device)
+                self._anchors[key] = Anchors(made.boxes.to(device), made.counts, usable)
         return self._anchors[key]
 
     # ------------------------------------------------------------------ training and detection
@@ -227,7 +228,7 @@ class Detector(nn.Module):
         )
 
     # ------------------------------------------------------------------ one picture
-    @torch.inference_mode()
+    @torch.no_grad()  # what comes back are ordinary tensors, not of inference mode
     def predict(self, source: Source | Sequence[Source]) -> Prediction | list[Prediction]:
         """Find objects in a path, PIL image, array [H, W, 3] uint8 RGB, or tensor [3, H, W]; a list gives a list.
 

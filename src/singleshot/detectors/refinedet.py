@@ -90,10 +90,9 @@ def refinedet(
         norm=norm,
         frozen_stages=frozen_stages,
         weights=backbone_weights,
-        **dict(backbone_options or {}),
+        options=backbone_options,
     )
-    normed = trunk.has_norm if neck_norm is None else neck_norm
-    maps = ExtraLevels(trunk, _extras(backbone, normed, trunk))  # section 4, base network
+    maps = ExtraLevels(trunk, _extras(backbone, trunk))  # section 4, base network
     size = _checked(choices.two_sides(image_size), maps.strides)
     sizes = [(side,) for side in choices.level_sizes(anchor_sizes, maps.strides)]
     # By default ratios 1, 2, 1/2 of width to height, around the middle of the cells (section 3.4, authors' script).
@@ -102,6 +101,9 @@ def refinedet(
     blocks = backbone == "resnet101" if head_blocks is None else head_blocks
     loss = choices.classification_loss(classification, SoftmaxLoss(ratio=3))  # section 3.4, hard negative mining
     iou_output, iou_term, scores = choices.iou_parts(iou_head, coder, loss)  # IoU-aware paper, section 3
+    if neck != "tcb" and (neck_norm is not None or attention is not None):
+        raise UserError(f"neck_norm and attention belong to the transfer connection blocks, neck='tcb'; got {neck!r}")
+    normed = trunk.has_norm if neck_norm is None else neck_norm
     transfer = _neck(neck, maps, channels, normed, attention)
     refiner = None
     if cascade:  # section 3, anchor refinement module
@@ -128,12 +130,12 @@ def refinedet(
     )  # fmt: skip
 
 
-def _extras(backbone: str, normed: bool, trunk: backbones.Backbone) -> list[Extra | BottleneckExtra]:
+def _extras(backbone: str, trunk: backbones.Backbone) -> list[Extra | BottleneckExtra]:
     """Levels down to stride 64: conv6 on VGG-16, res6 on ResNets, convolutions with norm elsewhere."""
     missing = max(0, 4 - len(trunk.strides))
     if backbone.startswith("res"):
         return [BottleneckExtra(128)] * missing
-    return [Extra(256, 512, norm=(normed, normed))] * missing
+    return [Extra(256, 512, norm=(trunk.has_norm, trunk.has_norm))] * missing
 
 
 def _checked(size: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
@@ -156,8 +158,6 @@ def _two(given: Sequence[float]) -> tuple[float, float]:
 def _neck(
     name: Neck, maps: ExtraLevels, channels: int, normed: bool, attention: str | None
 ) -> TransferConnection | FPN | SameMaps:
-    if attention is not None and name != "tcb":
-        raise UserError(f"attention belongs to the transfer connection blocks, neck='tcb'; got neck={name!r}")
     if name == "tcb":
         return TransferConnection(maps.channels, maps.strides, channels, norm=normed, attention=attention)
     if name == "fpn":

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec
 
 from singleshot.detectors.detector import Detector
-from singleshot.detectors.signature import bound, check_types
 from singleshot.errors import UserError, did_you_mean
+from singleshot.signature import bound, check_types
 
 P = ParamSpec("P")
 Builder = Callable[..., Detector]

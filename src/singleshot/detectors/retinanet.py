@@ -89,7 +89,7 @@ def retinanet(
         norm=norm,
         frozen_stages=frozen_stages,
         weights=backbone_weights,
-        **dict(backbone_options or {}),
+        options=backbone_options,
     )
     pyramid = FPN(trunk.channels, trunk.strides, channels, p6=p6, relu_before_p7=relu_before_p7)  # section 4
     sizes = octave_sizes(choices.level_sizes(anchor_sizes, pyramid.strides), octaves)

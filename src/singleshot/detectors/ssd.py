@@ -73,9 +73,9 @@ def ssd(
         norm=norm,
         frozen_stages=frozen_stages,
         weights=backbone_weights,
-        **dict(backbone_options or {}),
+        options=backbone_options,
     )
-    shapes = None if _is_published(backbone, atrous, size) else map_sizes(trunk, size)
+    shapes = None if _is_published(backbone, trunk, size) else map_sizes(trunk, size)
     extras = _extras(trunk, size, shapes)
     levels = len(trunk.channels) + len(extras)
     groups = ssd_boxes.level_groups(ssd_boxes.box_sizes(box_sizes, size, levels), aspect_ratios)
@@ -123,8 +123,9 @@ def _variant(backbone: str, atrous: bool) -> str:
     return "vgg16_full"
 
 
-def _is_published(backbone: str, atrous: bool, size: tuple[int, int]) -> bool:
-    return backbone in ("vgg16", "vgg16_bn") and atrous and size in ((300, 300), (512, 512))
+def _is_published(backbone: str, trunk: backbones.Backbone, size: tuple[int, int]) -> bool:
+    maps = isinstance(trunk, backbones.VGG16) and (trunk.sources, trunk.strides) == (("conv4_3", "fc7"), (8, 16))
+    return maps and backbone in ("vgg16", "vgg16_bn") and size in ((300, 300), (512, 512))
 
 
 def _extras(

@@ -13,6 +13,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from singleshot.errors import UserError
 from singleshot.losses.fused import anchor_losses
 from singleshot.structures import Matched, Predictions
 
@@ -50,6 +51,10 @@ class SoftmaxLoss:
     ratio: float = 3.0
     key: str = "class_logits"
     initial_bias: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.ratio >= 0:
+            raise UserError(f"SoftmaxLoss: ratio must be 0 or more, got {self.ratio}")
 
     def num_logits(self, num_classes: int) -> int:
         return num_classes + 1

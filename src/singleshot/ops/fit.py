@@ -1,8 +1,8 @@
 """Which size an image is given when its aspect ratio is kept.
 
 Sides are whole pixels, the nearest to the exact product (halves up, as in Detectron2 and mmdetection; computed in whole
-numbers here, so that no machine rounds otherwise), and never 0. A size that a rule gave is one that it leaves alone:
-`fit(*fit(h, w)) == fit(h, w)`.
+numbers here, so that no machine rounds otherwise), and never 0. A size that a rule gave is one that it leaves alone,
+`fit(*fit(h, w)) == fit(h, w)`, but for torchvision's, where a few in a hundred sizes change by one more pixel.
 """
 
 from __future__ import annotations

@@ -160,6 +160,8 @@ def worker_count(workers: int | None, processes: int = 1) -> int:
 def build_transform(settings: Augmentation, preprocess: Preprocess) -> Transform:
     """The augmentation of a recipe, ending in images that the detector's `preprocess` does not resize any more.
 
+    (But for torchvision's rule of sizes, which changes a few in a hundred by one more pixel.)
+
     Where that keeps the aspect ratio (`KeepAspect`) so does the last step here: of the whole image or, after a crop, of
     the crop. Its short-side jitter is drawn here too, from the random numbers of the sample, so that a run is the same
     with any number of workers, and resumed. The five interpolations are drawn from as SSD does; an image that keeps its

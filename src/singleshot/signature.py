@@ -42,8 +42,8 @@ def bound(build: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any
     return given
 
 
-def check_types(build: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Hold the arguments against the types that the builder declares.
+def check_types(build: Callable[..., Any], given: Mapping[str, Any], *, name: str | None = None) -> None:
+    """Hold the arguments against the types that the builder declares; `name`: what it is called, if not by its own.
 
     Plain types, `Literal`, `Sequence`, `Mapping`, classes and unions of them are known; anything else is left to the
     builder. A whole number is a number, but true and false are none.
@@ -52,9 +52,9 @@ def check_types(build: Callable[..., Any], given: Mapping[str, Any]) -> None:
         UserError: builder, argument, what is expected and what came.
     """
     kinds = _hints(build)
-    for name, value in given.items():
-        if name in kinds and not _fits(kinds[name], value):
-            raise UserError(f"{build.__name__}: {name} must be {_expected(kinds[name])}, got {value!r}")
+    for key, value in given.items():
+        if key in kinds and not _fits(kinds[key], value):
+            raise UserError(f"{name or build.__name__}: {key} must be {_expected(kinds[key])}, got {value!r}")
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""singleshot.detectors.signature: a builder's arguments against its signature."""
+"""singleshot.signature: a builder's arguments against its signature."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from singleshot.detectors import create
-from singleshot.detectors.signature import bound, check_types
 from singleshot.errors import UserError
 from singleshot.losses.focal import FocalLoss
+from singleshot.signature import bound, check_types
 
 if TYPE_CHECKING:
     from nowhere import Unknown  # type: ignore[import-not-found]
