@@ -123,7 +123,8 @@ class BoxGroup:
     ratios: tuple[float, ...] = (2.0,)
 
     def __post_init__(self) -> None:
-        for name, values in (("sizes", (self.size, self.next_size or self.size)), ("aspect ratios", self.ratios)):
+        sizes = (self.size,) if self.next_size is None else (self.size, self.next_size)
+        for name, values in (("sizes", sizes), ("aspect ratios", self.ratios)):
             if not all(0 < value < math.inf for value in values):
                 raise UserError(f"default boxes: {name} must be more than 0 and finite, got {list(values)}")
 

@@ -63,9 +63,8 @@ def build(
 def _check_options(name: str, factory: Callable[..., Backbone], options: Mapping[str, Any]) -> None:
     parameters = inspect.signature(factory).parameters
     ours = ("norm", "frozen_stages", "weights")  # arguments of the builder
-    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    known = [key for key, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
-    known = [key for key in known if key not in ours]
+    anything = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    known = [key for key, one in parameters.items() if one.kind is not one.VAR_KEYWORD and key not in ours]
     for key in options:
         if key in ours or (key not in known and not anything):
             hint = did_you_mean(key, known, otherwise=f"it takes {', '.join(known) or 'none'}")

@@ -31,15 +31,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_number = re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _number, list("-+0123456789"))
-
-
 class _Dumper(yaml.SafeDumper):
     """Safe YAML that quotes what `_Loader` would read as a number."""
 
 
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _number, list("-+0123456789"))
+_number = re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$")
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _number, list("-+0123456789"))
 
 
 def read_yaml(text: str, where: str) -> Any:

@@ -36,14 +36,15 @@ def resolved_as(before: Recipe, now: Recipe) -> tuple[Recipe, list[str]]:
     if now.compute.precision == "auto":
         now = replace(now, compute=replace(now.compute, precision=before.compute.precision))
     if now.start_from is not None and now.start_from == before.start_from:
-        open_ = now.builder == before.builder and {**before.arguments, **now.arguments} == before.arguments
-        if open_ or now.start == "file":
+        agrees = now.builder == before.builder and {**before.arguments, **now.arguments} == before.arguments
+        if agrees or now.start == "file":
             now = replace(now, builder=before.builder, arguments=before.arguments, start=before.start)
-    anew = settled = with_nothing_to_keep(now)
-    if before.optimizer != anew.optimizer:
-        settled = replace(settled, optimizer=now.optimizer)
-    if before.arguments != anew.arguments:
-        settled = replace(settled, arguments=now.arguments)
+    anew = with_nothing_to_keep(now)
+    settled = replace(
+        now,
+        optimizer=before.optimizer if before.optimizer == anew.optimizer else now.optimizer,
+        arguments=before.arguments if before.arguments == anew.arguments else now.arguments,
+    )
     without = ", ".join(line for _, line in _differences(to_plain(now), to_plain(settled)))
     return settled, [f"the backbone was drawn anew and has nothing to keep: {without}"] if without else []
 

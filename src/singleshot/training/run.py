@@ -88,10 +88,8 @@ class Run:
         saved.restore(self.detector, self.optimizer, self.average.detector if self.average else None)
         set_random_state(saved.random(self.ranks.rank), self.ranks.device)
         self.progress = progress = saved.progress
-        now, then = self.recipe, before
-        if now.validation.metric != then.validation.metric or any(
-            getattr(now.data, name) != getattr(then.data, name) for name in ("val_path", "val_split")
-        ):  # numbers that cannot be compared
+        measured = [(r.validation.metric, r.data.val_path, r.data.val_split) for r in (before, self.recipe)]
+        if measured[0] != measured[1]:  # numbers that cannot be compared
             progress.best, progress.best_step, progress.stale = None, None, 0
         progress.total = self.total
         progress.finished = self._stale() or (progress.step >= self.total and not self.validation_due())
