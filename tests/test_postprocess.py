@@ -267,6 +267,133 @@ def test_no_limit_of_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(ours["scores"], theirs["scores"])
 
 
+def slow_vote(
+    image: dict[str, Tensor], voters: dict[int, list[tuple[float, list[float]]]], spread: float
+) -> list[list[float]]:
+    """He et al., equations 9 and 10, a box and a corner at a time: `voters` of each class, score and box."""
+    told = []
+    for box, label in zip(image["boxes"].tolist(), image["labels"].tolist(), strict=True):
+        weights = []
+        for score, other in voters[label]:
+            overlap = reference.iou(box, other)
+            weights.append(score * math.exp(-((1 - overlap) ** 2) / spread) if overlap > 0 else 0.0)
+        total = sum(weights)
+        told.append([
+            sum(weight * other[k] for weight, (_, other) in zip(weights, voters[label], strict=True)) / total
+            for k in range(4)
+        ])  # fmt: skip
+    return told
+
+
+def best_voters(
+    scores: Tensor, boxes: Tensor, threshold: float, most: int
+) -> dict[int, list[tuple[float, list[float]]]]:
+    """Of one image: scores [A, K], boxes [A, 4] -> of each class the best candidates above the threshold."""
+    found = {}
+    for label in range(scores.shape[1]):
+        pairs = [(score, box) for score, box in zip(scores[:, label].tolist(), boxes.tolist(), strict=True)]
+        found[label] = sorted((pair for pair in pairs if pair[0] > threshold), key=lambda pair: -pair[0])[:most]
+    return found
+
+
+class TestVote:
+    @pytest.mark.parametrize("spread", [0.2, 0.6])
+    @pytest.mark.parametrize("soft", [None, 0.3])
+    @pytest.mark.parametrize("candidates", [None, 15])
+    def test_equals_the_slow_form(self, spread: float, soft: float | None, candidates: int | None) -> None:
+        predictions, anchors = random_case(5)
+        plain = PerClassPostprocess(CODER, given_scores, threshold=0.05, candidates=candidates, soft=soft)
+        boxes = CODER.decode(predictions["box_deltas"], anchors.boxes)
+        found = replace(plain, vote=spread)(predictions, anchors).to_list()
+        for i, (image, before) in enumerate(zip(found, plain(predictions, anchors).to_list(), strict=True)):
+            voters = best_voters(predictions["scores"][i], boxes[i], 0.05, candidates or 120)
+            expected = torch.tensor(slow_vote(before, voters, spread))
+            assert (expected - before["boxes"]).abs().amax() > 0.5
+            torch.testing.assert_close(image["boxes"], expected, rtol=1e-5, atol=1e-3)
+            assert torch.equal(image["scores"], before["scores"])
+            assert torch.equal(image["labels"], before["labels"])
+
+    @pytest.mark.parametrize("limited", [False, True])
+    def test_of_a_pyramid(self, limited: bool) -> None:
+        """Cut at the image's border first, as before the suppression."""
+        predictions, anchors = pyramid(3, steps=None)
+        plain = PerLevelPostprocess(CODER, given_scores)
+        limits = torch.tensor([[50.0, 45.0]] * 3) if limited else None
+        boxes = CODER.decode(predictions["box_deltas"], anchors.boxes)
+        if limited:
+            boxes = torch.stack([boxes[..., 0::2].clamp(0, 45), boxes[..., 1::2].clamp(0, 50)], -1).flatten(-2)
+        found = replace(plain, vote=0.05)(predictions, anchors, limits=limits).to_list()
+        for i, (image, before) in enumerate(
+            zip(found, plain(predictions, anchors, limits=limits).to_list(), strict=True)
+        ):
+            voters = best_voters(predictions["scores"][i], boxes[i], plain.threshold, 1000)
+            assert len(image["boxes"]) > 9
+            torch.testing.assert_close(
+                image["boxes"], torch.tensor(slow_vote(before, voters, 0.05)), rtol=1e-5, atol=1e-3
+            )
+            assert torch.equal(image["scores"], before["scores"])
+
+    @pytest.mark.parametrize("kind", [PerClassPostprocess, PerLevelPostprocess])
+    def test_by_hand(self, kind: type[PerClassPostprocess] | type[PerLevelPostprocess]) -> None:
+        """The second box has an IoU of 0.6 with the first; the third stands alone; the last is of another class."""
+        boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 6.0], [40.0, 0.0, 50.0, 10.0], [0.0, 0.0, 10.0, 2.0]]
+        step = kind(CODER, given_scores, threshold=0.05, iou=0.5, vote=0.16)
+        (found,) = step(*one_row(boxes, [[0.8, 0.0], [0.4, 0.0], [0.3, 0.0], [0.0, 0.2]])).to_list()
+        share = 0.4 * math.exp(-1) / (0.8 + 0.4 * math.exp(-1))
+        expected = [[0.0, 0.0, 10.0, 10 - 4 * share], boxes[2], boxes[3]]
+        torch.testing.assert_close(found["boxes"], torch.tensor(expected))
+        assert found["scores"].tolist() == pytest.approx([0.8, 0.3, 0.2])
+
+    @pytest.mark.parametrize("kind", [PerClassPostprocess, PerLevelPostprocess])
+    @pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+    def test_broken_boxes_have_no_voice(
+        self, kind: type[PerClassPostprocess] | type[PerLevelPostprocess], number: float
+    ) -> None:
+        predictions, anchors = random_case(5)
+        step = kind(CODER, given_scores, vote=0.05)
+        sound = {name: value.clone() for name, value in predictions.items()}
+        sound["scores"][:, ::2] = 0
+        predictions["box_deltas"][:, ::2] = number
+        for one, other in zip(step(predictions, anchors).to_list(), step(sound, anchors).to_list(), strict=True):
+            assert len(one["boxes"]) > 5
+            assert torch.equal(one["boxes"], other["boxes"])
+
+    def test_a_box_without_area_stays(self) -> None:
+        boxes = [[5.0, 5.0, 5.0, 5.0], [0.0, 0.0, 10.0, 10.0]]
+        predictions = torch.tensor([[[0.9], [0.8]]])
+        deltas = torch.tensor([[[0.0, 0.0, -math.inf, -math.inf], [0.0] * 4]])
+        step = PerClassPostprocess(DeltaCoder(), given_scores, vote=0.05)
+        (found,) = step(
+            {"scores": predictions, "box_deltas": deltas.clamp(min=-200)},
+            Anchors(torch.tensor([[0.0, 0.0, 10.0, 10.0], boxes[1]]), (2,)),
+        ).to_list()
+        torch.testing.assert_close(found["boxes"], torch.tensor(boxes))
+
+    @pytest.mark.parametrize("kind", [PerClassPostprocess, PerLevelPostprocess])
+    def test_export_agrees(self, kind: type[PerClassPostprocess] | type[PerLevelPostprocess]) -> None:
+        predictions, anchors = random_case(5)
+        step = kind(CODER, given_scores, threshold=0.05, candidates=50, vote=0.05)
+        program = torch.export.export(Wrapped(step, anchors), tuple(predictions.values())).module()
+        for seed in (5, 6):
+            predictions, _ = random_case(seed)
+            expected = step(predictions, anchors).to_list()
+            for ours, theirs in zip(Detections(*program(*predictions.values())).to_list(), expected, strict=True):
+                assert len(theirs["scores"]) > 3
+                for name in theirs:
+                    torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-4)
+
+    def test_only_the_best_have_a_voice(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        predictions, anchors = random_case(5)
+        monkeypatch.setattr(postprocess, "_VOTERS", 15)
+        step = PerClassPostprocess(CODER, given_scores, vote=0.6, detections=20)
+        found, few = (one(predictions, anchors) for one in (step, replace(step, candidates=15)))
+        both = torch.isin(found.scores, few.scores)  # those that suppression keeps among the best 15, too
+        assert both.sum() > 5
+        torch.testing.assert_close(
+            found.boxes[both].sort(0).values, few.boxes[torch.isin(few.scores, found.scores[both])].sort(0).values
+        )
+
+
 class Wrapped(torch.nn.Module):
     def __init__(self, step: Postprocess, anchors: Anchors) -> None:
         super().__init__()
@@ -578,6 +705,9 @@ class TestVary:
         assert vary(ssd, "soft_nms", 0.3) == replace(ssd, soft=0.3)
         assert vary(replace(ssd, soft=0.3), "soft_nms", None) == ssd
         assert vary(replace(ssd, soft=0.3), "nms", 0.6) == replace(ssd, iou=0.6)  # that is greedy suppression
+        for step in (self.STEP, ssd):
+            assert vary(step, "vote", 0.05) == replace(step, vote=0.05)
+            assert vary(replace(step, vote=0.05), "vote", None) == step
         assert vary(ssd, "iou_alpha", 0.1) == replace(ssd, scores=IoUAwareScores(SoftmaxLoss(), 0.1))
 
     @pytest.mark.parametrize(
@@ -590,6 +720,9 @@ class TestVary:
             ("detections", 0, "detections must be a whole number, 1 or more, got 0"),
             ("iou_alpha", 2.0, "iou_alpha must be a number from 0"),
             ("soft_nms", 0.3, "soft_nms is a choice of detectors that take candidates of each class, such as ssd"),
+            ("soft_nms", None, "soft_nms is a choice of detectors that take candidates of each class, such as ssd"),
+            ("vote", 0, "vote must be a number above 0 and at most 1, or none for no voting, got 0"),
+            ("vote", 1.5, "vote must be a number from 0 to 1, got 1.5"),
         ],
     )
     def test_what_cannot_be(self, name: str, value: float | None, said: str) -> None:

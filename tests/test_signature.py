@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -99,6 +100,9 @@ def test_types_that_only_a_checker_knows_are_left_to_the_builder() -> None:
         ("refinedet", {"anchor_sizes": [8, 16]}, "anchor_sizes must be 4 sides in pixels"),
         ("refinedet", {"soft_nms": "abc"}, "soft_nms must be a number or null"),
         ("refinedet", {"soft_nms": 2}, "soft_nms must be a number from 0 to 1, got 2"),
+        ("refinedet", {"vote": 0}, "vote must be a number above 0 and at most 1, or none for no voting, got 0"),
+        ("retinanet", {"vote": 1.5}, "vote must be a number above 0 and at most 1, or none for no voting, got 1.5"),
+        ("ssd", {"vote": math.nan}, "vote must be a number above 0 and at most 1, or none for no voting, got nan"),
         ("refinedet", {"threshold": 7}, "threshold must be a number from 0 to 1, got 7"),
         ("refinedet", {"candidates": 0}, "candidates must be at least 1, got 0"),
         ("refinedet", {"detections": 2.5}, "detections must be a whole number, got 2.5"),

@@ -14,12 +14,14 @@ from singleshot.errors import UserError
 from singleshot.losses.classification import ClassificationLoss
 from singleshot.ops.boxes import box_area, clip_boxes
 from singleshot.ops.nms import class_nms_sorted, first_marked, nms_sorted, soft_nms
+from singleshot.ops.voting import near_vote
 from singleshot.structures import Anchors, Detections, Predictions
 
 _CPU_BLOCK = 1 << 20  # scores that are held at once: what a cache takes
 _BLOCK = 1 << 26  # the same on other devices, where every call costs: 256 MiB
 _TRACED_CANDIDATES = 1000  # of a class in a traced graph, whose size is fixed, where no number of them is set
 _NO_NMS = 2.0  # an IoU that no pair exceeds
+_VOTERS = 1000  # candidates, the best ones, that have a part in box voting
 
 Scores = Callable[[Predictions], Tensor]
 """Predictions -> score of each class [B, A, K], each anchor's from its own predictions."""
@@ -104,6 +106,9 @@ class PerClassPostprocess:
     candidates (their test script; the paper does not say it).
 
     `candidates` None: as many as there are. A traced graph, whose size is fixed, then takes the best 1,000.
+
+    `vote`: each finding's box is told by all candidates of its class near it, the best 1,000 of them: the spread of
+    `singleshot.ops.voting.near_vote`. Which boxes are found, and their scores, stay the same.
     """
 
     coder: DeltaCoder
@@ -113,6 +118,7 @@ class PerClassPostprocess:
     iou: float = 0.45  # paper section 3.7
     detections: int = 200  # paper section 3.7
     soft: float | None = None  # IoU of soft-NMS
+    vote: float | None = None  # spread of box voting
 
     def __call__(
         self, predictions: Predictions, anchors: Anchors, keep: Tensor | None = None, limits: Tensor | None = None
@@ -132,13 +138,18 @@ class PerClassPostprocess:
         number = best.shape[-1]
         chosen = boxes.nan_to_num().gather(1, index.flatten(1)[..., None].expand(-1, -1, 4))  # [B, K * N, 4]
         rows, best = chosen.reshape(-1, number, 4), best.reshape(-1, number)  # an image's class each
+        before = best
         if self.soft is None:
             best = torch.where(nms_sorted(rows, best > 0, self.iou), best, 0.0)
         else:
             best = soft_nms(rows, best, self.soft, self.threshold)
         best = best.reshape(chosen.shape[:2])  # [B, K * N]
         final, order = _best(best, min(self.detections, best.shape[1]))
-        return Detections(chosen.gather(1, order[..., None].expand(-1, -1, 4)), final, order // number)
+        found, labels = chosen.gather(1, order[..., None].expand(-1, -1, 4)), order // number
+        if self.vote is not None:
+            place = torch.arange(len(order), device=order.device)[:, None] * scores.shape[1] + labels  # rows of classes
+            found = near_vote(found, rows[place, :_VOTERS], before[place, :_VOTERS], self.vote)
+        return Detections(found, final, labels)
 
     def _candidates(self, scores: Tensor) -> int:
         # Most classes have few scores above the threshold. Where waiting for the device is allowed (not while a graph
@@ -160,6 +171,8 @@ class PerLevelPostprocess:
 
     Equal scores keep their order (level, anchor, class), so the result depends neither on the batch nor on tracing. An
     anchor with a prediction that is not finite finds nothing.
+
+    `vote`: as in `PerClassPostprocess`, of the image's best 1,000 candidates those of the class.
     """
 
     coder: DeltaCoder
@@ -168,6 +181,7 @@ class PerLevelPostprocess:
     candidates: int = 1000  # paper section 4.1, per level
     iou: float = 0.5  # paper section 4.1
     detections: int = 100  # Detectron's configuration; as many as COCO counts
+    vote: float | None = None  # spread of box voting
 
     def __call__(
         self, predictions: Predictions, anchors: Anchors, keep: Tensor | None = None, limits: Tensor | None = None
@@ -187,7 +201,12 @@ class PerLevelPostprocess:
             valid = valid & (box_area(boxes) > 0)  # what lies in the padding is no detection
         alive = class_nms_sorted(boxes, labels, valid, self.iou, enough=self.detections)
         chosen, found = first_marked(alive, min(self.detections, alive.shape[1]))
-        return Detections(boxes[rows, chosen], torch.where(found, best[rows, chosen], 0.0), labels[rows, chosen])
+        kept, own = boxes[rows, chosen], labels[rows, chosen]
+        if self.vote is not None:
+            voters = torch.where(valid, best, 0.0)[:, None, :_VOTERS]
+            voters = torch.where(own[..., None] == labels[:, None, :_VOTERS], voters, 0.0)  # [B, D, N]
+            kept = near_vote(kept, boxes[:, None, :_VOTERS], voters, self.vote)
+        return Detections(kept, torch.where(found, best[rows, chosen], 0.0), own)
 
     def _candidates(
         self, predictions: Predictions, counts: tuple[int, ...], keep: Tensor | None
@@ -265,7 +284,8 @@ def vary(postprocess: Postprocess, name: str, value: float | None) -> Postproces
     """The same post-processing with one number of it changed.
 
     `name`: `iou_alpha` (None: the plain product), `threshold` (score), `nms` (IoU of greedy NMS, which takes the place
-    of a soft one), `soft_nms` (IoU; None: greedy NMS), `candidates`, `detections`.
+    of a soft one), `soft_nms` (IoU; None: greedy NMS), `vote` (spread of box voting; None: none), `candidates`,
+    `detections`.
 
     Raises `UserError` for another name, a value outside of its range, `iou_alpha` where no IoU is predicted, and
     `soft_nms` where the suppression is always greedy.
@@ -280,14 +300,15 @@ def vary(postprocess: Postprocess, name: str, value: float | None) -> Postproces
             )
         return _with(postprocess, scores=replace(postprocess.scores, alpha=value))
     field, kind = VARIED[name]
-    if name == "soft_nms":
-        if not isinstance(postprocess, PerClassPostprocess):
-            raise UserError(
-                "soft_nms is a choice of detectors that take candidates of each class, such as ssd and refinedet; this "
-                "one's suppression is greedy: vary nms"
-            )
-        if value is None:
-            return replace(postprocess, soft=None)
+    if name == "soft_nms" and not isinstance(postprocess, PerClassPostprocess):
+        raise UserError(
+            "soft_nms is a choice of detectors that take candidates of each class, such as ssd and refinedet; this "
+            "one's suppression is greedy: vary nms"
+        )
+    if name in OPTIONAL and value is None:
+        return _with(postprocess, **{field: None})
+    if name == "vote" and value == 0:
+        raise UserError("vote must be a number above 0 and at most 1, or none for no voting, got 0")
     if kind is int and (value is None or value % 1 != 0 or value < 1):
         raise UserError(f"{name} must be a whole number, 1 or more, got {value!r}")
     if kind is float and (value is None or not 0 <= value <= 1):
@@ -307,9 +328,13 @@ VARIED: dict[str, tuple[str, type]] = {  # name: its field, and what it takes
     "threshold": ("threshold", float),
     "nms": ("iou", float),
     "soft_nms": ("soft", float),
+    "vote": ("vote", float),
     "candidates": ("candidates", int),
     "detections": ("detections", int),
 }
+
+
+OPTIONAL = ("soft_nms", "vote")  # None is one of their values
 
 
 def _with(postprocess: Postprocess, **changes: Any) -> Postprocess:

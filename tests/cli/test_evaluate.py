@@ -71,7 +71,7 @@ def test_no_image_is_needed_for_files(tiny_voc: Path, tmp_path: Path, capsys: Ca
         (["MODEL", "DATA", "--sweep", "colour=1,2"], "--sweep colour: expected one of iou_alpha, threshold, nms"),
         (["MODEL", "DATA", "--sweep", "nms=0.5,2"], "nms must be a number from 0 to 1, got 2"),
         (["MODEL", "DATA", "--sweep", "nms=product"], "got 'product' (product is for iou_alpha"),
-        (["MODEL", "DATA", "--sweep", "nms=none"], "got 'none' (product is for iou_alpha, none for soft_nms)"),
+        (["MODEL", "DATA", "--sweep", "nms=none"], "got 'none' (product is for iou_alpha, none for soft_nms and vote)"),
         (["MODEL", "DATA", "--sweep", "iou_alpha=1,0"], "model.safetensors: iou_alpha needs a predicted IoU"),
     ],
 )
@@ -122,19 +122,23 @@ def test_a_sweep_is_as_many_evaluations(iou_model: Path, tiny_voc: Path, tmp_pat
         assert {"AP60", "AP70", "AP80", "AP90"} < one["coco"].keys()
 
 
-def test_with_and_without_soft_suppression(tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:
+@pytest.mark.parametrize(("name", "field", "value"), [("soft_nms", "soft", 0.3), ("vote", "vote", 0.05)])
+def test_with_and_without(
+    name: str, field: str, value: float, tiny_model: Path, tiny_voc: Path, capsys: Capture
+) -> None:
     from dataclasses import replace
 
     import singleshot
     from singleshot.cli.sweep import postprocesses, sweep_of
 
-    words = ["evaluate", str(tiny_model), str(tiny_voc), "--device", "cpu", "--json", "--sweep", "soft_nms=none,0.3"]
+    words = ["evaluate", str(tiny_model), str(tiny_voc), "--device", "cpu", "--json", "--sweep", f"{name}=none,{value}"]
     assert main(words) == 0
     results = json.loads(capsys.readouterr().out)["results"]
-    assert [one["soft_nms"] for one in results] == ["none", 0.3]
+    assert [one[name] for one in results] == ["none", value]
     detector = singleshot.load(tiny_model)
-    made = postprocesses(sweep_of("soft_nms=none,0.3"), detector, "model.safetensors")
-    assert made == {"none": replace(detector.postprocess, soft=None), 0.3: replace(detector.postprocess, soft=0.3)}
+    made = postprocesses(sweep_of(f"{name}=none,{value}"), detector, "model.safetensors")
+    without, with_it = ({field: number} for number in (None, value))
+    assert made == {"none": replace(detector.postprocess, **without), value: replace(detector.postprocess, **with_it)}
 
 
 def test_the_table_of_a_sweep(tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:

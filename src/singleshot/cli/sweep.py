@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from singleshot.postprocess import Postprocess
 
 PRODUCT = "product"  # iou_alpha: no alpha, p * IoU
-NONE = "none"  # soft_nms: greedy suppression; and the IoU-aware paper's word for the product
+NONE = "none"  # soft_nms: greedy suppression; vote: no voting; and the IoU-aware paper's word for the product
+_WORDS = f"{PRODUCT} is for iou_alpha, {NONE} for soft_nms and vote"
 _MOST = 1000  # values of one sweep
 
 
@@ -64,16 +65,13 @@ def _number(word: str) -> Decimal:
     except InvalidOperation:
         value = Decimal("nan")
     if not value.is_finite():
-        raise UserError(
-            f"--sweep: expected numbers between the commas ({PRODUCT} is for iou_alpha, {NONE} for soft_nms), "
-            f"got {word!r}"
-        )
+        raise UserError(f"--sweep: expected numbers between the commas ({_WORDS}), got {word!r}")
     return value
 
 
 def postprocesses(asked: Sweep, detector: Detector, model: str) -> dict[Value, Postprocess]:
     """The post-processing of a detector for each value; a `UserError` that names the model's file where it has none."""
-    from singleshot.postprocess import VARIED, vary
+    from singleshot.postprocess import OPTIONAL, VARIED, vary
 
     if asked.name not in VARIED:
         raise UserError(f"--sweep {asked.name}: expected one of {', '.join(VARIED)}")
@@ -83,10 +81,10 @@ def postprocesses(asked: Sweep, detector: Detector, model: str) -> dict[Value, P
         try:
             if isinstance(value, float):
                 found[int(value) if whole else value] = vary(detector.postprocess, asked.name, value)
-            elif (asked.name, value) in (("iou_alpha", PRODUCT), ("soft_nms", NONE)):
+            elif (asked.name, value) == ("iou_alpha", PRODUCT) or (asked.name in OPTIONAL and value == NONE):
                 found[value] = vary(detector.postprocess, asked.name, None)
             else:
-                raise UserError(f"expected numbers, got {value!r} ({PRODUCT} is for iou_alpha, {NONE} for soft_nms)")
+                raise UserError(f"expected numbers, got {value!r} ({_WORDS})")
         except UserError as error:
             raise UserError(f"--sweep {asked.name}: {model}: {error}") from None
     return found

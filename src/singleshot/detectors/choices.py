@@ -66,6 +66,12 @@ def fractions(**numbers: float | None) -> None:
             raise UserError(f"{name} must be a number from 0 to 1, got {value!r}")
 
 
+def vote_spread(vote: float | None) -> None:
+    """Refuse a spread of box voting that is not above 0 and at most 1; None is no voting."""
+    if vote is not None and not 0 < vote <= 1:
+        raise UserError(f"vote must be a number above 0 and at most 1, or none for no voting, got {vote!r}")
+
+
 def level_sizes(given: Sequence[float] | None, strides: Sequence[float]) -> tuple[float, ...]:
     """One anchor size for each level: as given, or 4 x stride (both RetinaNet's and RefineDet's)."""
     sizes = tuple(given) if given is not None else tuple(4.0 * stride for stride in strides)

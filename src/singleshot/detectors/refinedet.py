@@ -61,6 +61,7 @@ def refinedet(
     candidates: int | None = 1000,
     detections: int = 500,
     soft_nms: float | None = None,
+    vote: float | None = None,
     class_names: Sequence[str] | None = None,
     category_ids: Sequence[int | str] | None = None,
 ) -> Detector:
@@ -77,11 +78,13 @@ def refinedet(
     `arm_iou`: overlaps from which on, and below which, an anchor is positive and negative for the ARM; the first author
     advises (0.7, 0.3) for steadier results. `threshold`, `candidates` and `detections` are the authors' 0.01, 1000 and
     500 (the paper says 400 and 200); `soft_nms` is the IoU of linear soft suppression, 0.3 in the published COCO
-    figures. `classification` is any classification loss and `box_loss` "smooth_l1" with `beta`, "l1" or "giou", both of
+    figures. `vote`, such as 0.05, lets all candidates near a finding tell where its box is (see `PerClassPostprocess`).
+    `classification` is any classification loss and `box_loss` "smooth_l1" with `beta`, "l1" or "giou", both of
     the second module alone; `iou_head` adds the IoU-aware detector's prediction.
     """
     choices.at_least(1, channels=channels, candidates=candidates, detections=detections)
     choices.fractions(threshold=threshold, soft_nms=soft_nms)
+    choices.vote_spread(vote)
     if not cascade and (theta not in (0.99, 1) or tuple(arm_iou) != (0.5, 0.5)):
         raise UserError("theta and arm_iou belong to the first module, which cascade=False leaves out")
     classes = Classes.of(num_classes, class_names, category_ids)
@@ -124,7 +127,7 @@ def refinedet(
             {"classification": loss, "box": choices.box_loss(box_loss, coder, beta), **iou_term},  # equation 1
         ),
         postprocess=PerClassPostprocess(  # section 3.5
-            coder, scores, threshold=threshold, candidates=candidates, detections=detections, soft=soft_nms
+            coder, scores, threshold=threshold, candidates=candidates, detections=detections, soft=soft_nms, vote=vote
         ),
         classes=classes,
     )  # fmt: skip

@@ -61,6 +61,7 @@ def retinanet(
     beta: float = 0.11,
     iou_head: bool | IoUHead | Mapping[str, Any] = False,
     detections: int = 100,
+    vote: float | None = None,
     class_names: Sequence[str] | None = None,
     category_ids: Sequence[int | str] | None = None,
 ) -> Detector:
@@ -77,8 +78,10 @@ def retinanet(
     or from P5. `anchor_sizes`: of each level, by default 4 x stride; with `octaves` and `aspect_ratios` (height /
     width) that is Table 1c. `anchor_convention` as in `AnchorGenerator`, `low_quality` as in `IoUMatcher`.
     `classification` is any classification loss; `box_loss` "smooth_l1" with `beta`, "l1", or "giou". `iou_head` adds
-    the IoU-aware detector's prediction. `ignore_crowd`: anchors half inside a crowd region do not count.
+    the IoU-aware detector's prediction. `ignore_crowd`: anchors half inside a crowd region do not count. `vote`, such
+    as 0.05, lets all candidates near a finding tell where its box is (see `PerClassPostprocess`).
     """
+    choices.vote_spread(vote)
     if low_quality == "bipartite":
         raise UserError("low_quality: expected one of all, band, none; bipartite is SSD's")
     choices.at_least(0, tower_depth=tower_depth)
@@ -114,7 +117,7 @@ def retinanet(
             {"classification": loss, "box": choices.box_loss(box_loss, coder, beta), **iou_term},
             at_least_one=True,
         ),
-        postprocess=PerLevelPostprocess(coder, scores, detections=detections),  # section 4.1
+        postprocess=PerLevelPostprocess(coder, scores, detections=detections, vote=vote),  # section 4.1
         classes=classes,
     )  # fmt: skip
 

@@ -50,6 +50,7 @@ def ssd(
     box_loss: choices.BoxLoss = "smooth_l1",
     beta: float = 1.0,
     iou_head: bool | IoUHead | Mapping[str, Any] = False,
+    vote: float | None = None,
     class_names: Sequence[str] | None = None,
     category_ids: Sequence[int | str] | None = None,
 ) -> Detector:
@@ -64,8 +65,10 @@ def ssd(
     of training (Table 3). `ignore_crowd`: default boxes half inside a crowd region do not count. `norm` and
     `frozen_stages` are the backbone's. `classification` is any classification loss, `box_loss` "smooth_l1" with `beta`,
     "l1" or "giou", and `iou_head` adds the prediction of each box's IoU (`IoUHead`), so that the ideas of the later
-    papers can be tried here.
+    papers can be tried here. `vote`, such as 0.05, lets all candidates near a finding tell where its box is (see
+    `PerClassPostprocess`).
     """
+    choices.vote_spread(vote)
     size = choices.two_sides(image_size)
     classes = Classes.of(num_classes, class_names, category_ids)
     trunk = backbones.build(
@@ -102,7 +105,7 @@ def ssd(
             IoUMatcher(positive=0.5, negative=0.5, ignore_crowd=ignore_crowd),  # section 2.2, matching strategy
             {"classification": loss, "box": choices.box_loss(box_loss, coder, beta), **iou_term},  # equation 1
         ),
-        postprocess=PerClassPostprocess(coder, scores),  # section 3.7
+        postprocess=PerClassPostprocess(coder, scores, vote=vote),  # section 3.7
         classes=classes,
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""Merging of the boxes that several views of one image gave: box voting, plain and soft.
+"""Box voting: of the boxes that several views of one image gave, plain and soft, and of those that suppression removes.
 
-RefineDet's authors merge so in their multi-scale test (their "+" figures; the paper does not say how). Their IoU counts
-sides with "+1"; here, as everywhere in this project, it does not.
+RefineDet's authors merge views so in their multi-scale test (their "+" figures; the paper does not say how). Their IoU
+counts sides with "+1"; here, as everywhere in this project, it does not.
 """
 
 from __future__ import annotations
@@ -52,6 +52,23 @@ def soft_box_vote(
         torch.cat([scores[first], softer[stays]]),
         torch.cat([labels[first], labels[stays]]),
     )
+
+
+def near_vote(kept: Tensor, candidates: Tensor, scores: Tensor, spread: float) -> Tensor:
+    """Where each box is that suppression kept, told by all candidates near it (He et al., 2019, arXiv 1809.08545,
+    equations 9 and 10, with the candidate's score in place of a variance that only their network predicts).
+
+    `kept` [..., D, 4]; `candidates` [..., D or 1, N, 4] and `scores` [..., D, N], 0 where a candidate has no part
+    -> [..., D, 4]: the mean of the corners, weighted by score * exp(-(1 - IoU)^2 / `spread`) where the IoU is above 0.
+    A candidate of IoU 0.8 counts 0.45 times at a spread of 0.05, 0.14 at the paper's 0.02. Without weights the
+    box stays as it is.
+    """
+    iou = aligned_iou(kept[..., None, :], candidates)  # [..., D, N]
+    weight = torch.where(iou > 0, scores * (-((1 - iou) ** 2) / spread).exp(), 0.0)
+    total = weight.sum(-1, keepdim=True)
+    # As offsets from the kept box: the sums are small then, and a box whose candidates agree stays where it is.
+    moved = (weight[..., None] * (candidates - kept[..., None, :])).sum(-2)
+    return kept + torch.where(total > 0, moved / torch.where(total > 0, total, 1.0), 0.0)
 
 
 def _ordered(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
