@@ -12,7 +12,7 @@ from torch import Tensor
 from singleshot.coders import DeltaCoder
 from singleshot.errors import UserError
 from singleshot.losses.classification import ClassificationLoss
-from singleshot.ops.boxes import box_area, clip_boxes
+from singleshot.ops.boxes import box_area, clip_boxes, coordinate_rows
 from singleshot.ops.nms import class_nms_sorted, first_marked, nms_sorted, soft_nms
 from singleshot.ops.voting import near_vote
 from singleshot.structures import Anchors, Detections, Predictions
@@ -21,7 +21,8 @@ _CPU_BLOCK = 1 << 20  # scores that are held at once: what a cache takes
 _BLOCK = 1 << 26  # the same on other devices, where every call costs: 256 MiB
 _TRACED_CANDIDATES = 1000  # of a class in a traced graph, whose size is fixed, where no number of them is set
 _NO_NMS = 2.0  # an IoU that no pair exceeds
-_VOTERS = 1000  # candidates, the best ones, that have a part in box voting
+_VOTERS = 200  # candidates of a class, the best ones, that have a part in box voting; more change nothing
+_VOTERS_OF_ALL = 1000  # the same among the candidates of all classes
 
 Scores = Callable[[Predictions], Tensor]
 """Predictions -> score of each class [B, A, K], each anchor's from its own predictions."""
@@ -107,8 +108,8 @@ class PerClassPostprocess:
 
     `candidates` None: as many as there are. A traced graph, whose size is fixed, then takes the best 1,000.
 
-    `vote`: each finding's box is told by all candidates of its class near it, the best 1,000 of them: the spread of
-    `singleshot.ops.voting.near_vote`. Which boxes are found, and their scores, stay the same.
+    `vote`: each finding's box is told by itself and the best 200 candidates of its class, as far as they are near: the
+    spread of `singleshot.ops.voting.near_vote`. Which boxes are found, and their scores, stay the same.
     """
 
     coder: DeltaCoder
@@ -148,7 +149,10 @@ class PerClassPostprocess:
         found, labels = chosen.gather(1, order[..., None].expand(-1, -1, 4)), order // number
         if self.vote is not None:
             place = torch.arange(len(order), device=order.device)[:, None] * scores.shape[1] + labels  # rows of classes
-            found = near_vote(found, rows[place, :_VOTERS], before[place, :_VOTERS], self.vote)
+            own = torch.where(order % number < _VOTERS, 0.0, before.reshape(best.shape).gather(1, order))
+            found = near_vote(
+                found, own, coordinate_rows(rows[:, :_VOTERS])[:, place], before[place, :_VOTERS], self.vote
+            )
         return Detections(found, final, labels)
 
     def _candidates(self, scores: Tensor) -> int:
@@ -172,7 +176,7 @@ class PerLevelPostprocess:
     Equal scores keep their order (level, anchor, class), so the result depends neither on the batch nor on tracing. An
     anchor with a prediction that is not finite finds nothing.
 
-    `vote`: as in `PerClassPostprocess`, of the image's best 1,000 candidates those of the class.
+    `vote`: as in `PerClassPostprocess`, by those of the image's best 1,000 candidates that are of the class.
     """
 
     coder: DeltaCoder
@@ -201,12 +205,13 @@ class PerLevelPostprocess:
             valid = valid & (box_area(boxes) > 0)  # what lies in the padding is no detection
         alive = class_nms_sorted(boxes, labels, valid, self.iou, enough=self.detections)
         chosen, found = first_marked(alive, min(self.detections, alive.shape[1]))
-        kept, own = boxes[rows, chosen], labels[rows, chosen]
+        kept, classes, final = boxes[rows, chosen], labels[rows, chosen], torch.where(found, best[rows, chosen], 0.0)
         if self.vote is not None:
-            voters = torch.where(valid, best, 0.0)[:, None, :_VOTERS]
-            voters = torch.where(own[..., None] == labels[:, None, :_VOTERS], voters, 0.0)  # [B, D, N]
-            kept = near_vote(kept, boxes[:, None, :_VOTERS], voters, self.vote)
-        return Detections(kept, torch.where(found, best[rows, chosen], 0.0), own)
+            voters = torch.where(valid, best, 0.0)[:, None, :_VOTERS_OF_ALL]
+            voters = torch.where(classes[..., None] == labels[:, None, :_VOTERS_OF_ALL], voters, 0.0)  # [B, D, N]
+            own = torch.where(chosen < _VOTERS_OF_ALL, 0.0, final)
+            kept = near_vote(kept, own, coordinate_rows(boxes[:, None, :_VOTERS_OF_ALL]), voters, self.vote)
+        return Detections(kept, final, classes)
 
     def _candidates(
         self, predictions: Predictions, counts: tuple[int, ...], keep: Tensor | None
@@ -319,8 +324,8 @@ def vary(postprocess: Postprocess, name: str, value: float | None) -> Postproces
 
 
 def unsuppressed(postprocess: Postprocess) -> Postprocess:
-    """The same post-processing without any suppression: all candidates above the threshold stay."""
-    return _with(vary(postprocess, "nms", 1.0), iou=_NO_NMS)
+    """The same post-processing without suppression and voting: all candidates above the threshold stay as they are."""
+    return _with(vary(postprocess, "nms", 1.0), iou=_NO_NMS, vote=None)
 
 
 VARIED: dict[str, tuple[str, type]] = {  # name: its field, and what it takes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec
@@ -83,6 +84,20 @@ def find_builder(name: str) -> Builder:
     if not callable(build):
         raise UserError(f"builder {name!r} is not a function but a {type(build).__name__}")
     return build  # type: ignore[no-any-return]
+
+
+def taken(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of some arguments that a builder takes; all of them where there is no such builder.
+
+    As with `find_builder`, a dotted path imports what it names.
+    """
+    try:
+        parameters = inspect.signature(find_builder(name)).parameters
+    except UserError:  # said when something is to be built
+        return arguments
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return arguments
+    return {key: value for key, value in arguments.items() if key in parameters}
 
 
 def create(name: str, **arguments: Any) -> Detector:

@@ -225,13 +225,17 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
     Args:
         changes: such as {"optimizer.lr": "0.01", "arguments.backbone": "mobilenetv2"}; text is read as YAML where the
-            field is not text.
+            field is not text. With another builder those of the recipe's own arguments go that it does not take.
 
     Raises:
         UserError: an unknown key (the nearest known ones are named), or a value of the wrong type.
     """
     tree = to_plain(recipe)
     _make_way(tree, changes)
+    if isinstance(builder := changes.get("builder"), str) and builder != recipe.builder:
+        from singleshot.detectors.registry import taken  # here, as plain data needs no torch
+
+        tree["arguments"] = taken(builder, tree["arguments"])
     for key, value in changes.items():
         merge(Recipe, tree, key, value)
     return from_plain(Recipe, tree)
