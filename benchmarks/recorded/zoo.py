@@ -11,7 +11,7 @@ from recorded import runner
 CARD = """# {title}
 
 {detector} on MobileNetV2, {size}, {classes} classes: {names}. Weights in 16 bits; the levels whose default
-boxes are larger than any object of the set are left out.
+boxes are larger than any object of the set are left out; boxes are voted (`vote` {vote}), which the run's were not.
 
 | | |
 |---|---|
@@ -46,9 +46,13 @@ ABOUT = {
 LEVELS = {"bccd": (0, 1, 2, 3), "chess": (0, 1, 2)}
 
 
-def _with_levels(detector: ss.Detector, levels: tuple[int, ...]) -> ss.Detector:
-    """The same detector without its coarsest levels, which find nothing on the set: a smaller file."""
-    arguments = {**detector.arguments, "backbone_weights": None, "source_maps": levels, "stack_boxes": False}
+VOTE = ss.recipes.get("finetune").arguments["vote"]
+
+
+def _improved(detector: ss.Detector, levels: tuple[int, ...]) -> ss.Detector:
+    """The same detector with box voting, and without its coarsest levels, which find nothing on the set."""
+    changes = {"backbone_weights": None, "source_maps": levels, "stack_boxes": False, "vote": VOTE}
+    arguments = {**detector.arguments, **changes}
     smaller = ss.ssd(**arguments, class_names=detector.class_names, category_ids=detector.category_ids)
     weights = detector.state_dict()
     smaller.load_state_dict({name: weights[name] for name in smaller.state_dict()})
@@ -69,7 +73,7 @@ def write(data: Path, runs: Path, target: Path) -> None:
         line = lines[name]
         dataset = line["dataset"]
         path = target / f"{dataset}.safetensors"
-        detector = _with_levels(ss.load(last), LEVELS[dataset])
+        detector = _improved(ss.load(last), LEVELS[dataset])
         ss.save(detector, path, half=True)
         metrics = runner.measured(path, dataset, data)
         ss.save(ss.load(path), path, half=True, metrics=metrics)
@@ -82,6 +86,7 @@ def _card(line: dict[str, Any], detector: ss.Detector, metrics: dict[str, Any]) 
     machine = line["machine"]  # older lines have a text
     return CARD.format(
         title=title,
+        vote=VOTE,
         size="x".join(str(side) for side in detector.image_size) + " pixels (height x width)",
         classes=detector.num_classes,
         names=", ".join(detector.class_names),
