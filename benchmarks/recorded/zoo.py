@@ -46,7 +46,7 @@ ABOUT = {
 LEVELS = {"bccd": (0, 1, 2, 3), "chess": (0, 1, 2)}
 
 
-VOTE = ss.recipes.get("finetune").arguments["vote"]
+VOTE = ss.recipes.get("finetune").defaults["vote"]
 
 
 def _improved(detector: ss.Detector, levels: tuple[int, ...]) -> ss.Detector:

@@ -174,7 +174,7 @@ def test_from_a_detector_of_other_classes(
         ("--builder ssd --arguments.iou_head true", "ssd",
          {"backbone": "mobilenetv2", "image_size": 64, "iou_head": True}),
         ("--builder retinanet --arguments.channels 32", "retinanet",
-         {"backbone": "mobilenetv2", "image_size": 320, "vote": 0.05, "channels": 32}),
+         {"backbone": "mobilenetv2", "image_size": 320, "channels": 32}),
         ("--recipe ssd300_voc --arguments.box_sizes coco", "ssd",
          {"backbone": "vgg16", "image_size": 300, "box_sizes": "coco"}),
     ],

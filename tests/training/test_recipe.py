@@ -111,25 +111,6 @@ def test_override_arguments() -> None:
     }
 
 
-def test_another_builder_takes_what_it_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "some_lab.py").write_text(
-        "def plain(*, num_classes, image_size=64, class_names=None, category_ids=None): ...\n"
-        "def any_at_all(**arguments): ...\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    recipe = Recipe(builder="ssd", arguments={"backbone": "resnet18", "image_size": 96, "vote": 0.05, "clip": True})
-    made = override(recipe, {"builder": "some_lab:plain"})
-    assert made.arguments == {"image_size": 96}
-    assert override(made, {"builder": "some_lab:plain", "arguments.vote": 0.1}).arguments == {
-        "image_size": 96,
-        "vote": 0.1,
-    }
-    made = override(recipe, {"builder": "retinanet", "arguments.clip": False})
-    assert made.arguments == {"backbone": "resnet18", "image_size": 96, "vote": 0.05, "clip": False}  # the user's own
-    for everything in ("some_lab:any_at_all", "iou_retinanet", "ssd", "no_such_lab:x", "sdd"):
-        assert override(recipe, {"builder": everything}).arguments == recipe.arguments
-
-
 def test_parts_of_an_argument_can_be_set_one_by_one() -> None:
     recipe = override(Recipe(), {"arguments.classification.type": "FocalLoss", "arguments.classification.gamma": "1.5"})
     assert recipe.arguments == {"classification": {"type": "FocalLoss", "gamma": 1.5}}

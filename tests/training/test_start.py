@@ -42,6 +42,46 @@ def test_what_a_recipe_says_counts_and_a_file_says_the_rest(tmp_path: Path) -> N
     assert (resolved.builder, resolved.arguments) == ("ssd", {"image_size": 96})
 
 
+def test_defaults_are_for_builders_that_take_them(
+    tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "some_lab.py").write_text(
+        "import singleshot as ss\n"
+        "def plain(backbone, image_size, **classes):\n"
+        "    return ss.ssd(backbone=backbone, image_size=image_size, **classes)\n"
+        "def voting(backbone, image_size, vote=None, **classes):\n"
+        "    return ss.ssd(backbone=backbone, image_size=image_size, vote=vote, **classes)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    small = {"arguments.image_size": 64, "arguments.backbone": "resnet18", "data.path": str(tiny_voc)}
+    base = override(recipes.get("finetune"), small)
+    data = open_data(base).train
+
+    def built(**changes: object) -> dict[str, object]:
+        recipe = override(base, {key.replace("__", "."): value for key, value in changes.items()})
+        detector = build_detector(recipe, data).detector
+        assert detector.postprocess.vote == detector.arguments.get("vote")  # type: ignore[attr-defined]
+        return {key: value for key, value in detector.arguments.items() if key in base.defaults}
+
+    assert base.defaults == {"vote": 0.05, "tower_norm": "group", "channels": 128}
+    assert built() == built(builder="some_lab:voting") == {"vote": 0.05}
+    assert built(builder="refinedet") == {"vote": 0.05, "channels": 128}
+    assert built(builder="retinanet") == built(builder="iou_retinanet") == base.defaults
+    assert built(builder="some_lab:plain") == {}
+    said = built(builder="retinanet", arguments__vote=None, arguments__channels=64)
+    assert said == {"vote": None, "tower_norm": "group", "channels": 64}
+
+
+@pytest.mark.parametrize("changes", [{}, {"arguments.image_size": 96}, {"start": "own", "builder": "retinanet"}])
+def test_defaults_are_not_for_a_network_that_a_file_describes(changes: dict[str, object], tmp_path: Path) -> None:
+    detector = ss.retinanet(num_classes=2, backbone="resnet18", image_size=64, channels=32)
+    ss.save(detector, tmp_path / "m.safetensors")
+    recipe = override(recipes.get("finetune"), {**changes, "start_from": str(tmp_path / "m.safetensors")})
+    assert not resolve_start(recipe)[0].defaults
+    other, _ = resolve_start(replace(recipe, builder="refinedet", start="own"))
+    assert other.defaults == recipes.get("finetune").defaults
+
+
 def test_what_cannot_be_started(tmp_path: Path) -> None:
     with pytest.raises(ss.UserError, match=r"refinedet320_voc_from_coco goes on from a trained detector: .*--from"):
         resolve_start(recipes.get("refinedet320_voc_from_coco"))

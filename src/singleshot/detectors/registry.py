@@ -87,15 +87,10 @@ def find_builder(name: str) -> Builder:
 
 
 def taken(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those of some arguments that a builder takes; all of them where there is no such builder.
-
-    As with `find_builder`, a dotted path imports what it names.
-    """
-    try:
-        parameters = inspect.signature(find_builder(name)).parameters
-    except UserError:  # said when something is to be built
-        return arguments
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+    """Those of some arguments that a builder takes, by its signature."""
+    parameters = inspect.signature(find_builder(name)).parameters
+    # A builder of this package passes others on to one that it is a kind of.
+    if name in BUILDERS and any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
         return arguments
     return {key: value for key, value in arguments.items() if key in parameters}
 

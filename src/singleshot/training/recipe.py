@@ -157,6 +157,8 @@ class Recipe:
     arguments: dict[str, Any] = field(
         default_factory=dict
     )  # for the builder; number and names of classes come from the data
+    # What `arguments` leaves open, for builders that take it, and not for a network that `start_from` describes.
+    defaults: dict[str, Any] = field(default_factory=dict)
     start_from: str | None = None  # a trained detector's file to go on from
     # What `start_from` means for builder and arguments. "own": these here count; what they leave open is as in the
     # file, if that has the same builder. "file": the file's count. "needed": as "own", and there has to be a file.
@@ -225,17 +227,13 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
     Args:
         changes: such as {"optimizer.lr": "0.01", "arguments.backbone": "mobilenetv2"}; text is read as YAML where the
-            field is not text. With another builder those of the recipe's own arguments go that it does not take.
+            field is not text.
 
     Raises:
         UserError: an unknown key (the nearest known ones are named), or a value of the wrong type.
     """
     tree = to_plain(recipe)
     _make_way(tree, changes)
-    if isinstance(builder := changes.get("builder"), str) and builder != recipe.builder:
-        from singleshot.detectors.registry import taken  # here, as plain data needs no torch
-
-        tree["arguments"] = taken(builder, tree["arguments"])
     for key, value in changes.items():
         merge(Recipe, tree, key, value)
     return from_plain(Recipe, tree)

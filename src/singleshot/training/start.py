@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from singleshot.data.dataset import Dataset
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.parts import from_plain, to_plain
-from singleshot.detectors.registry import BUILDERS, find_builder, remembers_arguments
+from singleshot.detectors.registry import BUILDERS, find_builder, remembers_arguments, taken
 from singleshot.detectors.transfer import transfer
 from singleshot.errors import UserError
 from singleshot.training.optimizer import find_trunk, has_first_statistics
@@ -39,14 +39,15 @@ def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
     builder = named or recipe.builder
     file_arguments = {key: to_plain(value) for key, value in source.arguments.items() if key not in leave}
     if recipe.start == "file":
-        return replace(recipe, builder=builder, arguments=file_arguments, start="own"), source
+        return replace(recipe, builder=builder, arguments=file_arguments, defaults={}, start="own"), source
     if recipe.arguments.get("backbone_weights") is not None:
         raise UserError(
             f"weights come from {recipe.start_from} (--from) or from {recipe.arguments['backbone_weights']} "
             "(--backbone-weights): leave one of them out"
         )
-    kept = file_arguments if recipe.builder == builder else {}
-    return replace(recipe, arguments={**kept, **recipe.arguments}), source
+    if recipe.builder != builder:
+        return recipe, source
+    return replace(recipe, arguments={**file_arguments, **recipe.arguments}, defaults={}), source
 
 
 def with_nothing_to_keep(recipe: Recipe) -> Recipe:
@@ -90,7 +91,7 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
     own = ":" in recipe.builder
     if own and not hasattr(build, "__wrapped__"):
         build = remembers_arguments(build)
-    arguments: dict[str, Any] = from_plain(recipe.arguments)
+    arguments: dict[str, Any] = from_plain({**taken(recipe.builder, recipe.defaults), **recipe.arguments})
     if source is not None:
         arguments.pop("backbone_weights", None)  # all weights come from the source
     if recipe.data.crowd == "ignore" and "ignore_crowd" in inspect.signature(build).parameters:
@@ -98,11 +99,11 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
     classes = {"class_names": data.class_names, "category_ids": data.category_ids}
     detector = build(num_classes=len(data.class_names), **classes, **arguments)
     if source is not None:
-        taken = transfer(source, detector)
-        fits = "" if taken.taken or taken.partly else "; nothing of it fits this detector: all weights are drawn anew"
+        moved = transfer(source, detector)
+        fits = "" if moved.taken or moved.partly else "; nothing of it fits this detector: all weights are drawn anew"
         trunk = f"{find_trunk(detector)[0]}."
-        new, kept = (sum(name.startswith(trunk) for name in names) for names in (taken.new, taken.taken))
-        return Built(detector, f"from {recipe.start_from}: {taken.text()}{fits}", fresh=new > kept)
+        new, kept = (sum(name.startswith(trunk) for name in names) for names in (moved.new, moved.taken))
+        return Built(detector, f"from {recipe.start_from}: {moved.text()}{fits}", fresh=new > kept)
     weights = arguments.get("backbone_weights")
     if weights is not None:  # in a weights file that is passed on, the name says what there is to say
         detector.arguments = {**detector.arguments, "backbone_weights": Path(str(weights)).name}
