@@ -21,6 +21,7 @@ from singleshot.postprocess import (
     PerClassPostprocess,
     PerLevelPostprocess,
     Postprocess,
+    Scores,
     unsuppressed,
     vary,
 )
@@ -734,6 +735,19 @@ class TestVary:
     def test_soft_nms_outside(self, value: float) -> None:
         with pytest.raises(UserError, match="soft_nms must be a number from 0 to 1, got"):
             vary(PerClassPostprocess(CODER, given_scores), "soft_nms", value)
+
+    def test_one_of_your_own(self) -> None:
+        @dataclass(frozen=True)
+        class Mine:
+            scores: Scores = given_scores
+            coder: DeltaCoder = CODER
+            iou: float = 0.5
+
+            __call__ = PerLevelPostprocess.__call__
+
+        assert unsuppressed(Mine()) == Mine(iou=2.0)  # type: ignore[arg-type]
+        with pytest.raises(UserError, match="Mine has no vote, which vote would change"):
+            vary(Mine(), "vote", 0.05)  # type: ignore[arg-type]
 
     def test_no_iou_head(self) -> None:
         with pytest.raises(UserError, match="this detector has no IoU head: train one that has"):

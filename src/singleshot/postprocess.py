@@ -21,7 +21,7 @@ _CPU_BLOCK = 1 << 20  # scores that are held at once: what a cache takes
 _BLOCK = 1 << 26  # the same on other devices, where every call costs: 256 MiB
 _TRACED_CANDIDATES = 1000  # of a class in a traced graph, whose size is fixed, where no number of them is set
 _NO_NMS = 2.0  # an IoU that no pair exceeds
-_VOTERS = 200  # candidates of a class, the best ones, that have a part in box voting; more change nothing
+_VOTERS = 200  # candidates of a class, the best ones, that have a part in box voting: with more AP is the same
 _VOTERS_OF_ALL = 1000  # the same among the candidates of all classes
 
 Scores = Callable[[Predictions], Tensor]
@@ -292,8 +292,8 @@ def vary(postprocess: Postprocess, name: str, value: float | None) -> Postproces
     of a soft one), `soft_nms` (IoU; None: greedy NMS), `vote` (spread of box voting; None: none), `candidates`,
     `detections`.
 
-    Raises `UserError` for another name, a value outside of its range, `iou_alpha` where no IoU is predicted, and
-    `soft_nms` where the suppression is always greedy.
+    Raises `UserError` for another name, a value outside of its range, `iou_alpha` where no IoU is predicted, `soft_nms`
+    where the suppression is always greedy, and what a post-processing of your own does not have.
     """
     if name not in VARIED:
         raise UserError(f"{name!r} is no number of the post-processing: expected one of {', '.join(VARIED)}")
@@ -310,6 +310,8 @@ def vary(postprocess: Postprocess, name: str, value: float | None) -> Postproces
             "soft_nms is a choice of detectors that take candidates of each class, such as ssd and refinedet; this "
             "one's suppression is greedy: vary nms"
         )
+    if not hasattr(postprocess, field):
+        raise UserError(f"{type(postprocess).__name__} has no {field}, which {name} would change")
     if name in OPTIONAL and value is None:
         return _with(postprocess, **{field: None})
     if name == "vote" and value == 0:
@@ -325,7 +327,8 @@ def vary(postprocess: Postprocess, name: str, value: float | None) -> Postproces
 
 def unsuppressed(postprocess: Postprocess) -> Postprocess:
     """The same post-processing without suppression and voting: all candidates above the threshold stay as they are."""
-    return _with(vary(postprocess, "nms", 1.0), iou=_NO_NMS, vote=None)
+    postprocess = vary(postprocess, "vote", None) if hasattr(postprocess, "vote") else postprocess
+    return _with(vary(postprocess, "nms", 1.0), iou=_NO_NMS)
 
 
 VARIED: dict[str, tuple[str, type]] = {  # name: its field, and what it takes
