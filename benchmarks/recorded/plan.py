@@ -160,7 +160,7 @@ RUNS = (
          "--arguments.image_size 320")),
     Run("retinanet_r50-by-heart", "RetinaNet", "voc07",
         (*BY_HEART, "--augmentation.jitter []", "--builder retinanet", "--arguments.backbone resnet50",
-         "--arguments.image_size [320,320]", NO_VOTE, "--arguments.tower_norm null", "--arguments.channels 256")),
+         "--arguments.image_size [320,320]")),
 )  # fmt: skip
 
 

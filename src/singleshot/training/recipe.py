@@ -157,7 +157,8 @@ class Recipe:
     arguments: dict[str, Any] = field(
         default_factory=dict
     )  # for the builder; number and names of classes come from the data
-    # What `arguments` leaves open, for builders that take it, and not for a network that `start_from` describes.
+    # What `arguments` leaves open, for builders that take it, and not for a network that `start_from` describes; null:
+    # the builder's own.
     defaults: dict[str, Any] = field(default_factory=dict)
     start_from: str | None = None  # a trained detector's file to go on from
     # What `start_from` means for builder and arguments. "own": these here count; what they leave open is as in the

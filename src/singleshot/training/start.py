@@ -91,7 +91,8 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
     own = ":" in recipe.builder
     if own and not hasattr(build, "__wrapped__"):
         build = remembers_arguments(build)
-    arguments: dict[str, Any] = from_plain({**taken(recipe.builder, recipe.defaults), **recipe.arguments})
+    defaults = {key: value for key, value in recipe.defaults.items() if value is not None}
+    arguments: dict[str, Any] = from_plain({**taken(recipe.builder, defaults), **recipe.arguments})
     if source is not None:
         arguments.pop("backbone_weights", None)  # all weights come from the source
     if recipe.data.crowd == "ignore" and "ignore_crowd" in inspect.signature(build).parameters:
