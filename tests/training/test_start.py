@@ -68,6 +68,8 @@ def test_defaults_are_for_builders_that_take_them(
     assert built(builder="refinedet") == {"vote": 0.05, "channels": 128}
     assert built(builder="retinanet") == built(builder="iou_retinanet") == base.defaults
     assert built(builder="some_lab:plain") == {}
+    with pytest.raises(ss.UserError, match=r"defaults.vots: no builder takes an argument of this name; .*vote"):
+        built(defaults__vots=0.05)
     assert built(builder="retinanet", defaults__channels=None) == {"vote": 0.05, "tower_norm": "group"}
     said = built(builder="retinanet", arguments__vote=None, arguments__channels=64)
     assert said == {"vote": None, "tower_norm": "group", "channels": 64}

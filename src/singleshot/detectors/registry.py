@@ -87,8 +87,16 @@ def find_builder(name: str) -> Builder:
 
 
 def taken(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those of some arguments that a builder takes, by its signature."""
+    """Those of some arguments that a builder takes, by its signature.
+
+    Raises:
+        UserError: an argument that neither it nor any builder of this package takes.
+    """
     parameters = inspect.signature(find_builder(name)).parameters
+    known = {key for build in BUILDERS.values() for key in inspect.signature(build).parameters}
+    for key in sorted(arguments.keys() - known - parameters.keys()):
+        hint = did_you_mean(key, sorted(known), otherwise="docs/settings.md has those of finetune.")
+        raise UserError(f"defaults.{key}: no builder takes an argument of this name; {hint}")
     # A builder of this package passes others on to one that it is a kind of.
     if name in BUILDERS and any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
         return arguments
