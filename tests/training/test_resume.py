@@ -258,7 +258,7 @@ def test_adam_counts_its_steps_where_the_parameters_are() -> None:
 
 def test_another_architecture_is_refused_beside_a_file_too(tmp_path: Path, make_recipe: MakeRecipe) -> None:
     first = train(make_recipe(schedule__steps=1), out=tmp_path / "first")
-    recipe = make_recipe(schedule__steps=1, start_from=str(first.last), start="file")
+    recipe = make_recipe(schedule__steps=1, start_from=str(first.last), start="file", defaults={"vote": 0.05})
     run = train(recipe, out=tmp_path / "run").run
     train(override(recipe, {"schedule.steps": 2}), resume=run)
     settled = from_yaml(run / "recipe.yaml")
