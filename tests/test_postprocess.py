@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -243,14 +244,10 @@ class TestSoft:
         assert torch.equal(found[1]["scores"], expected["scores"])
 
     def test_export_agrees(self) -> None:
-        predictions, anchors, step = soft_case()
-        program = torch.export.export(Wrapped(step, anchors), tuple(predictions.values())).module()
-        for seed in (5, 6):
-            predictions, _ = random_case(seed)
-            expected = step(predictions, anchors).to_list()
-            for ours, theirs in zip(Detections(*program(*predictions.values())).to_list(), expected, strict=True):
-                assert len(theirs["scores"]) > 3
-                assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+        _, _, step = soft_case()
+        for ours, theirs in exported_and_eager(step):
+            assert len(theirs["scores"]) > 3
+            assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_no_limit_of_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,16 +367,11 @@ class TestVote:
 
     @pytest.mark.parametrize("kind", [PerClassPostprocess, PerLevelPostprocess])
     def test_export_agrees(self, kind: type[PerClassPostprocess] | type[PerLevelPostprocess]) -> None:
-        predictions, anchors = random_case(5)
         step = kind(CODER, given_scores, threshold=0.05, candidates=50, vote=0.05)
-        program = torch.export.export(Wrapped(step, anchors), tuple(predictions.values())).module()
-        for seed in (5, 6):
-            predictions, _ = random_case(seed)
-            expected = step(predictions, anchors).to_list()
-            for ours, theirs in zip(Detections(*program(*predictions.values())).to_list(), expected, strict=True):
-                assert len(theirs["scores"]) > 3
-                for name in theirs:
-                    torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-4)
+        for ours, theirs in exported_and_eager(step):
+            assert len(theirs["scores"]) > 3
+            for name in theirs:
+                torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-4)
 
     @pytest.mark.parametrize("name", ["_VOTERS", "_VOTERS_OF_ALL"])
     def test_only_the_best_and_itself_have_a_voice(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,6 +386,16 @@ class TestVote:
             assert len(before["boxes"]) > 20  # of which some are not among the 15
             expected = torch.tensor(slow_vote(before, voters, 0.6))
             torch.testing.assert_close(image["boxes"], expected, rtol=1e-5, atol=1e-3)
+
+
+def exported_and_eager(step: Postprocess) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """What a traced graph and the step itself find in each image of `random_case` 5, which it is traced with, and 6."""
+    predictions, anchors = random_case(5)
+    program = torch.export.export(Wrapped(step, anchors), tuple(predictions.values())).module()
+    for seed in (5, 6):
+        predictions, _ = random_case(seed)
+        found = Detections(*program(*predictions.values())).to_list()
+        yield from zip(found, step(predictions, anchors).to_list(), strict=True)
 
 
 class Wrapped(torch.nn.Module):

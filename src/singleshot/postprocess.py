@@ -207,10 +207,10 @@ class PerLevelPostprocess:
         chosen, found = first_marked(alive, min(self.detections, alive.shape[1]))
         kept, classes, final = boxes[rows, chosen], labels[rows, chosen], torch.where(found, best[rows, chosen], 0.0)
         if self.vote is not None:
-            voters = torch.where(valid, best, 0.0)[:, None, :_VOTERS_OF_ALL]
-            voters = torch.where(classes[..., None] == labels[:, None, :_VOTERS_OF_ALL], voters, 0.0)  # [B, D, N]
+            first = slice(None), None, slice(_VOTERS_OF_ALL)
+            voters = torch.where((classes[..., None] == labels[first]) & valid[first], best[first], 0.0)  # [B, D, N]
             own = torch.where(chosen < _VOTERS_OF_ALL, 0.0, final)
-            kept = near_vote(kept, own, coordinate_rows(boxes[:, None, :_VOTERS_OF_ALL]), voters, self.vote)
+            kept = near_vote(kept, own, coordinate_rows(boxes[first]), voters, self.vote)
         return Detections(kept, final, classes)
 
     def _candidates(
