@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec
@@ -84,23 +83,6 @@ def find_builder(name: str) -> Builder:
     if not callable(build):
         raise UserError(f"builder {name!r} is not a function but a {type(build).__name__}")
     return build  # type: ignore[no-any-return]
-
-
-def taken(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those of some arguments that a builder takes, by its signature.
-
-    Raises:
-        UserError: an argument that neither it nor any builder of this package takes.
-    """
-    parameters = inspect.signature(find_builder(name)).parameters
-    known = {key for build in BUILDERS.values() for key in inspect.signature(build).parameters}
-    for key in sorted(arguments.keys() - known - parameters.keys()):
-        hint = did_you_mean(key, sorted(known), otherwise="docs/settings.md has those of finetune.")
-        raise UserError(f"defaults.{key}: no builder takes an argument of this name; {hint}")
-    # A builder of this package passes others on to one that it is a kind of.
-    if name in BUILDERS and any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
-        return arguments
-    return {key: value for key, value in arguments.items() if key in parameters}
 
 
 def create(name: str, **arguments: Any) -> Detector:

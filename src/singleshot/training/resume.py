@@ -38,8 +38,13 @@ def resolved_as(before: Recipe, now: Recipe) -> tuple[Recipe, list[str]]:
     if now.start_from is not None and now.start_from == before.start_from:
         agrees = now.builder == before.builder and {**before.arguments, **now.arguments} == before.arguments
         if agrees or now.start == "file":
-            now = replace(now, builder=before.builder, arguments=before.arguments, start=before.start)
-            now = replace(now, defaults=before.defaults and now.defaults)  # none for a network that the file describes
+            now = replace(
+                now,
+                builder=before.builder,
+                arguments=before.arguments,
+                defaults=before.defaults and now.defaults,  # none for a network that the file describes
+                start=before.start,
+            )
     anew = with_nothing_to_keep(now)
     settled = replace(
         now,

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from singleshot.data.dataset import Dataset
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.parts import from_plain, to_plain
-from singleshot.detectors.registry import BUILDERS, find_builder, remembers_arguments, taken
+from singleshot.detectors.registry import BUILDERS, Builder, find_builder, remembers_arguments
 from singleshot.detectors.transfer import transfer
-from singleshot.errors import UserError
+from singleshot.errors import UserError, did_you_mean
 from singleshot.training.optimizer import find_trunk, has_first_statistics
 from singleshot.training.recipe import Recipe
 from singleshot.weights import checkpoint
@@ -91,8 +91,7 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
     own = ":" in recipe.builder
     if own and not hasattr(build, "__wrapped__"):
         build = remembers_arguments(build)
-    defaults = {key: value for key, value in recipe.defaults.items() if value is not None}
-    arguments: dict[str, Any] = from_plain({**taken(recipe.builder, defaults), **recipe.arguments})
+    arguments: dict[str, Any] = from_plain({**_defaults(recipe, build), **recipe.arguments})
     if source is not None:
         arguments.pop("backbone_weights", None)  # all weights come from the source
     if recipe.data.crowd == "ignore" and "ignore_crowd" in inspect.signature(build).parameters:
@@ -116,3 +115,21 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
     if len(data) < FEW_IMAGES:
         said += f"; from {len(data)} images it would learn far more with ImageNet's (docs/how_to/small_data.md)"
     return Built(detector, said, fresh=True)
+
+
+def _defaults(recipe: Recipe, build: Builder) -> dict[str, Any]:
+    """Those of a recipe's defaults that its builder takes, by its signature.
+
+    Raises:
+        UserError: one that neither it nor any builder of this package takes.
+    """
+    given = {key: value for key, value in recipe.defaults.items() if value is not None}
+    parameters = inspect.signature(build).parameters
+    known = {key for one in BUILDERS.values() for key in inspect.signature(one).parameters}
+    for key in sorted(given.keys() - known - parameters.keys()):
+        hint = did_you_mean(key, sorted(known), otherwise="docs/settings.md has those of finetune.")
+        raise UserError(f"defaults.{key}: no builder takes an argument of this name; {hint}")
+    # A builder of this package passes others on to one that it is a kind of.
+    if recipe.builder in BUILDERS and any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return given
+    return {key: value for key, value in given.items() if key in parameters}
