@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from singleshot.detectors.parts import CLASSIFICATION_LOSSES, from_plain
+from singleshot.detectors.parts import CLASSIFICATION_LOSSES, restore_argument
 from singleshot.structures import Matched, Predictions
 
 ANCHORS = 201_600  # of RetinaNet at 800x1344
@@ -35,7 +35,7 @@ def built(name: str) -> Any:
     """The loss with its default settings."""
     if name == "plain":
         return plain
-    return from_plain({"type": "OHEMLoss", "ratio": 3.0} if name == "OHEM 1:3" else {"type": name})
+    return restore_argument({"type": "OHEMLoss", "ratio": 3.0} if name == "OHEM 1:3" else {"type": name})
 
 
 def plain(predictions: Predictions, matched: Matched) -> Tensor:

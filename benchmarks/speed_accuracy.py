@@ -160,11 +160,11 @@ def accuracy_of(point: Point, detector: ss.Detector, options: argparse.Namespace
         raise UserError(
             f"{point.what}: no AP: give it (--point {point.what}:AP), or a trained weights file together with --data"
         )
-    from singleshot.evaluation.run import run
+    from singleshot.evaluation.detect_dataset import detect_dataset
 
     dataset = ss.open_dataset(options.data, split=options.split, class_names=detector.class_names)
     print(f"{point.series}: measuring AP on {len(dataset)} images", file=sys.stderr)
-    return 100.0 * ss.evaluate(dataset, run(detector, dataset)).coco.numbers["AP"]
+    return 100.0 * ss.evaluate(dataset, detect_dataset(detector, dataset)).coco.numbers["AP"]
 
 
 def measured(points: Sequence[Point], options: argparse.Namespace) -> list[dict[str, Any]]:

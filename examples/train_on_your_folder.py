@@ -14,7 +14,7 @@ from PIL import Image
 
 import singleshot as ss
 from singleshot.data.shapes import write_shapes
-from singleshot.evaluation.run import run as detect_all
+from singleshot.evaluation.detect_dataset import detect_dataset
 from singleshot.inference.draw import contact_sheet
 from singleshot.training.recipe import Augmentation, Data, Optimizer, Schedule
 
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     detector = ss.load(result.best)
     dataset = ss.open_dataset(choices.data, split="val", class_names=detector.class_names)
-    print(ss.evaluate(dataset, detect_all(detector, dataset)).table())
+    print(ss.evaluate(dataset, detect_dataset(detector, dataset)).table())
 
     found = ss.detect(detector, [record.path for record in dataset.records[:12]], threshold=0.3)
     pictures = [ss.draw(ss.read_image(str(prediction.path)), prediction) for prediction in found]

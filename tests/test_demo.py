@@ -52,8 +52,8 @@ def test_the_demo_keeps_its_promise(tmp_path: Path) -> None:
     assert summary["voc10"]["mAP"] >= 0.75
     assert summary["seconds"] <= 180
     other = ss.open_dataset(write_shapes(tmp_path / "other", train=1, val=150, seed=77) / "voc", split="val")
-    from singleshot.evaluation.run import run
+    from singleshot.evaluation.detect_dataset import detect_dataset
 
     detector = ss.load(Path(summary["run"]) / "last.safetensors")
-    again = ss.evaluate(other, run(detector, other)).to_json()["voc10"]["mAP"]
+    again = ss.evaluate(other, detect_dataset(detector, other)).to_json()["voc10"]["mAP"]
     assert abs(again - summary["voc10"]["mAP"]) <= 0.05

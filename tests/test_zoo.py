@@ -22,9 +22,9 @@ def test_each_is_small_and_has_a_card(path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "low"), [("bccd", 0.8), ("chess", 0.95)])
 def test_each_finds_what_it_was_trained_for(name: str, low: float, shared: Path) -> None:
-    from singleshot.evaluation.run import run
+    from singleshot.evaluation.detect_dataset import detect_dataset
 
     data = ss.open_dataset(shared / name, split="val", format="voc")
     part = type(data)(**{**vars(data), "records": data.records[:20]})
-    metrics = ss.evaluate(part, run(ss.load(ZOO / f"{name}.safetensors"), part)).to_json()
+    metrics = ss.evaluate(part, detect_dataset(ss.load(ZOO / f"{name}.safetensors"), part)).to_json()
     assert metrics["coco"]["AP50"] > low

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from singleshot import recipes
 from singleshot.errors import UserError
-from singleshot.evaluation.views import MultiScale
-from singleshot.training.plain import from_plain, to_plain
+from singleshot.multiscale.views import MultiScale
+from singleshot.plain_data import from_plain, to_plain
 from singleshot.training.recipe import Recipe, override
 
 BASE = Path(__file__).with_name("base.yaml")  # the recipe that every experiment begins from

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from pairs.experiment import Arm, Claim, Comparison, Experiment
-from singleshot.evaluation.views import Merge, MultiScale, View
+from singleshot.multiscale.views import Merge, MultiScale, View
 
 # ---------------------------------------------------------------- RetinaNet's losses and the IoU-aware score, on bccd
 # Everything that the arms share on top of base.yaml: size and length are such that a run takes 5 to 10 minutes on two

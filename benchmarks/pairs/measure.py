@@ -8,9 +8,9 @@ from typing import Any
 
 import singleshot as ss
 from pairs.experiment import ArmView
-from singleshot.evaluation.run import run, run_with
-from singleshot.evaluation.views import MultiScale
-from singleshot.inference.tta import MultiScaleDetector
+from singleshot.evaluation.detect_dataset import detect_dataset, detect_with_each
+from singleshot.multiscale.detector import MultiScaleDetector
+from singleshot.multiscale.views import MultiScale
 from singleshot.postprocess import Postprocess, vary
 from singleshot.training.recipe import Recipe
 
@@ -34,11 +34,11 @@ def measure(
     )
     numbers = {name: view for name, view in views.items() if not isinstance(view, MultiScale)}
     ranked = [detector.postprocess, *(viewed(detector.postprocess, view) for view in numbers.values())]
-    plain, *others = run_with(detector, dataset, ranked)
+    plain, *others = detect_with_each(detector, dataset, ranked)
     found = dict(zip(numbers, others, strict=True))
     for name, view in views.items():
         if isinstance(view, MultiScale):
-            found[name] = run(MultiScaleDetector(detector, view), dataset)
+            found[name] = detect_dataset(MultiScaleDetector(detector, view), dataset)
     return _metrics(ss.evaluate(dataset, plain)), {name: _metrics(ss.evaluate(dataset, found[name])) for name in views}
 
 

@@ -18,7 +18,7 @@ from recorded.machine import commit, machine
 from recorded.plan import Run, chosen
 from singleshot import cli
 from singleshot.errors import UserError
-from singleshot.evaluation.run import run as detect
+from singleshot.evaluation.detect_dataset import detect_dataset
 
 LINES = Path(__file__).resolve().parents[1] / "results" / "evidence.jsonl"
 _GAP = 300.0  # seconds between two entries of a run's log that mean it stood still
@@ -109,7 +109,7 @@ def remembered(weights: Path, dataset: Path, count: int) -> dict[str, Any]:
     """All metrics of a file on the first images of the split `train`."""
     found = ss.open_dataset(dataset, split="train", format="voc", strict=False)
     few = replace(found, records=found.records[:count])
-    return ss.evaluate(few, detect(ss.load(weights), few)).to_json()
+    return ss.evaluate(few, detect_dataset(ss.load(weights), few)).to_json()
 
 
 def carry_out(command: str, data: Path) -> None:

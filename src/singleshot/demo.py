@@ -17,9 +17,9 @@ from singleshot.data.open import open_dataset
 from singleshot.data.shapes import write_shapes
 from singleshot.detectors.detector import Detector
 from singleshot.errors import UserError
+from singleshot.evaluation.detect_dataset import detect_dataset
 from singleshot.evaluation.detections import ImageDetections
 from singleshot.evaluation.metrics import Metrics, evaluate
-from singleshot.evaluation.run import run
 from singleshot.files import write_atomically
 from singleshot.inference import samples
 from singleshot.inference.draw import draw
@@ -113,7 +113,7 @@ def run_demo(
     detector.precision = precision
     val = open_dataset(data / "voc", split="val", class_names=detector.class_names)
     _say(f"measuring on {len(val)} images")
-    detections = run(detector, val)
+    detections = detect_dataset(detector, val)
     metrics = evaluate(val, detections)
 
     sheet = folder / "findings.png"

@@ -16,8 +16,8 @@ from singleshot.analysis.iou import AWARE, PLAIN, TRUE, iou_analysis, oracle_iou
 from singleshot.analysis.truth import best_overlaps, true_iou
 from singleshot.data.dataset import ImageRecord
 from singleshot.detectors.detector import Detector
+from singleshot.evaluation.detect_dataset import detect_dataset
 from singleshot.evaluation.metrics import evaluate
-from singleshot.evaluation.run import run
 
 CELL, OTHER = [8.0, 8, 40, 40], [52.0, 30, 84, 62]  # the objects of every image of `tiny_voc`
 SHIFTED = [14.0, 8, 46, 40]  # IoU with CELL: 26 / 38 = 0.684
@@ -105,7 +105,7 @@ def test_without_a_head_there_is_no_after(detector: Detector, data: singleshot.D
 
 def test_metrics_are_those_of_evaluate(detector: Detector, data: singleshot.Dataset) -> None:
     found = oracle_iou(detector, data)[PLAIN]
-    expected = evaluate(data, run(detector, data)).coco.numbers
+    expected = evaluate(data, detect_dataset(detector, data)).coco.numbers
     assert {name: found[name] for name in ("AP", "AP50", "AP75")} == {
         name: expected[name] for name in ("AP", "AP50", "AP75")
     }

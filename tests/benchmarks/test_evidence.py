@@ -17,7 +17,7 @@ from recorded import page, plan, runner, zoo
 import singleshot as ss
 from singleshot.cli.train import parse
 from singleshot.errors import UserError
-from singleshot.evaluation.run import run as detect
+from singleshot.evaluation.detect_dataset import detect_dataset
 from singleshot.training.run import Run
 
 LINE: dict[str, Any] = {
@@ -138,7 +138,7 @@ class TestProgramme:
         assert line["curve"][-1][0] == 1.0
         detector = ss.load(tmp_path / "runs" / "tiny-0" / "last.safetensors")
         data = ss.open_dataset(tiny_plan / plan.RUNS[0].dataset, split="val", format="voc")
-        assert line["metrics"]["coco"] == ss.evaluate(data, detect(detector, data)).to_json()["coco"]
+        assert line["metrics"]["coco"] == ss.evaluate(data, detect_dataset(detector, data)).to_json()["coco"]
         runner.run_all(tiny_plan, tmp_path / "runs", ["tiny-0"], lines, said.append)
         assert len(said) == 1
         assert len(lines.read_text().splitlines()) == 1
@@ -157,7 +157,7 @@ class TestProgramme:
         data = ss.open_dataset(tiny_plan / few.dataset, split="train", format="voc")
         data = replace(data, records=data.records[:3])
         detector = ss.load(tmp_path / "runs" / "tiny-0" / "last.safetensors")
-        assert line["metrics"] == ss.evaluate(data, detect(detector, data)).to_json()
+        assert line["metrics"] == ss.evaluate(data, detect_dataset(detector, data)).to_json()
 
     def test_one_that_was_stopped_goes_on(
         self, tiny_plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -18,11 +18,11 @@ from torch import Tensor
 
 import singleshot as ss
 from singleshot import backbones
-from singleshot.detectors.parts import from_plain
+from singleshot.detectors.parts import restore_argument
 from singleshot.errors import UserError
-from singleshot.evaluation.run import run
-from singleshot.evaluation.views import MultiScale, View
-from singleshot.inference.tta import MultiScaleDetector
+from singleshot.evaluation.detect_dataset import detect_dataset
+from singleshot.multiscale.detector import MultiScaleDetector
+from singleshot.multiscale.views import MultiScale, View
 
 SMALL: dict[str, Any] = {
     "image_size": (64, 64), "backbone_options": {"width": 0.25}, "channels": 8, "anchor_sizes": (24, 48, 96, 192, 384)
@@ -68,7 +68,7 @@ def test_one_pass_gives_the_numbers_of_many(weights: Path, tiny_voc: Path) -> No
         def detect(images: list[Tensor], postprocess: Any = postprocess) -> list[dict[str, Tensor]]:
             return detector.detections(detector.raw(images), postprocess)
 
-        metrics = ss.evaluate(dataset, run(detect, dataset))
+        metrics = ss.evaluate(dataset, detect_dataset(detect, dataset))
         by_iou = {}
         for overlap, precision in zip(range(50, 100, 5), metrics.coco.precision, strict=True):
             by_iou[f"AP{overlap}"] = float(np.mean(precision[precision > -1]))
@@ -83,7 +83,7 @@ def test_multi_scale_views(weights: Path, tiny_voc: Path) -> None:
     assert found["once"] == plain
     assert list(found) == ["twice", "alpha=0", "once"]
     dataset = ss.open_dataset(tiny_voc, split="val", format="voc")
-    metrics = ss.evaluate(dataset, run(MultiScaleDetector(ss.load(weights), TWICE), dataset))
+    metrics = ss.evaluate(dataset, detect_dataset(MultiScaleDetector(ss.load(weights), TWICE), dataset))
     assert found["twice"]["coco"] == metrics.to_json()["coco"]
     assert found["twice"] != plain
 
@@ -111,7 +111,7 @@ def test_every_view_can_be_shown(experiment: Experiment) -> None:
             continue
         recipe = experiment.recipe_of(name, 0)
         arguments = {key: value for key, value in recipe.arguments.items() if key != "backbone_weights"}
-        detector = ss.create(recipe.builder, num_classes=2, **from_plain(arguments))
+        detector = ss.create(recipe.builder, num_classes=2, **restore_argument(arguments))
         for view in arm.views.values():
             if isinstance(view, MultiScale):
                 MultiScaleDetector(detector, view)

@@ -78,13 +78,13 @@ def test_verdicts_without_a_claim(low: float, high: float, expected: str) -> Non
 def test_every_experiment_is_sound(experiment: object) -> None:
     from pairs.experiment import Experiment, settings_of
 
-    from singleshot.detectors.parts import from_plain
+    from singleshot.detectors.parts import restore_argument
 
     assert isinstance(experiment, Experiment)
     assert len(experiment.runs) == len(set(experiment.runs)) == len(experiment.arms) * len(experiment.seeds)
     base = settings_of(experiment.recipe_of(experiment.baseline, 0))
     for name, arm in experiment.arms.items():
         settings = settings_of(experiment.recipe_of(name, 0))
-        from_plain(experiment.recipe_of(name, 0).arguments)  # the parts exist
+        restore_argument(experiment.recipe_of(name, 0).arguments)  # the parts exist
         differing = {key for key in settings.keys() | base.keys() if settings.get(key) != base.get(key)}
         assert differing <= set(arm.changes)  # nothing else separates the arms

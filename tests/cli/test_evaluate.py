@@ -103,7 +103,7 @@ def test_a_sweep_is_as_many_evaluations(iou_model: Path, tiny_voc: Path, tmp_pat
     from dataclasses import replace
 
     import singleshot
-    from singleshot.evaluation.run import run
+    from singleshot.evaluation.detect_dataset import detect_dataset
 
     words = ["evaluate", str(iou_model), str(tiny_voc), "--device", "cpu", "--json"]
     assert main([*words, "--sweep", "iou_alpha=product,1,0.5,...,0"]) == 0
@@ -116,7 +116,7 @@ def test_a_sweep_is_as_many_evaluations(iou_model: Path, tiny_voc: Path, tmp_pat
     for alpha, one in zip([None, 1.0, 0.5, 0.0], results, strict=True):
         scores = replace(detector.postprocess.scores, alpha=alpha)  # type: ignore[type-var]
         detector.postprocess = replace(detector.postprocess, scores=scores)  # type: ignore[type-var]
-        expected = singleshot.evaluate(dataset, run(detector, dataset)).to_json()
+        expected = singleshot.evaluate(dataset, detect_dataset(detector, dataset)).to_json()
         assert {name: one["coco"][name] for name in expected["coco"]} == expected["coco"]
         assert one["voc10"] == expected["voc10"]
         assert {"AP60", "AP70", "AP80", "AP90"} < one["coco"].keys()

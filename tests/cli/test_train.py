@@ -13,7 +13,7 @@ import pytest
 import singleshot as ss
 from singleshot.cli import main, train
 from singleshot.cli.train import ELSEWHERE, choose_recipe, parse
-from singleshot.training.plain import to_plain
+from singleshot.plain_data import to_plain
 from singleshot.training.recipe import Recipe, from_yaml, to_yaml
 from singleshot.training.start import resolve_start
 

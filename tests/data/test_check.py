@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from singleshot.data import decoded
+from singleshot.data import decode_all as decoded
 from singleshot.data.check import ERRORS, WARNINGS, check, examine
 from singleshot.data.dataset import Dataset
-from singleshot.data.decoded import decode_all, memory_file
+from singleshot.data.decode_all import decode_all, memory_file
 from singleshot.data.open import open_dataset
 from singleshot.errors import UserError
 

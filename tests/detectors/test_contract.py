@@ -21,7 +21,7 @@ from torch import Tensor
 from whole import Whole
 
 from singleshot.detectors import Detector, iou_retinanet, refinedet, retinanet, ssd
-from singleshot.detectors.parts import to_plain
+from singleshot.detectors.parts import store_argument
 from singleshot.errors import UserError
 from singleshot.losses.focal import FocalLoss
 from singleshot.ops.boxes import pairwise_iou
@@ -455,7 +455,7 @@ class TestFiles:
         assert loaded.class_names == detector.class_names
         assert loaded.image_size == detector.image_size
         assert loaded.builder == detector.builder
-        assert to_plain(loaded.arguments) == to_plain(detector.arguments)
+        assert store_argument(loaded.arguments) == store_argument(detector.arguments)
         with torch.no_grad():
             assert_same(loaded(IMAGES), detector(IMAGES))
         losses = loaded.train()(IMAGES, TARGETS)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from singleshot.detectors import BUILDERS, Detector
-from singleshot.detectors.parts import CLASSIFICATION_LOSSES, from_plain, to_plain
+from singleshot.detectors.parts import CLASSIFICATION_LOSSES, restore_argument, store_argument
 from singleshot.training.recipe import from_yaml, override
 from singleshot.weights.checkpoint import load, save
 
-LOSSES = [*(kind() for kind in CLASSIFICATION_LOSSES), from_plain({"type": "OHEMLoss", "ratio": 3.0})]
+LOSSES = [*(kind() for kind in CLASSIFICATION_LOSSES), restore_argument({"type": "OHEMLoss", "ratio": 3.0})]
 PICTURES = [torch.rand(3, 64, 80, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
 
 
@@ -35,7 +35,7 @@ def built(builder: str, **arguments: Any) -> Detector:
 @pytest.mark.parametrize("builder", list(BUILDERS))
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__ + ("_ratio" * (loss == LOSSES[-1])))
 def test_trains_and_travels_in_a_file(builder: str, loss: Any, tmp_path: Path) -> None:
-    detector = built(builder, classification=to_plain(loss))
+    detector = built(builder, classification=store_argument(loss))
     assert detector.criterion.terms["classification"] == loss
     for truth in ([target([9, 9, 40, 50], [30, 8, 70, 30]), target()], [target(), target()]):
         detector.zero_grad()
@@ -56,4 +56,4 @@ def test_a_recipe_names_the_loss(tmp_path: Path) -> None:
     path.write_text("builder: retinanet\narguments: {classification: {type: FocalLoss, gamma: 1.0}}\n")
     recipe = override(from_yaml(path), {"arguments.classification": "{type: FocalStarLoss, beta: 0.5}"})
     detector = built("retinanet", classification=recipe.arguments["classification"])
-    assert to_plain(detector.criterion.terms["classification"])["beta"] == 0.5
+    assert store_argument(detector.criterion.terms["classification"])["beta"] == 0.5

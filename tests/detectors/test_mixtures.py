@@ -22,7 +22,7 @@ from singleshot.cli.train import choose_recipe, parse
 from singleshot.detectors import Detector, find_builder, refinedet
 from singleshot.detectors.detector import Raw
 from singleshot.detectors.models import count_parameters
-from singleshot.detectors.parts import from_plain
+from singleshot.detectors.parts import restore_argument
 from singleshot.losses.classification import SoftmaxLoss
 from singleshot.losses.focal import FocalLoss
 from singleshot.losses.regression import L1, GIoULoss, SmoothL1
@@ -332,7 +332,7 @@ LINES = [
 def test_mixtures_of_the_page_can_be_built(line: str) -> None:
     recipe = choose_recipe(parse(shlex.split(line)[2:]))
     with torch.device("meta"):
-        detector = find_builder(recipe.builder)(num_classes=3, **from_plain(recipe.arguments))
+        detector = find_builder(recipe.builder)(num_classes=3, **restore_argument(recipe.arguments))
     written = [word for word in shlex.split(line) if word.startswith("--arguments.")]
     assert {word.split(".")[1] for word in written} <= detector.arguments.keys()
 

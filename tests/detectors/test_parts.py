@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from singleshot.detectors.parts import PARTS, from_plain, to_plain
+from singleshot.detectors.parts import PARTS, restore_argument, store_argument
 from singleshot.errors import UserError
 from singleshot.losses.classification import SoftmaxLoss
 from singleshot.preprocess import Pixels
@@ -31,16 +31,16 @@ from singleshot.preprocess import Pixels
     ],
 )
 def test_there_and_back_through_json(value: object) -> None:
-    assert from_plain(json.loads(json.dumps(to_plain(value)))) == value
+    assert restore_argument(json.loads(json.dumps(store_argument(value)))) == value
 
 
 def test_form_of_a_part() -> None:
-    assert to_plain(SoftmaxLoss()) == {"type": "SoftmaxLoss", "ratio": 3.0, "key": "class_logits"}
+    assert store_argument(SoftmaxLoss()) == {"type": "SoftmaxLoss", "ratio": 3.0, "key": "class_logits"}
 
 
 def test_tuples_become_lists_and_paths_text() -> None:
-    assert to_plain((1, (2, 3))) == [1, [2, 3]]
-    assert to_plain(Path("a") / "b") == str(Path("a") / "b")
+    assert store_argument((1, (2, 3))) == [1, [2, 3]]
+    assert store_argument(Path("a") / "b") == str(Path("a") / "b")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Foreign:
 def test_what_cannot_be_stored_is_named() -> None:
     for value in (Foreign(), object(), {1, 2}, [Foreign()], {"a": Foreign()}, SoftmaxLoss):
         with pytest.raises(UserError, match="cannot store"):
-            to_plain(value)
+            store_argument(value)
 
 
 def test_a_class_of_the_same_name_is_another_class() -> None:
@@ -60,7 +60,7 @@ def test_a_class_of_the_same_name_is_another_class() -> None:
         ratio: float = 3.0
 
     with pytest.raises(UserError, match="cannot store"):
-        to_plain(SoftmaxLoss())
+        store_argument(SoftmaxLoss())
 
 
 @pytest.mark.parametrize(
@@ -68,12 +68,12 @@ def test_a_class_of_the_same_name_is_another_class() -> None:
 )
 def test_names_outside_of_the_table(name: object) -> None:
     with pytest.raises(UserError, match=r"unknown part .*: expected one of .*SoftmaxLoss"):
-        from_plain({"type": name})
+        restore_argument({"type": name})
 
 
 def test_unknown_fields_of_a_part() -> None:
     with pytest.raises(UserError, match="part SoftmaxLoss: .*colour"):
-        from_plain({"type": "SoftmaxLoss", "colour": 1})
+        restore_argument({"type": "SoftmaxLoss", "colour": 1})
 
 
 def test_the_table_holds_only_frozen_dataclasses_of_this_package() -> None:

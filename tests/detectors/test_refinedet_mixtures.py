@@ -20,14 +20,14 @@ import singleshot
 from singleshot.cli import main
 from singleshot.data.dataset import Dataset
 from singleshot.detectors import Detector, refinedet
+from singleshot.evaluation.detect_dataset import detect_dataset
 from singleshot.evaluation.detections import ImageDetections
 from singleshot.evaluation.metrics import Metrics
-from singleshot.evaluation.run import run
-from singleshot.evaluation.views import MultiScale, View
-from singleshot.inference.tta import MultiScaleDetector
 from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
 from singleshot.losses.focal import FocalLoss
 from singleshot.losses.ohem import OHEMLoss
+from singleshot.multiscale.detector import MultiScaleDetector
+from singleshot.multiscale.views import MultiScale, View
 from singleshot.ops.boxes import pairwise_iou
 from singleshot.postprocess import PerClassPostprocess, vary
 from singleshot.preprocess import Stretch
@@ -393,7 +393,7 @@ def test_a_sweep_of_nms_over_a_file_with_soft_suppression(
         measured.append(detections)
         return singleshot.evaluate(dataset, detections)
 
-    monkeypatch.setattr("singleshot.evaluation.run.evaluate", noted)
+    monkeypatch.setattr("singleshot.evaluation.detect_dataset.evaluate", noted)
     words = ["evaluate", str(path), str(tiny_voc), "--device", "cpu", "--json", "--sweep", "nms=0.3,0.5"]
     assert main(words) == 0
     results = json.loads(capsys.readouterr().out)["results"]
@@ -403,10 +403,10 @@ def test_a_sweep_of_nms_over_a_file_with_soft_suppression(
     own: Any = detector.postprocess
     assert own.soft == 0.3  # it travelled in the file
     dataset = singleshot.open_dataset(tiny_voc, split="val")
-    others = [run(detector, dataset)]
+    others = [detect_dataset(detector, dataset)]
     for iou, one, found in zip((0.3, 0.5), results, measured, strict=True):
         detector.postprocess = greedy(detector, iou)
-        wanted = run(detector, dataset)
+        wanted = detect_dataset(detector, dataset)
         assert same(found, wanted)
         assert not any(same(found, other) for other in others)
         others.append(wanted)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from singleshot.detectors.parts import CLASSIFICATION_LOSSES, from_plain, to_plain
+from singleshot.detectors.parts import CLASSIFICATION_LOSSES, restore_argument, store_argument
 from singleshot.losses.classification import SoftmaxLoss
 from singleshot.losses.criterion import Criterion
 from singleshot.losses.focal import FocalLoss, FocalStarLoss
@@ -275,9 +275,9 @@ def test_under_autocast_it_stays_float32(loss: Any) -> None:
 
 @every_loss
 def test_there_and_back_through_json(loss: Any) -> None:
-    plain = to_plain(loss)
+    plain = store_argument(loss)
     assert plain["type"] == type(loss).__name__
-    assert from_plain(json.loads(json.dumps(plain))) == loss
+    assert restore_argument(json.loads(json.dumps(plain))) == loss
 
 
 @every_loss

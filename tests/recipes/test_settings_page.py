@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from singleshot import recipes
-from singleshot.training.plain import to_plain
+from singleshot.plain_data import to_plain
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 NO_SETTINGS = {"name", "expected", "start"}

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from singleshot.errors import UserError
+from singleshot.plain_data import to_yaml_text
 from singleshot.training import from_yaml, override, to_yaml
-from singleshot.training.plain import to_yaml_text
 from singleshot.training.recipe import Data, Published, Recipe, Schedule, Validation, check_values
 
 

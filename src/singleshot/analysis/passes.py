@@ -12,8 +12,8 @@ from torch import Tensor
 from singleshot.data.dataset import Dataset, ImageRecord
 from singleshot.detectors.detector import Detector, Raw
 from singleshot.errors import UserError
-from singleshot.evaluation.run import run
-from singleshot.modes import evaluating
+from singleshot.eval_mode import evaluating
+from singleshot.evaluation.detect_dataset import detect_dataset
 from singleshot.structures import Matched
 
 
@@ -51,7 +51,7 @@ def visit_images(
         return [{"boxes": nothing, "scores": nothing, "labels": nothing}] * len(images)
 
     with evaluating(detector):
-        run(look, dataset, batch_size=batch_size, workers=workers, progress=progress)
+        detect_dataset(look, dataset, batch_size=batch_size, workers=workers, progress=progress)
 
 
 def match(detector: Detector, seen: Visit, *, drop_difficult: bool = False) -> Matched:

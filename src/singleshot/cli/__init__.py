@@ -14,10 +14,10 @@ import traceback
 from collections.abc import Sequence
 from typing import TextIO
 
-from singleshot import __version__
-from singleshot.cli.errors import explain, near
+from singleshot.cli.explain import explain, near
 from singleshot.cli.output import Result, write
 from singleshot.errors import UserError
+from singleshot.version import __version__
 
 # Every verb and its line in `singleshot --help`; `data check` is the module singleshot.cli.data_check.
 VERBS = {

@@ -61,11 +61,11 @@ def _found(options: Namespace) -> tuple[Dataset, Sequence[ImageDetections]]:
         dataset = open_dataset(options.data, split=options.split, format=options.format, prefer=PREFERRED)
         return dataset, read_detections(options.detections, dataset)
     from singleshot.cli.progress import shown
-    from singleshot.evaluation.run import run as run_detector
+    from singleshot.evaluation.detect_dataset import detect_dataset
 
     detector, dataset, sizes = opened(options)
     with shown("images") as progress:
-        return dataset, run_detector(detector, dataset, **sizes, progress=progress)
+        return dataset, detect_dataset(detector, dataset, **sizes, progress=progress)
 
 
 def _text(found: ErrorAnalysis) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
+from singleshot.cli.multiscale import HELP as TTA
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, fraction, whole
-from singleshot.cli.tta import HELP as TTA
 
 if TYPE_CHECKING:
     from singleshot.structures import Prediction
@@ -43,10 +43,10 @@ def parse(words: Sequence[str]) -> Namespace:
 def run(options: Namespace) -> Result:
     """Detect, draw and list."""
     from singleshot.cli.model import load_model
-    from singleshot.cli.tta import multi_scale, shown
+    from singleshot.cli.multiscale import multi_scale, shown
     from singleshot.inference.predictor import detect
     from singleshot.inference.results import to_json
-    from singleshot.recipes.tta import load
+    from singleshot.multiscale.published import load
 
     views = None if options.tta is None else load(options.tta)
     detector = load_model(options.model, builder=options.builder, device=options.device)

@@ -8,10 +8,10 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from singleshot.cli.multiscale import HELP as TTA
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.cli.sweep import postprocesses, sweep_of
-from singleshot.cli.tta import HELP as TTA
 from singleshot.errors import UserError
 
 EPILOG = """\
@@ -88,10 +88,9 @@ def run(options: Namespace) -> Result:
     else:
         from singleshot.cli import progress
         from singleshot.cli.model import load_model
-        from singleshot.cli.tta import multi_scale, shown
-        from singleshot.evaluation.run import run as run_detector
-        from singleshot.evaluation.run import sweep
-        from singleshot.recipes.tta import load
+        from singleshot.cli.multiscale import multi_scale, shown
+        from singleshot.evaluation.detect_dataset import detect_dataset, sweep
+        from singleshot.multiscale.published import load
 
         views = None if options.tta is None else load(options.tta)
         detector = load_model(options.model, builder=options.builder, device=options.device)
@@ -107,7 +106,7 @@ def run(options: Namespace) -> Result:
             writable(options.save_detections)
         many = None if views is None else multi_scale(detector, views)
         with shown(many) as bar:
-            detections = run_detector(many or detector, dataset, **sizes, progress=bar)
+            detections = detect_dataset(many or detector, dataset, **sizes, progress=bar)
     if options.save_detections is not None:
         save_detections(options.save_detections, dataset, detections)
         print(f"the detections are in {options.save_detections}", file=sys.stderr)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from singleshot.cli.errors import near
+from singleshot.cli.explain import near
 from singleshot.errors import UserError
 
 

@@ -29,7 +29,7 @@ def parse(words: Sequence[str]) -> Namespace:
 def run(options: Namespace) -> Result:
     """List them, or print one."""
     from singleshot import recipes
-    from singleshot.training.plain import to_plain
+    from singleshot.plain_data import to_plain
     from singleshot.training.recipe import to_yaml
 
     if options.name is not None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from singleshot.data.dataset import Dataset, Finding, Floats, ImageRecord
-from singleshot.data.decoded import Size, decode_all, memory_file
+from singleshot.data.dataset import Dataset, Floats, ImageRecord, Problem
+from singleshot.data.decode_all import Size, decode_all, memory_file
 from singleshot.errors import UserError
 from singleshot.structures import plain_name
 
@@ -53,8 +53,8 @@ class Report:
     images: int  # that were looked at
     boxes: int
     usable: int  # images that are left
-    errors: list[Finding]
-    warnings: list[Finding]
+    errors: list[Problem]
+    warnings: list[Problem]
 
     def counts(self) -> dict[str, int]:
         """How often each kind occurs, errors first."""
@@ -146,26 +146,26 @@ def examine(
     return replace(dataset, records=tuple(kept), problems=(), notes=()), report
 
 
-def _shared_images(dataset: Dataset) -> list[Finding]:
+def _shared_images(dataset: Dataset) -> list[Problem]:
     """Image files that several entries have: two lines for one image, or names that only their folders tell apart."""
     entries: dict[Path, list[str]] = {}
     for record in dataset.records:
         entries.setdefault(record.path, []).append(f"{record.name!r} (id {record.id})")
     return [
-        Finding("shared image", str(path), f"{len(names)} entries have this file: {', '.join(names[:5])}")
+        Problem("shared image", str(path), f"{len(names)} entries have this file: {', '.join(names[:5])}")
         for path, names in entries.items()
         if len(names) > 1
     ]
 
 
-def _similar_classes(dataset: Dataset) -> list[Finding]:
+def _similar_classes(dataset: Dataset) -> list[Problem]:
     """Class names that differ in upper and lower case, spaces, hyphens and underscores alone: slips of the keyboard."""
     numbers = np.bincount(dataset.labels(), minlength=len(dataset.class_names))
     groups: dict[str, list[str]] = {}
     for name, number in zip(dataset.class_names, numbers, strict=True):
         groups.setdefault(plain_name(name), []).append(f"{name!r} ({number} boxes)")
     return [
-        Finding(
+        Problem(
             "similar class names", str(dataset.root), f"{' and '.join(names)} may be one class, written differently"
         )
         for names in groups.values()
@@ -179,8 +179,8 @@ class _Inspection:
     def __init__(self, record: ImageRecord, class_names: tuple[str, ...]) -> None:
         self.record = record
         self.class_names = class_names
-        self.errors: list[Finding] = []
-        self.warnings: list[Finding] = []
+        self.errors: list[Problem] = []
+        self.warnings: list[Problem] = []
 
     def mend(self, decoded: Size | str) -> ImageRecord | None:
         """The record that training takes; None when the image is left out."""
@@ -188,7 +188,7 @@ class _Inspection:
         self._find_invalid_boxes()
         if isinstance(decoded, str):
             kind = "unreadable image" if _exists(record.path) else "missing image"
-            self.errors.append(Finding(kind, str(record.annotation or record.path), decoded))
+            self.errors.append(Problem(kind, str(record.annotation or record.path), decoded))
             return None
         if not record.annotated:
             self._warn("no annotation", "there is no annotation for this image")
@@ -212,7 +212,7 @@ class _Inspection:
         )
 
     def _warn(self, kind: str, message: str) -> None:
-        self.warnings.append(Finding(kind, self._where(), message))
+        self.warnings.append(Problem(kind, self._where(), message))
 
     def _where(self) -> str:
         """The XML file, or the image's name within the JSON file."""
@@ -231,7 +231,7 @@ class _Inspection:
         inverted = finite & ((boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1]))
         for row in np.flatnonzero(~finite | inverted).tolist():
             why = "x2 < x1 or y2 < y1" if finite[row] else "a side is NaN or infinite"
-            self.errors.append(Finding("invalid box", self._where(), f"{self._object(row)}: {why}"))
+            self.errors.append(Problem("invalid box", self._where(), f"{self._object(row)}: {why}"))
 
     def _compare_size(self, actual: Size) -> None:
         height, width = actual
@@ -280,5 +280,5 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _number(findings: list[Finding], word: str) -> str:
+def _number(findings: list[Problem], word: str) -> str:
     return f"{len(findings)} {word}{'' if len(findings) == 1 else 's'}"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from singleshot.data.cocojson import find_files, load, split_name
-from singleshot.data.dataset import Dataset, Finding, ImageRecord
+from singleshot.data.dataset import Dataset, ImageRecord, Problem
 from singleshot.data.folders import files
 from singleshot.data.splits import choose_split
 from singleshot.errors import UserError
@@ -79,8 +79,8 @@ class _Reader:
 
     def __init__(self, source: Path, content: dict[str, Any], class_names: Sequence[str] | None) -> None:
         self.source = source
-        self.problems: list[Finding] = []
-        self.notes: list[Finding] = []
+        self.problems: list[Problem] = []
+        self.notes: list[Problem] = []
         self.annotated = "annotations" in content
         self.annotations: list[Any] = content.get("annotations", [])
         self.images = self._images(content["images"])
@@ -89,7 +89,7 @@ class _Reader:
         self._set_classes(self._categories(content.get("categories")), class_names)
 
     def _problem(self, kind: str, where: str, message: str) -> None:
-        self.problems.append(Finding(kind, f"{self.source}: {where}", message))
+        self.problems.append(Problem(kind, f"{self.source}: {where}", message))
 
     def _images(self, entries: list[Any]) -> dict[Id, dict[str, Any]]:
         images: dict[Id, dict[str, Any]] = {}
@@ -157,7 +157,7 @@ class _Reader:
             )
         if orphans:
             message = f"{orphans} annotations have an image_id that is not in the list of images"
-            self.notes.append(Finding("annotation without image", str(self.source), message))
+            self.notes.append(Problem("annotation without image", str(self.source), message))
 
     def _read_annotation(self, entry: Any) -> str | None:
         """Add one object to its image. Returns what is wrong with it; "" when its image is not in the list."""
@@ -187,7 +187,7 @@ class _Reader:
         objects.areas.append(sides[2] * sides[3] if area is None else area)
         return None
 
-    def unknown_classes(self) -> list[Finding]:
+    def unknown_classes(self) -> list[Problem]:
         listed = ", ".join(self.classes)
         findings = []
         for key, count in self.unknown.items():
@@ -197,7 +197,7 @@ class _Reader:
                 message += f"; the data has {data}"
             else:
                 message = f"category_id {key!r} ({count} boxes) is not among the categories: {listed}"
-            findings.append(Finding("unknown class", str(self.source), message))
+            findings.append(Problem("unknown class", str(self.source), message))
         return findings
 
     def record(self, image: dict[str, Any], finder: ImageFinder) -> ImageRecord:

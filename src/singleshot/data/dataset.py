@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Problem:
     """One thing that is wrong with a dataset."""
 
     kind: str  # "broken annotation", "duplicate image id", ...: `data.check` lists them all
@@ -56,8 +56,8 @@ class Dataset:
     category_ids: tuple[int | str, ...]  # the id of each class in the files (VOC: 1..K in order of names)
     records: tuple[ImageRecord, ...]
     splits: tuple[str, ...] = field(default=())  # every split that the folder offers
-    problems: tuple[Finding, ...] = field(default=())  # what the reader could not take and left out of `records`
-    notes: tuple[Finding, ...] = field(default=())  # what the reader left out without harm
+    problems: tuple[Problem, ...] = field(default=())  # what the reader could not take and left out of `records`
+    notes: tuple[Problem, ...] = field(default=())  # what the reader left out without harm
 
     def __len__(self) -> int:
         return len(self.records)

@@ -10,7 +10,7 @@ import numpy as np
 
 from singleshot.data import coco, voc
 from singleshot.data.cocojson import find_files
-from singleshot.data.dataset import Dataset, Finding
+from singleshot.data.dataset import Dataset, Problem
 from singleshot.data.folders import files, folders
 from singleshot.errors import UserError
 
@@ -115,11 +115,11 @@ def _refuse(dataset: Dataset, need_truth: bool) -> None:
     for record in dataset.records:
         where = str(record.annotation or record.path)
         if need_truth and not record.annotated:
-            problems.append(Finding("no annotation", where, f"image {record.name} has no annotation"))
+            problems.append(Problem("no annotation", where, f"image {record.name} has no annotation"))
         elif not np.isfinite(record.boxes).all():
             row = int(np.argmin(np.isfinite(record.boxes).all(axis=1)))
             message = f"image {record.name}, object {row + 1}: the box {record.boxes[row].tolist()} is not finite"
-            problems.append(Finding("invalid box", where, message))
+            problems.append(Problem("invalid box", where, message))
     if not problems:
         return
     # Each unknown class names both lists: one of them says it all.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from singleshot.data.dataset import Dataset, Finding, ImageRecord
+from singleshot.data.dataset import Dataset, ImageRecord, Problem
 from singleshot.data.folders import files, folders
 from singleshot.data.images import IMAGE_SUFFIXES
 from singleshot.data.splits import choose_split, is_split_name
@@ -172,13 +172,13 @@ class _Gathered:
         self.found = found
         self.index = {name: label for label, name in enumerate(classes)}
         self.records: list[ImageRecord] = []
-        self.problems: list[Finding] = []
+        self.problems: list[Problem] = []
         self.ids: set[str] = set()
         self.unknown: dict[str, list[Path]] = {}  # class name -> the file of each box
 
-    def unknown_classes(self) -> list[Finding]:
+    def unknown_classes(self) -> list[Problem]:
         return [
-            Finding(
+            Problem(
                 "unknown class",
                 str(places[0]),
                 f"class {name!r} ({len(places)} boxes in {len(set(places))} files) is not in the class list: expected "
@@ -193,7 +193,7 @@ class _PartReader:
 
     def __init__(self, part: Part) -> None:
         self.part = part
-        self.xml: dict[str, Annotation | Finding] = {}
+        self.xml: dict[str, Annotation | Problem] = {}
         for folder in part.annotations:
             for name, entry in files(folder).items():
                 if name.lower().endswith(".xml") and (stem := name[:-4]) not in self.xml:
@@ -219,11 +219,11 @@ class _PartReader:
             key = f"{self.part.name}/{stem}" if several else stem
             if key in gathered.ids:
                 message = f"image {stem!r} is listed twice"
-                gathered.problems.append(Finding("duplicate image id", str(source), message))
+                gathered.problems.append(Problem("duplicate image id", str(source), message))
                 continue
             gathered.ids.add(key)
             annotation = self.xml.get(stem)
-            if isinstance(annotation, Finding):
+            if isinstance(annotation, Problem):
                 gathered.problems.append(annotation)
                 continue
             gathered.records.append(self.record(stem, key, annotation, gathered))
@@ -250,7 +250,7 @@ class _PartReader:
         column = _CLASS_LINE.match(name)
         return self.stem(column[1]) if column else name
 
-    def image(self, stem: str, annotation: Annotation | Finding | None) -> str | None:
+    def image(self, stem: str, annotation: Annotation | Problem | None) -> str | None:
         """The name of the image file of an annotation."""
         named = annotation.filename if isinstance(annotation, Annotation) else ""
         if _split_suffix(named)[0] == stem and named in self.places:

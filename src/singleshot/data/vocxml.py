@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
-from singleshot.data.dataset import Finding
+from singleshot.data.dataset import Problem
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -33,8 +33,8 @@ class _NotVOC(ValueError):
 
 
 @lru_cache(maxsize=1 << 16)
-def parse(path: str, mtime_ns: int, size: int) -> Annotation | Finding:
-    """Read one file; a Finding says what is wrong with it. Time and size stand for the content: each is read once.
+def parse(path: str, mtime_ns: int, size: int) -> Annotation | Problem:
+    """Read one file; a Problem says what is wrong with it. Time and size stand for the content: each is read once.
 
     Missing fields get what they mean: no `difficult` or `truncated`, or another word than yes, is False; a missing size
     is (0, 0). An object's box is its own, not that of its parts.
@@ -46,14 +46,14 @@ def parse(path: str, mtime_ns: int, size: int) -> Annotation | Finding:
     except ElementTree.ParseError as error:
         line, column = error.position
         message = f"broken XML at line {line}, column {column + 1}: {str(error).partition(':')[0]}"
-        return Finding("broken annotation", f"{path}:{line}", message)
+        return Problem("broken annotation", f"{path}:{line}", message)
     except DefusedXmlException as error:
         message = f"refused: the XML declares entities or refers to other files ({type(error).__name__})"
-        return Finding("broken annotation", path, message)
+        return Problem("broken annotation", path, message)
     except OSError as error:
-        return Finding("broken annotation", path, f"cannot be read ({error.strerror or error})")
+        return Problem("broken annotation", path, f"cannot be read ({error.strerror or error})")
     except (ValueError, LookupError) as error:  # LookupError: an unknown encoding
-        return Finding("broken annotation", path, str(error))
+        return Problem("broken annotation", path, str(error))
 
 
 def _root(content: bytes) -> ElementTree.Element:

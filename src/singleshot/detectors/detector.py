@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from singleshot.anchors import AnchorMaker
 from singleshot.detectors.classes import Classes
-from singleshot.detectors.sources import to_tensor
+from singleshot.detectors.image_input import to_tensor
 from singleshot.errors import UserError
+from singleshot.eval_mode import evaluating
 from singleshot.losses.criterion import Criterion
-from singleshot.modes import evaluating
 from singleshot.ops.shapes import map_sizes
 from singleshot.postprocess import Postprocess
 from singleshot.preprocess import Preprocess
@@ -229,7 +229,7 @@ class Detector(nn.Module):
 
     # ------------------------------------------------------------------ one picture
     @torch.no_grad()  # what comes back are ordinary tensors, not of inference mode
-    def predict(self, source: Source | Sequence[Source]) -> Prediction | list[Prediction]:
+    def predict(self, source: ImageInput | Sequence[ImageInput]) -> Prediction | list[Prediction]:
         """Find objects in a path, PIL image, array [H, W, 3] uint8 RGB, or tensor [3, H, W]; a list gives a list.
 
         Uses eval mode whatever the mode is, and leaves the mode as it was. Images of a list are done one after the
@@ -274,4 +274,4 @@ def check_target(index: int, target: Mapping[str, Tensor]) -> None:
         raise UserError(f"target {index}: expected labels of whole numbers (int64), got {labels.dtype}")
 
 
-Source = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
+ImageInput = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor

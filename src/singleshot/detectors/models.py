@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from singleshot.detectors.detector import Detector
-from singleshot.detectors.parts import to_plain
+from singleshot.detectors.parts import store_argument
 from singleshot.detectors.registry import VARIANTS, create
 from singleshot.ops.shapes import ShapesOnly, without_values
 
@@ -39,7 +39,7 @@ def models(num_classes: int = 20) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "builder": variant.builder,
-                "arguments": to_plain(dict(variant.arguments)),
+                "arguments": store_argument(dict(variant.arguments)),
                 "input": [height, width],
                 "parameters": count_parameters(detector),
                 "boxes": sum(_counts(detector)),

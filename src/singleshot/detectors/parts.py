@@ -20,7 +20,7 @@ PARTS: dict[str, Any] = {part.__name__: part for part in (*CLASSIFICATION_LOSSES
 """Every part that files, recipes and the command line may name."""
 
 
-def to_plain(value: Any) -> Any:
+def store_argument(value: Any) -> Any:
     """A builder's argument as JSON-able data; a part becomes {"type": name, field: value, ...}.
 
     Raises `UserError` naming a value that cannot be stored.
@@ -30,11 +30,11 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, (list, tuple)):
-        return [to_plain(one) for one in value]
+        return [store_argument(one) for one in value]
     if isinstance(value, dict):
-        return {str(key): to_plain(one) for key, one in value.items()}
+        return {str(key): store_argument(one) for key, one in value.items()}
     if PARTS.get(type(value).__name__) is type(value):
-        fields = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {field.name: store_argument(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"type": type(value).__name__, **fields}
     raise UserError(
         f"cannot store {value!r} ({type(value).__name__}): arguments must be plain data or parts of this package "
@@ -42,19 +42,19 @@ def to_plain(value: Any) -> Any:
     )
 
 
-def from_plain(value: Any) -> Any:
-    """The inverse of `to_plain`: dicts that name a part become the part; names outside of the table are refused."""
+def restore_argument(value: Any) -> Any:
+    """The inverse of `store_argument`: dicts that name a part become it; names outside of the table are refused."""
     if isinstance(value, list):
-        return [from_plain(one) for one in value]
+        return [restore_argument(one) for one in value]
     if not isinstance(value, dict):
         return value
     if "type" not in value:
-        return {key: from_plain(one) for key, one in value.items()}
+        return {key: restore_argument(one) for key, one in value.items()}
     name = value["type"]
     if not isinstance(name, str) or name not in PARTS:
         raise UserError(f"unknown part {name!r}: expected one of {', '.join(PARTS)}")
     try:
-        return PARTS[name](**{key: _frozen(from_plain(one)) for key, one in value.items() if key != "type"})
+        return PARTS[name](**{key: _frozen(restore_argument(one)) for key, one in value.items() if key != "type"})
     except TypeError as error:
         raise UserError(f"part {name}: {error}") from error
 

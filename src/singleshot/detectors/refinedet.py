@@ -11,7 +11,7 @@ from torch import nn
 from singleshot import backbones
 from singleshot.anchors import AnchorGenerator
 from singleshot.coders import DeltaCoder
-from singleshot.detectors import choices
+from singleshot.detectors import builder_arguments
 from singleshot.detectors.classes import Classes
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.iou_head import IoUHead
@@ -54,7 +54,7 @@ def refinedet(
     arm_iou: Sequence[float] = (0.5, 0.5),
     ignore_crowd: bool = False,
     classification: ClassificationLoss | Mapping[str, Any] | None = None,
-    box_loss: choices.BoxLoss = "smooth_l1",
+    box_loss: builder_arguments.BoxLoss = "smooth_l1",
     beta: float = 1.0,
     iou_head: bool | IoUHead | Mapping[str, Any] = False,
     threshold: float = 0.01,
@@ -82,9 +82,9 @@ def refinedet(
     `classification` is any classification loss and `box_loss` "smooth_l1" with `beta`, "l1" or "giou", both of
     the second module alone; `iou_head` adds the IoU-aware detector's prediction.
     """
-    choices.at_least(1, channels=channels, candidates=candidates, detections=detections)
-    choices.fractions(threshold=threshold, soft_nms=soft_nms)
-    choices.vote_spread(vote)
+    builder_arguments.at_least(1, channels=channels, candidates=candidates, detections=detections)
+    builder_arguments.fractions(threshold=threshold, soft_nms=soft_nms)
+    builder_arguments.vote_spread(vote)
     if not cascade and (theta not in (0.99, 1) or tuple(arm_iou) != (0.5, 0.5)):
         raise UserError("theta and arm_iou belong to the first module, which cascade=False leaves out")
     classes = Classes.of(num_classes, class_names, category_ids)
@@ -96,14 +96,16 @@ def refinedet(
         options=backbone_options,
     )
     maps = ExtraLevels(trunk, _extras(backbone, trunk))  # section 4, base network
-    size = _checked(choices.two_sides(image_size), maps.strides)
-    sizes = [(side,) for side in choices.level_sizes(anchor_sizes, maps.strides)]
+    size = _checked(builder_arguments.two_sides(image_size), maps.strides)
+    sizes = [(side,) for side in builder_arguments.level_sizes(anchor_sizes, maps.strides)]
     # By default ratios 1, 2, 1/2 of width to height, around the middle of the cells (section 3.4, authors' script).
     anchors = AnchorGenerator(maps.strides, sizes, aspect_ratios, convention="centre")
     coder = DeltaCoder((0.1, 0.2))  # authors' script, in both modules
     blocks = backbone == "resnet101" if head_blocks is None else head_blocks
-    loss = choices.classification_loss(classification, SoftmaxLoss(ratio=3))  # section 3.4, hard negative mining
-    iou_output, iou_term, scores = choices.iou_parts(iou_head, coder, loss)  # IoU-aware paper, section 3
+    loss = builder_arguments.classification_loss(
+        classification, SoftmaxLoss(ratio=3)
+    )  # section 3.4, hard negative mining
+    iou_output, iou_term, scores = builder_arguments.iou_parts(iou_head, coder, loss)  # IoU-aware paper, section 3
     if neck != "tcb" and (neck_norm is not None or attention is not None):
         raise UserError(f"neck_norm and attention belong to the transfer connection blocks, neck='tcb'; got {neck!r}")
     normed = trunk.has_norm if neck_norm is None else neck_norm
@@ -124,7 +126,11 @@ def refinedet(
         anchors=anchors,
         criterion=Criterion(
             IoUMatcher(positive=0.5, negative=0.5, ignore_crowd=ignore_crowd),
-            {"classification": loss, "box": choices.box_loss(box_loss, coder, beta), **iou_term},  # equation 1
+            {  # equation 1
+                "classification": loss,
+                "box": builder_arguments.box_loss(box_loss, coder, beta),
+                **iou_term,
+            },
         ),
         postprocess=PerClassPostprocess(  # section 3.5
             coder, scores, threshold=threshold, candidates=candidates, detections=detections, soft=soft_nms, vote=vote

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from singleshot import backbones
 from singleshot.anchors import AnchorGenerator, Convention, octave_sizes
 from singleshot.coders import DeltaCoder
-from singleshot.detectors import choices
+from singleshot.detectors import builder_arguments
 from singleshot.detectors.classes import Classes
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.iou_head import IoUHead
@@ -57,7 +57,7 @@ def retinanet(
     low_quality: LowQuality = "all",
     ignore_crowd: bool = False,
     classification: ClassificationLoss | Mapping[str, Any] | None = None,
-    box_loss: choices.BoxLoss = "smooth_l1",
+    box_loss: builder_arguments.BoxLoss = "smooth_l1",
     beta: float = 0.11,
     iou_head: bool | IoUHead | Mapping[str, Any] = False,
     detections: int = 100,
@@ -81,11 +81,11 @@ def retinanet(
     the IoU-aware detector's prediction. `ignore_crowd`: anchors half inside a crowd region do not count. `vote`, such
     as 0.05, lets all candidates near a finding tell where its box is (see `PerClassPostprocess`).
     """
-    choices.vote_spread(vote)
+    builder_arguments.vote_spread(vote)
     if low_quality == "bipartite":
         raise UserError("low_quality: expected one of all, band, none; bipartite is SSD's")
-    choices.at_least(0, tower_depth=tower_depth)
-    choices.at_least(1, channels=channels, detections=detections, divisor=divisor, max_size=max_size)
+    builder_arguments.at_least(0, tower_depth=tower_depth)
+    builder_arguments.at_least(1, channels=channels, detections=detections, divisor=divisor, max_size=max_size)
     classes = Classes.of(num_classes, class_names, category_ids)
     trunk = backbones.build(
         backbone,
@@ -95,11 +95,11 @@ def retinanet(
         options=backbone_options,
     )
     pyramid = FPN(trunk.channels, trunk.strides, channels, p6=p6, relu_before_p7=relu_before_p7)  # section 4
-    sizes = octave_sizes(choices.level_sizes(anchor_sizes, pyramid.strides), octaves)
+    sizes = octave_sizes(builder_arguments.level_sizes(anchor_sizes, pyramid.strides), octaves)
     anchors = AnchorGenerator(pyramid.strides, sizes, aspect_ratios, convention=anchor_convention)
     coder = DeltaCoder((1.0, 1.0))
-    loss = choices.classification_loss(classification, FocalLoss(alpha=0.25, gamma=2.0))  # section 3
-    iou_output, iou_term, scores = choices.iou_parts(iou_head, coder, loss)  # IoU-aware paper, section 3
+    loss = builder_arguments.classification_loss(classification, FocalLoss(alpha=0.25, gamma=2.0))  # section 3
+    iou_output, iou_term, scores = builder_arguments.iou_parts(iou_head, coder, loss)  # IoU-aware paper, section 3
     # Section 4.1: 0.01 for 256 channels. A narrower tower of that spread would begin with its signal all but gone.
     draw = partial(normal_, std=0.01 * (256 / channels) ** 0.5)
     return Detector(
@@ -114,7 +114,7 @@ def retinanet(
         anchors=anchors,
         criterion=Criterion(
             IoUMatcher(positive=0.5, negative=0.4, low_quality=low_quality, ignore_crowd=ignore_crowd),
-            {"classification": loss, "box": choices.box_loss(box_loss, coder, beta), **iou_term},
+            {"classification": loss, "box": builder_arguments.box_loss(box_loss, coder, beta), **iou_term},
             at_least_one=True,
         ),
         postprocess=PerLevelPostprocess(coder, scores, detections=detections, vote=vote),  # section 4.1
@@ -134,7 +134,7 @@ def _preprocess(
     if resize != "short" and jitter is not None:
         raise UserError(f"jitter draws the short side: it goes with resize='short', not with {resize!r}")
     if resize == "stretch":
-        return Stretch(choices.two_sides(image_size), pixels)
+        return Stretch(builder_arguments.two_sides(image_size), pixels)
     if not isinstance(image_size, int):
         raise UserError(f"resize={resize!r} takes one whole number as image_size, got {image_size!r}")
     short = {"short": ShortSide, "torchvision": TorchvisionShortSide}

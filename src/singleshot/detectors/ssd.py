@@ -11,7 +11,7 @@ from torch import nn
 from singleshot import backbones
 from singleshot.anchors import DefaultBoxes
 from singleshot.coders import DeltaCoder
-from singleshot.detectors import choices, ssd_boxes
+from singleshot.detectors import builder_arguments, ssd_boxes
 from singleshot.detectors.classes import Classes
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.iou_head import IoUHead
@@ -47,7 +47,7 @@ def ssd(
     boundary_boxes: bool = True,
     ignore_crowd: bool = False,
     classification: ClassificationLoss | Mapping[str, Any] | None = None,
-    box_loss: choices.BoxLoss = "smooth_l1",
+    box_loss: builder_arguments.BoxLoss = "smooth_l1",
     beta: float = 1.0,
     iou_head: bool | IoUHead | Mapping[str, Any] = False,
     vote: float | None = None,
@@ -68,8 +68,8 @@ def ssd(
     papers can be tried here. `vote`, such as 0.05, lets all candidates near a finding tell where its box is (see
     `PerClassPostprocess`).
     """
-    choices.vote_spread(vote)
-    size = choices.two_sides(image_size)
+    builder_arguments.vote_spread(vote)
+    size = builder_arguments.two_sides(image_size)
     classes = Classes.of(num_classes, class_names, category_ids)
     trunk = backbones.build(
         _variant(backbone, atrous),
@@ -90,8 +90,10 @@ def ssd(
     maps = ExtraLevels(trunk, extras, outputs=source_maps)  # section 2.1
     anchors = DefaultBoxes(groups, steps=steps, clip=clip, boundary=boundary_boxes)  # section 2.2
     coder = DeltaCoder((0.1, 0.2))  # authors' script
-    loss = choices.classification_loss(classification, SoftmaxLoss(ratio=3))  # section 2.2, hard negative mining
-    iou_output, iou_term, scores = choices.iou_parts(iou_head, coder, loss)  # IoU-aware paper, section 3
+    loss = builder_arguments.classification_loss(
+        classification, SoftmaxLoss(ratio=3)
+    )  # section 2.2, hard negative mining
+    iou_output, iou_term, scores = builder_arguments.iou_parts(iou_head, coder, loss)  # IoU-aware paper, section 3
     return Detector(
         preprocess=Stretch(size, Pixels.named(pixels)),
         backbone=maps,
@@ -103,7 +105,11 @@ def ssd(
         anchors=anchors,
         criterion=Criterion(
             IoUMatcher(positive=0.5, negative=0.5, ignore_crowd=ignore_crowd),  # section 2.2, matching strategy
-            {"classification": loss, "box": choices.box_loss(box_loss, coder, beta), **iou_term},  # equation 1
+            {  # equation 1
+                "classification": loss,
+                "box": builder_arguments.box_loss(box_loss, coder, beta),
+                **iou_term,
+            },
         ),
         postprocess=PerClassPostprocess(coder, scores, vote=vote),  # section 3.7
         classes=classes,

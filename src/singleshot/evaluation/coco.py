@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from singleshot.data.dataset import Dataset, Floats
-from singleshot.evaluation.columns import Found, Integers, Truth, found_columns, truth_columns
+from singleshot.evaluation.box_table import Found, Integers, Truth, found_columns, truth_columns
 from singleshot.evaluation.detections import ImageDetections
 
 # name: (is it a recall, index of the IoU threshold or all, area range, detections per image), as in summarize()

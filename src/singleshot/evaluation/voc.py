@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from singleshot.data.dataset import Dataset, Floats
-from singleshot.evaluation.columns import Found, Integers, Truth, found_columns, truth_columns
+from singleshot.evaluation.box_table import Found, Integers, Truth, found_columns, truth_columns
 from singleshot.evaluation.detections import ImageDetections
 
 # 0:0.1:1 as every published evaluator steps through it: the products 3 * 0.1, 6 * 0.1 and 7 * 0.1 lie a last bit above

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from singleshot.data.images import read_image
 from singleshot.errors import UserError
+from singleshot.eval_mode import evaluating
 from singleshot.inference.draw import draw
 from singleshot.inference.results import ResultFolder
 from singleshot.inference.sources import Source, expand
-from singleshot.modes import evaluating
 from singleshot.structures import Prediction
 
 _log = logging.getLogger(__name__)

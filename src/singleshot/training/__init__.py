@@ -9,14 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from singleshot.training.guard import DivergedError as DivergedError
-    from singleshot.training.guard import load_batch as load_batch
     from singleshot.training.loop import TrainResult as TrainResult
     from singleshot.training.loop import train as train
     from singleshot.training.recipe import Recipe as Recipe
     from singleshot.training.recipe import from_yaml as from_yaml
     from singleshot.training.recipe import override as override
     from singleshot.training.recipe import to_yaml as to_yaml
+    from singleshot.training.step_report import DivergedError as DivergedError
+    from singleshot.training.step_report import load_batch as load_batch
 
 _WHERE = {
     "DivergedError": "guard",

@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 from singleshot.data.loader import TrainBatch
 from singleshot.errors import UserError
+from singleshot.plain_data import to_plain
 from singleshot.training import setup, start, tracking
 from singleshot.training.folder import RunFolder
-from singleshot.training.guard import PendingReport
 from singleshot.training.interrupt import StopSignals, stop_signals
 from singleshot.training.memory import keep_freed_memory
 from singleshot.training.optimizer import set_rate
 from singleshot.training.parallel import start_ranks
-from singleshot.training.plain import to_plain
 from singleshot.training.recipe import Recipe, check_values, from_yaml, override, to_yaml
 from singleshot.training.resume import check_changes, resolved_as
 from singleshot.training.run import Run
 from singleshot.training.state import SavedState
+from singleshot.training.step_report import PendingReport
 
 
 @dataclass(frozen=True)

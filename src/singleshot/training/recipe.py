@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from singleshot.errors import UserError
-from singleshot.training.plain import from_plain, load_yaml, merge, to_plain, to_yaml_text
+from singleshot.plain_data import from_plain, load_yaml, merge, to_plain, to_yaml_text
 
 
 @dataclass(frozen=True)

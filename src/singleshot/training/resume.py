@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from singleshot.errors import UserError
+from singleshot.plain_data import to_plain
 from singleshot.training.folder import RunFolder
-from singleshot.training.plain import to_plain
 from singleshot.training.recipe import Recipe
 from singleshot.training.start import with_nothing_to_keep
 

@@ -16,20 +16,20 @@ from torch.nn.parallel import DistributedDataParallel
 from singleshot.data.loader import TrainBatch, train_loader
 from singleshot.detectors.detector import Detector
 from singleshot.errors import UserError
+from singleshot.evaluation.detect_dataset import detect_dataset
 from singleshot.evaluation.metrics import evaluate
-from singleshot.evaluation.run import run as detect_all
+from singleshot.plain_data import to_plain
 from singleshot.training import setup
 from singleshot.training.ema import Average
 from singleshot.training.folder import RunFolder, saving
-from singleshot.training.guard import PendingReport, StepReport
 from singleshot.training.interrupt import StopSignals
 from singleshot.training.optimizer import create_optimizer, keep_norm_statistics
 from singleshot.training.parallel import Ranks
-from singleshot.training.plain import to_plain
 from singleshot.training.progress import Display, Speedometer
 from singleshot.training.recipe import Recipe
 from singleshot.training.schedule import rate_factor, scaled_rate, total_steps
 from singleshot.training.state import Progress, SavedState, pack_state, random_state, set_random_state
+from singleshot.training.step_report import PendingReport, StepReport
 from singleshot.training.tracking import Trackers
 from singleshot.weights import checkpoint
 
@@ -265,7 +265,9 @@ class Run:
         assert data is not None
         share = replace(data, records=data.records[self.ranks.rank :: world])
         workers = setup.worker_count(self.recipe.data.workers, world)
-        found = detect_all(self.result_detector, share, batch_size=self.recipe.validation.batch_size, workers=workers)
+        found = detect_dataset(
+            self.result_detector, share, batch_size=self.recipe.validation.batch_size, workers=workers
+        )
         shares = self.ranks.gather(found)
         if not self.ranks.first:
             return self.ranks.broadcast({})

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from singleshot.data.dataset import Dataset
 from singleshot.detectors.detector import Detector
-from singleshot.detectors.parts import from_plain, to_plain
+from singleshot.detectors.parts import restore_argument, store_argument
 from singleshot.detectors.registry import BUILDERS, Builder, find_builder, remembers_arguments
 from singleshot.detectors.transfer import transfer
 from singleshot.errors import UserError, did_you_mean
@@ -37,7 +37,7 @@ def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
     # The file's own weights count; which backbone weights it once began with does not.
     leave = ("num_classes", "class_names", "category_ids", "backbone_weights")
     builder = named or recipe.builder
-    file_arguments = {key: to_plain(value) for key, value in source.arguments.items() if key not in leave}
+    file_arguments = {key: store_argument(value) for key, value in source.arguments.items() if key not in leave}
     if recipe.start == "file":
         return replace(recipe, builder=builder, arguments=file_arguments, defaults={}, start="own"), source
     if recipe.arguments.get("backbone_weights") is not None:
@@ -91,7 +91,7 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
     own = ":" in recipe.builder
     if own and not hasattr(build, "__wrapped__"):
         build = remembers_arguments(build)
-    arguments: dict[str, Any] = from_plain({**_defaults(recipe, build), **recipe.arguments})
+    arguments: dict[str, Any] = restore_argument({**_defaults(recipe, build), **recipe.arguments})
     if source is not None:
         arguments.pop("backbone_weights", None)  # all weights come from the source
     if recipe.data.crowd == "ignore" and "ignore_crowd" in inspect.signature(build).parameters:

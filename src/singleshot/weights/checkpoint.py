@@ -18,12 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-import singleshot
 from singleshot.detectors import BUILDERS, Detector
-from singleshot.detectors.parts import from_plain, to_plain
+from singleshot.detectors.parts import restore_argument, store_argument
 from singleshot.errors import UserError
 from singleshot.files import write_atomically
 from singleshot.ops.shapes import without_values
+from singleshot.version import __version__
 
 FORMAT = "singleshot"
 _FIELDS = ("detector", "arguments", "class_names", "category_ids", "recipe", "metrics", "version")
@@ -51,7 +51,7 @@ def save(
     arguments = {}
     for name, value in detector.arguments.items():
         try:
-            arguments[name] = to_plain(value)
+            arguments[name] = store_argument(value)
         except UserError as error:
             raise UserError(f"argument {name!r} of {detector.builder}: {error}") from error
     metadata = {
@@ -61,7 +61,7 @@ def save(
         "category_ids": list(detector.category_ids),
         "recipe": recipe,
         "metrics": metrics,
-        "version": singleshot.__version__,
+        "version": __version__,
     }
     state = {name: _stored(tensor, half) for name, tensor in detector.state_dict().items()}
     text = {name: json.dumps(value) for name, value in metadata.items()}
@@ -120,7 +120,7 @@ def _build(build: Callable[..., Detector], metadata: dict[str, Any], path: Path,
     # the user's to mend.
     stumbles: tuple[type[Exception], ...] = (Exception,) if lazily else (TypeError, ValueError)
     try:
-        arguments = {key: from_plain(value) for key, value in metadata["arguments"].items()}
+        arguments = {key: restore_argument(value) for key, value in metadata["arguments"].items()}
         given = {**arguments, **classes}
         if "backbone_weights" in given:
             given["backbone_weights"] = None  # the weights are in this file; that one need not exist any more

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from singleshot.errors import UserError
+from singleshot.evaluation.detect_dataset import detect_dataset, detect_with_each, sweep
 from singleshot.evaluation.metrics import evaluate
-from singleshot.evaluation.run import run, run_with, sweep
 
 
 @pytest.fixture
@@ -49,7 +49,9 @@ def bright(images: list[Tensor]) -> list[dict[str, Tensor]]:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_finds_in_the_order_of_the_records(dataset, workers: int) -> None:
     seen: list[tuple[int, int]] = []
-    found = run(bright, dataset, batch_size=2, workers=workers, progress=lambda done, total: seen.append((done, total)))
+    found = detect_dataset(
+        bright, dataset, batch_size=2, workers=workers, progress=lambda done, total: seen.append((done, total))
+    )
     assert [f.boxes.tolist() for f in found] == [r.boxes.tolist() for r in dataset.records]
     assert all(f.boxes.dtype == f.scores.dtype == np.float64 and f.labels.dtype == np.int64 for f in found)
     assert seen == [(0, 5), (2, 5), (4, 5), (5, 5)]
@@ -58,13 +60,13 @@ def test_finds_in_the_order_of_the_records(dataset, workers: int) -> None:
 
 def test_a_detector_that_finds_nothing(dataset) -> None:
     nothing = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}
-    found = run(lambda images: [nothing] * len(images), dataset)
+    found = detect_dataset(lambda images: [nothing] * len(images), dataset)
     assert [f.boxes.shape for f in found] == [(0, 4)] * 5
     assert evaluate(dataset, found).to_json()["voc10"]["mAP"] == 0
 
 
 def test_no_images(dataset) -> None:
-    assert run(bright, replace(dataset, records=())) == []
+    assert detect_dataset(bright, replace(dataset, records=())) == []
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -75,7 +77,7 @@ def test_a_module_is_put_back_in_its_mode(dataset, training: bool) -> None:
             return bright(images)
 
     module = Module().train(training)
-    run(module, dataset)
+    detect_dataset(module, dataset)
     assert module.training == training
 
     class Broken(nn.Module):
@@ -84,7 +86,7 @@ def test_a_module_is_put_back_in_its_mode(dataset, training: bool) -> None:
 
     broken = Broken().train(training)
     with pytest.raises(RuntimeError, match="broken"):
-        run(broken, dataset)
+        detect_dataset(broken, dataset)
     assert broken.training == training
 
 
@@ -95,13 +97,13 @@ def test_missing_images_are_named_before_anything_runs(dataset) -> None:
         raise AssertionError
 
     with pytest.raises(UserError, match=r"1 of 5 images of split 'val' are missing, such as .*3\.png"):
-        run(never, dataset)
+        detect_dataset(never, dataset)
 
 
 def test_an_image_that_cannot_be_read_is_named(dataset) -> None:
     (dataset.root / "3.png").write_text("no image")
     with pytest.raises(UserError, match=r"3\.png"):
-        run(bright, dataset)
+        detect_dataset(bright, dataset)
 
 
 class Halves(nn.Module):
@@ -132,11 +134,13 @@ class Halves(nn.Module):
 
 def test_several_postprocessings_of_one_pass(dataset) -> None:
     module, seen = Halves().train(), []
-    found = run_with(module, dataset, [0.1, 0.9], batch_size=2, progress=lambda done, total: seen.append((done, total)))
+    found = detect_with_each(
+        module, dataset, [0.1, 0.9], batch_size=2, progress=lambda done, total: seen.append((done, total))
+    )
     assert module.calls == [2, 2, 1]  # the network ran once
     assert seen == [(0, 5), (2, 5), (4, 5), (5, 5)]
     assert module.training
-    for one, alone in zip(found[0], run(module, dataset), strict=True):
+    for one, alone in zip(found[0], detect_dataset(module, dataset), strict=True):
         assert all(np.array_equal(getattr(one, name), getattr(alone, name)) for name in ("boxes", "scores", "labels"))
     assert [one.scores.tolist() for one in found[1]] == [pytest.approx([0.9, 0.5])] * 5
 
@@ -149,5 +153,5 @@ def test_a_sweep_measures_each_of_them(dataset) -> None:
 
 
 def test_a_sweep_of_nothing(dataset) -> None:
-    assert run_with(Halves(), dataset, []) == []
-    assert run_with(Halves(), replace(dataset, records=()), [0.1, 0.9]) == [[], []]
+    assert detect_with_each(Halves(), dataset, []) == []
+    assert detect_with_each(Halves(), replace(dataset, records=()), [0.1, 0.9]) == [[], []]

@@ -12,10 +12,10 @@ from torch import Tensor
 from singleshot.data.dataset import Dataset
 from singleshot.data.loader import image_loader
 from singleshot.errors import UserError
+from singleshot.eval_mode import evaluating
 from singleshot.evaluation.detections import ImageDetections
 from singleshot.evaluation.metrics import evaluate
 from singleshot.evaluation.sweep import Sweep, Value
-from singleshot.modes import evaluating
 
 Detect = Callable[[list[Tensor]], Any]
 """Images, uint8 [3, H, W] RGB each, to one {"boxes", "scores", "labels"} per image, in pixels of that image."""
@@ -31,7 +31,7 @@ class TwoHalves(Protocol):
         """The detections that a post-processing makes of it."""
 
 
-def run(
+def detect_dataset(
     detector: Detect,
     dataset: Dataset,
     *,
@@ -65,7 +65,7 @@ def run(
     return result
 
 
-def run_with(
+def detect_with_each(
     detector: TwoHalves,
     dataset: Dataset,
     postprocesses: Sequence[Any],
@@ -74,11 +74,11 @@ def run_with(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[ImageDetections]]:
-    """Detect in every image with several post-processings: for each of them what `run` would give with it.
+    """Detect in every image with several post-processings: for each of them what `detect_dataset` would give with it.
 
     The network runs once. Its predictions are kept for one batch only, whatever the size of the dataset.
 
-    Raises `UserError` as `run` does.
+    Raises `UserError` as `detect_dataset` does.
     """
     results: list[list[ImageDetections]] = [[] for _ in postprocesses]
 
@@ -89,7 +89,7 @@ def run_with(
         return [_NOTHING] * len(images)
 
     with evaluating(detector):
-        run(several, dataset, batch_size=batch_size, workers=workers, progress=progress)
+        detect_dataset(several, dataset, batch_size=batch_size, workers=workers, progress=progress)
     return results
 
 
@@ -108,10 +108,10 @@ def sweep(
     `name` is that of the number, `postprocesses` a post-processing for each of its values (see
     `singleshot.postprocess.vary`). With "iou_alpha" it is Tables 3 and 4 of the IoU-aware paper.
 
-    Raises `UserError` as `run` and `evaluate` do.
+    Raises `UserError` as `detect_dataset` and `evaluate` do.
     """
     sizes = {"batch_size": batch_size, "workers": workers}
-    found = run_with(detector, dataset, list(postprocesses.values()), **sizes, progress=progress)
+    found = detect_with_each(detector, dataset, list(postprocesses.values()), **sizes, progress=progress)
     return Sweep(name, tuple(postprocesses), tuple(evaluate(dataset, detections) for detections in found))
 
 

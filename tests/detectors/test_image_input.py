@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from singleshot.detectors.sources import to_tensor
+from singleshot.detectors.image_input import to_tensor
 from singleshot.errors import UserError
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)

@@ -11,15 +11,15 @@ from singleshot.cli import progress
 
 if TYPE_CHECKING:
     from singleshot.detectors.detector import Detector
-    from singleshot.evaluation.views import MultiScale
-    from singleshot.inference.tta import MultiScaleDetector
+    from singleshot.multiscale.detector import MultiScaleDetector
+    from singleshot.multiscale.views import MultiScale
 
 HELP = "multi-scale testing: refinedet320_voc, ... or a YAML file of views"
 
 
 def multi_scale(detector: Detector, recipe: MultiScale) -> MultiScaleDetector:
     """The detector that sees every image in several views; says on stderr how many."""
-    from singleshot.inference.tta import MultiScaleDetector
+    from singleshot.multiscale.detector import MultiScaleDetector
 
     made = MultiScaleDetector(detector, recipe)
     views = f"{len(recipe.views)} view{'s' if len(recipe.views) > 1 else ''}{', each mirrored too' * recipe.mirror}"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from singleshot.coders import DeltaCoder
 from singleshot.detectors.iou_head import IoUHead
-from singleshot.detectors.parts import from_plain
+from singleshot.detectors.parts import restore_argument
 from singleshot.errors import UserError
 from singleshot.losses.classification import ClassificationLoss
 from singleshot.losses.criterion import LossTerm
@@ -22,7 +22,7 @@ def classification_loss(
     """A classification loss, its plain data {"type": name, ...}, or None for the default."""
     if given is None:
         return default
-    loss = from_plain(dict(given)) if isinstance(given, Mapping) else given
+    loss = restore_argument(dict(given)) if isinstance(given, Mapping) else given
     if not hasattr(loss, "num_logits"):
         raise UserError(
             "classification must be a classification loss such as FocalLoss(), or {'type': 'FocalLoss', ...}, "
@@ -35,7 +35,7 @@ def iou_head(given: bool | IoUHead | Mapping[str, Any]) -> IoUHead | None:
     """True for the paper's IoU head, False for none, or its choices, also as plain data {"alpha": 0.5, ...}."""
     if isinstance(given, bool):
         return IoUHead() if given else None
-    head = from_plain({"type": "IoUHead", **given}) if isinstance(given, Mapping) else given
+    head = restore_argument({"type": "IoUHead", **given}) if isinstance(given, Mapping) else given
     if not isinstance(head, IoUHead):
         raise UserError(f"iou_head must be true, false, or choices such as {{'alpha': 0.5}}, got {given!r}")
     return head

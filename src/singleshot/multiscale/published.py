@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from singleshot.errors import UserError, did_you_mean
-from singleshot.evaluation.views import MultiScale, View
-from singleshot.training.plain import from_plain, load_yaml, to_plain
+from singleshot.multiscale.views import MultiScale, View
+from singleshot.plain_data import from_plain, load_yaml, to_plain
 
 T = TypeVar("T")
 

@@ -16,16 +16,16 @@ from torch import Tensor
 import singleshot as ss
 from singleshot.detectors.detector import Detector, Raw
 from singleshot.errors import UserError
-from singleshot.evaluation.run import run
-from singleshot.evaluation.views import MultiScale, View
+from singleshot.evaluation.detect_dataset import detect_dataset
 from singleshot.inference.predictor import detect
-from singleshot.inference.tta import Found, MultiScaleDetector, mirror, preprocess_for
+from singleshot.multiscale import published as tta
+from singleshot.multiscale.detector import Found, MultiScaleDetector, mirror, preprocess_for
+from singleshot.multiscale.views import MultiScale, View
 from singleshot.ops.boxes import pairwise_iou
 from singleshot.ops.fit import LongestSide, ShortSide, TorchvisionShortSide
 from singleshot.ops.voting import box_vote, soft_box_vote
 from singleshot.postprocess import vary
 from singleshot.preprocess import KeepAspect, Pixels, Preprocess, Stretch
-from singleshot.recipes import tta
 
 ONE = MultiScale((View(scale=1),), mirror=False)
 NAMES = ("boxes", "scores", "labels")
@@ -416,7 +416,7 @@ def test_evaluation_and_prediction_take_it_as_a_detector(ssd: Detector, tiny_voc
     many = MultiScaleDetector(ssd, MultiScale((View(scale=1), View(side=96))))
     many.class_names = ("cell", "other")
     dataset = ss.open_dataset(tiny_voc, split="val")
-    found = run(many, dataset, batch_size=2)
+    found = detect_dataset(many, dataset, batch_size=2)
     assert len(found) == 2
     assert all(len(own.scores) for own in found)
     (prediction,) = detect(many, tiny_voc / "JPEGImages" / "e.jpg", threshold=0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from singleshot.cli.errors import explain, near
+from singleshot.cli.explain import explain, near
 from singleshot.errors import UserError
 
 

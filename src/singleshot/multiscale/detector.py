@@ -14,8 +14,8 @@ from torch import Tensor
 
 from singleshot.detectors.detector import Detector
 from singleshot.errors import UserError
-from singleshot.evaluation.views import MultiScale, View
-from singleshot.modes import evaluating
+from singleshot.eval_mode import evaluating
+from singleshot.multiscale.views import MultiScale, View
 from singleshot.ops.fit import Fit, LongestSide, ShortSide
 from singleshot.ops.nms import nms
 from singleshot.ops.voting import box_vote, soft_box_vote

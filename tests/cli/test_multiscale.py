@@ -21,9 +21,9 @@ def views(tmp_path: Path) -> Path:
 
 def test_evaluate(tiny_model: Path, tiny_voc: Path, views: Path, tmp_path: Path, capsys: Capture) -> None:
     import singleshot as ss
-    from singleshot.evaluation.run import run
-    from singleshot.inference.tta import MultiScaleDetector
-    from singleshot.recipes import tta
+    from singleshot.evaluation.detect_dataset import detect_dataset
+    from singleshot.multiscale import published as tta
+    from singleshot.multiscale.detector import MultiScaleDetector
 
     words = ["evaluate", str(tiny_model), str(tiny_voc), "--device", "cpu", "--json", "--tta"]
     assert main([*words, str(views), "--save-detections", str(tmp_path / "found")]) == 0
@@ -31,7 +31,7 @@ def test_evaluate(tiny_model: Path, tiny_voc: Path, views: Path, tmp_path: Path,
     assert "multi-scale testing 'mine': 3 views, each mirrored too; passes for each image: 6" in err
     assert (tmp_path / "found" / "detections.json").is_file()
     dataset = ss.open_dataset(tiny_voc, split="val")
-    expected = ss.evaluate(dataset, run(MultiScaleDetector(ss.load(tiny_model), tta.load(views)), dataset))
+    expected = ss.evaluate(dataset, detect_dataset(MultiScaleDetector(ss.load(tiny_model), tta.load(views)), dataset))
     document = json.loads(out)
     assert document["coco"] == expected.to_json()["coco"]
     # One view and no mirror: plain testing.
@@ -92,7 +92,7 @@ def test_detections_that_cannot_be_saved_are_refused_first(
     def run(*arguments: object, **more: object) -> None:
         raise AssertionError("nothing may be run")
 
-    monkeypatch.setattr("singleshot.evaluation.run.run", run)
+    monkeypatch.setattr("singleshot.evaluation.detect_dataset.detect_dataset", run)
     (tmp_path / "file").write_text("")
     words = ["evaluate", str(tiny_model), str(tiny_voc), "--tta", str(views), "--device", "cpu"]
     assert main([*words, "--save-detections", str(tmp_path / "file")]) == 2

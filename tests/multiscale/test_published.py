@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from singleshot.errors import UserError
-from singleshot.evaluation.views import MultiScale, View
-from singleshot.recipes import tta
-from singleshot.training.plain import to_plain, to_yaml_text
+from singleshot.multiscale import published as tta
+from singleshot.multiscale.views import MultiScale, View
+from singleshot.plain_data import to_plain, to_yaml_text
 
 
 def as_table(recipe: MultiScale) -> dict[object, str]:
@@ -139,7 +139,8 @@ def test_names_are_looked_up() -> None:
 
 def test_the_tables_need_no_torch() -> None:
     program = (
-        "import sys, singleshot.recipes.tta as r; r.names(); print([m for m in ('torch', 'cv2') if m in sys.modules])"
+        "import sys, singleshot.multiscale.published as r; r.names(); "
+        "print([m for m in ('torch', 'cv2') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

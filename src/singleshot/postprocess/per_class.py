@@ -1,0 +1,89 @@
+"""Candidates of each class: the inference of SSD and RefineDet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from singleshot.coders import DeltaCoder
+from singleshot.ops.boxes import coordinate_rows
+from singleshot.ops.nms import nms_sorted, soft_nms
+from singleshot.ops.voting import near_vote
+from singleshot.postprocess.postprocess import Scores, best_first
+from singleshot.structures import Anchors, Detections, Predictions
+
+_TRACED_CANDIDATES = 1000  # of a class in a traced graph, whose size is fixed, where no number of them is set
+_VOTERS = 200  # candidates of a class, the best ones, that have a part in box voting: with more AP is the same
+
+
+@dataclass(frozen=True)
+class PerClassPostprocess:
+    """Inference of SSD (paper section 3.7, authors' DetectionOutput layer) and of RefineDet (section 3.5).
+
+    For each class: scores above `threshold`, the best `candidates`, greedy NMS with `iou`; then the best `detections`
+    of the image over all classes. All images and classes at once, of fixed shape. Equal scores keep their order (anchor
+    within a class, then class), so the result depends neither on the batch nor on tracing.
+
+    `soft`: linear soft-NMS with this IoU takes the place of the greedy one, and scores that it lowers below `threshold`
+    are no findings. RefineDet's authors publish their COCO figures so: 0.30, with threshold 0.016 and no limit of
+    candidates (their test script; the paper does not say it).
+
+    `candidates` None: as many as there are. A traced graph, whose size is fixed, then takes the best 1,000.
+
+    `vote`: each finding's box is told by itself and the best 200 candidates of its class, as far as they are near: the
+    spread of `singleshot.ops.voting.near_vote`. Which boxes are found, and their scores, stay the same.
+    """
+
+    coder: DeltaCoder
+    scores: Scores
+    threshold: float = 0.01  # paper section 3.7
+    candidates: int | None = 400  # authors' script, per class
+    iou: float = 0.45  # paper section 3.7
+    detections: int = 200  # paper section 3.7
+    soft: float | None = None  # IoU of soft-NMS
+    vote: float | None = None  # spread of box voting
+
+    def __call__(
+        self, predictions: Predictions, anchors: Anchors, keep: Tensor | None = None, limits: Tensor | None = None
+    ) -> Detections:
+        """Predictions of a batch -> Detections [B, detections] in pixels of the network's input.
+
+        `keep` [B, A] bool: anchors outside of it find nothing.
+        """
+        boxes = self.coder.decode(predictions["box_deltas"], anchors.boxes)  # [B, A, 4]
+        sound = boxes.isfinite().all(-1)
+        if keep is not None:
+            sound = sound & keep
+        scores = self.scores(predictions)  # [B, A, K]
+        # A score that is NaN fails both comparisons and so becomes 0.
+        scores = torch.where((scores > self.threshold) & sound[..., None], scores, 0.0).transpose(1, 2)  # [B, K, A]
+        best, index = best_first(scores, self._candidates(scores))  # [B, K, N]
+        number = best.shape[-1]
+        chosen = boxes.nan_to_num().gather(1, index.flatten(1)[..., None].expand(-1, -1, 4))  # [B, K * N, 4]
+        rows, best = chosen.reshape(-1, number, 4), best.reshape(-1, number)  # an image's class each
+        before = best
+        if self.soft is None:
+            best = torch.where(nms_sorted(rows, best > 0, self.iou), best, 0.0)
+        else:
+            best = soft_nms(rows, best, self.soft, self.threshold)
+        best = best.reshape(chosen.shape[:2])  # [B, K * N]
+        final, order = best_first(best, min(self.detections, best.shape[1]))
+        found, labels = chosen.gather(1, order[..., None].expand(-1, -1, 4)), order // number
+        if self.vote is not None:
+            place = torch.arange(len(order), device=order.device)[:, None] * scores.shape[1] + labels  # rows of classes
+            own = torch.where(order % number < _VOTERS, 0.0, before.reshape(best.shape).gather(1, order))
+            found = near_vote(
+                found, own, coordinate_rows(rows[:, :_VOTERS])[:, place], before[place, :_VOTERS], self.vote
+            )
+        return Detections(found, final, labels)
+
+    def _candidates(self, scores: Tensor) -> int:
+        # Most classes have few scores above the threshold. Where waiting for the device is allowed (not while a graph
+        # is traced), the suppression is only as large as the fullest class needs; the result is the same.
+        anchors = scores.shape[-1]
+        if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+            return min(_TRACED_CANDIDATES if self.candidates is None else self.candidates, anchors)
+        most = anchors if self.candidates is None else min(self.candidates, anchors)
+        return max(1, min(most, int((scores > 0).sum(-1).max()))) if scores.numel() else most

@@ -1,0 +1,127 @@
+"""Candidates of each level of the pyramid: the inference of RetinaNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from singleshot.coders import DeltaCoder
+from singleshot.ops.boxes import box_area, clip_boxes, coordinate_rows
+from singleshot.ops.nms import class_nms_sorted, first_marked
+from singleshot.ops.voting import near_vote
+from singleshot.postprocess.postprocess import Scores, best_first
+from singleshot.structures import Anchors, Detections, Predictions
+
+_CPU_BLOCK = 1 << 20  # scores that are held at once: what a cache takes
+_BLOCK = 1 << 26  # the same on other devices, where every call costs: 256 MiB
+_VOTERS_OF_ALL = 1000  # candidates of all classes, the best ones, that have a part in box voting
+
+
+@dataclass(frozen=True)
+class PerLevelPostprocess:
+    """RetinaNet's inference (focal loss paper section 4.1, Inference; Detectron's test_retinanet).
+
+    On each level of the pyramid: (anchor, class) pairs with a score above `threshold`, of these the best `candidates`.
+    Only they are decoded; greedy NMS with `iou` for each class over all levels together; then the best `detections` of
+    the image. All images at once; of fixed shape while a graph is traced.
+
+    Equal scores keep their order (level, anchor, class), so the result depends neither on the batch nor on tracing. An
+    anchor with a prediction that is not finite finds nothing.
+
+    `vote`: as in `PerClassPostprocess`, by those of the image's best 1,000 candidates that are of the class.
+    """
+
+    coder: DeltaCoder
+    scores: Scores
+    threshold: float = 0.05  # paper section 4.1
+    candidates: int = 1000  # paper section 4.1, per level
+    iou: float = 0.5  # paper section 4.1
+    detections: int = 100  # Detectron's configuration; as many as COCO counts
+    vote: float | None = None  # spread of box voting
+
+    def __call__(
+        self, predictions: Predictions, anchors: Anchors, keep: Tensor | None = None, limits: Tensor | None = None
+    ) -> Detections:
+        """Predictions of a batch -> Detections [B, at most `detections`] in pixels of the network's input.
+
+        `keep` [B, A] bool: anchors outside of it find nothing.
+        """
+        rows = torch.arange(len(predictions["box_deltas"]), device=predictions["box_deltas"].device)[:, None]
+        index, labels, best = self._candidates(predictions, anchors.counts, keep)  # [B, N] each
+        base = anchors.boxes[index] if anchors.boxes.ndim == 2 else anchors.boxes[rows, index]
+        boxes = self.coder.decode(predictions["box_deltas"][rows, index], base)  # [B, N, 4]
+        valid = (best > 0) & boxes.isfinite().all(-1)
+        boxes = boxes.nan_to_num()
+        if limits is not None:  # before the suppression, as Detectron, mmdetection and torchvision do
+            boxes = clip_boxes(boxes, limits[:, :1, None], limits[:, 1:, None])
+            valid = valid & (box_area(boxes) > 0)  # what lies in the padding is no detection
+        alive = class_nms_sorted(boxes, labels, valid, self.iou, enough=self.detections)
+        chosen, found = first_marked(alive, min(self.detections, alive.shape[1]))
+        kept, classes, final = boxes[rows, chosen], labels[rows, chosen], torch.where(found, best[rows, chosen], 0.0)
+        if self.vote is not None:
+            first = slice(None), None, slice(_VOTERS_OF_ALL)
+            voters = torch.where((classes[..., None] == labels[first]) & valid[first], best[first], 0.0)  # [B, D, N]
+            own = torch.where(chosen < _VOTERS_OF_ALL, 0.0, final)
+            kept = near_vote(kept, own, coordinate_rows(boxes[first]), voters, self.vote)
+        return Detections(kept, final, classes)
+
+    def _candidates(
+        self, predictions: Predictions, counts: tuple[int, ...], keep: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The pairs that go on, best first: anchor, label and score, [B, N] each; score 0 where there are no more."""
+        # The best N pairs lie on the N anchors whose best classes are best, also with ties. So two small selections do
+        # instead of one among all pairs.
+        top = self._top(predictions)  # [B, A]; NaN where one class is
+        sound = top > self.threshold if keep is None else (top > self.threshold) & keep
+        levels = torch.where(sound, top, 0.0).split_with_sizes(counts, 1)
+        rows = torch.arange(len(top), device=top.device)[:, None]
+        pairs, indices, first, classes = [], [], 0, 1
+        for level, number in zip(levels, self._fullest(levels), strict=True):
+            # In the order of the anchors again, so that places in [n, K] are in the order of the pairs.
+            place = best_first(level, number)[1].sort(1).values  # [B, n]
+            index = place + first
+            near = {name: values[rows, index] for name, values in predictions.items()}
+            known = level.gather(1, place) > 0
+            for values in near.values():
+                known = known & values.isfinite().all(-1)
+            scores = self.scores(near)  # [B, n, K]
+            classes = scores.shape[-1]
+            pairs.append(torch.where((scores > self.threshold) & known[..., None], scores, 0.0).flatten(1))
+            indices.append(index)
+            first += level.shape[1]
+        found = [best_first(pair, number) for pair, number in zip(pairs, self._fullest(pairs), strict=True)]
+        index = torch.cat([own.gather(1, place // classes) for own, (_, place) in zip(indices, found, strict=True)], 1)
+        label = torch.cat([place % classes for _, place in found], 1)
+        best = torch.cat([value for value, _ in found], 1)
+        best, order = best_first(best, best.shape[1])
+        return index.gather(1, order), label.gather(1, order), best
+
+    def _top(self, predictions: Predictions) -> Tensor:
+        """The score of each anchor's best class [B, A].
+
+        The scores of all anchors are hundreds of megabytes, and only those of the candidates are needed again. Taken a
+        block of anchors at a time they are never held, and stay in the processor's cache; a compiler does so by itself.
+        """
+        if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+            return self.scores(predictions).amax(-1)
+        size = max(len(values) * values.shape[2] for values in predictions.values())
+        deltas = predictions["box_deltas"]
+        count, block = deltas.shape[1], _CPU_BLOCK if deltas.device.type == "cpu" else _BLOCK
+        step = max(1, block // max(1, size))
+        parts = ({name: values[:, i : i + step] for name, values in predictions.items()} for i in range(0, count, step))
+        return torch.cat([self.scores(part).amax(-1) for part in parts], 1)
+
+    def _fullest(self, parts: Sequence[Tensor]) -> list[int]:
+        """How many entries of each part [B, n] are taken: `candidates`, or all if there are fewer.
+
+        Where waiting for the device is allowed (not while a graph is traced), no more than there are above 0 in the
+        fullest image: everything after it is as small as the images need, and the result is the same.
+        """
+        most = [min(self.candidates, part.shape[1]) for part in parts]
+        if torch.compiler.is_compiling() or torch.compiler.is_exporting() or not len(parts[0]):
+            return most
+        fullest = torch.stack([(part > 0).sum(1).amax() for part in parts]).tolist()
+        return [min(a, b) for a, b in zip(most, fullest, strict=True)]

@@ -1,0 +1,77 @@
+"""The same post-processing with another number: what sweeps and ablations change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+from singleshot.errors import UserError
+from singleshot.postprocess.per_class import PerClassPostprocess
+from singleshot.postprocess.postprocess import Postprocess
+from singleshot.postprocess.scores import IoUAwareScores
+
+_NO_NMS = 2.0  # an IoU that no pair exceeds
+
+
+def vary(postprocess: Postprocess, name: str, value: float | None) -> Postprocess:
+    """The same post-processing with one number of it changed.
+
+    `name`: `iou_alpha` (None: the plain product), `threshold` (score), `nms` (IoU of greedy NMS, which takes the place
+    of a soft one), `soft_nms` (IoU; None: greedy NMS), `vote` (spread of box voting; None: none), `candidates`,
+    `detections`.
+
+    Raises `UserError` for another name, a value outside of its range, `iou_alpha` where no IoU is predicted, `soft_nms`
+    where the suppression is always greedy, and what a post-processing of your own does not have.
+    """
+    if name not in VARIED:
+        raise UserError(f"{name!r} is no number of the post-processing: expected one of {', '.join(VARIED)}")
+    if name == "iou_alpha":
+        if not isinstance(postprocess.scores, IoUAwareScores):
+            raise UserError(
+                "iou_alpha needs a predicted IoU, and this detector has no IoU head: train one that has, such as "
+                "iou_retinanet, or ssd with iou_head=True"
+            )
+        return _with(postprocess, scores=replace(postprocess.scores, alpha=value))
+    field, kind = VARIED[name]
+    if name == "soft_nms" and not isinstance(postprocess, PerClassPostprocess):
+        raise UserError(
+            "soft_nms is a choice of detectors that take candidates of each class, such as ssd and refinedet; this "
+            "one's suppression is greedy: vary nms"
+        )
+    if not hasattr(postprocess, field):
+        raise UserError(f"{type(postprocess).__name__} has no {field}, which {name} would change")
+    if name in OPTIONAL and value is None:
+        return _with(postprocess, **{field: None})
+    if name == "vote" and value == 0:
+        raise UserError("vote must be a number above 0 and at most 1, or none for no voting, got 0")
+    if kind is int and (value is None or value % 1 != 0 or value < 1):
+        raise UserError(f"{name} must be a whole number, 1 or more, got {value!r}")
+    if kind is float and (value is None or not 0 <= value <= 1):
+        raise UserError(f"{name} must be a number from 0 to 1, got {value!r}")
+    if name == "nms" and isinstance(postprocess, PerClassPostprocess):
+        postprocess = replace(postprocess, soft=None)
+    return _with(postprocess, **{field: kind(value)})
+
+
+def unsuppressed(postprocess: Postprocess) -> Postprocess:
+    """The same post-processing without suppression and voting: all candidates above the threshold stay as they are."""
+    postprocess = vary(postprocess, "vote", None) if hasattr(postprocess, "vote") else postprocess
+    return _with(vary(postprocess, "nms", 1.0), iou=_NO_NMS)
+
+
+VARIED: dict[str, tuple[str, type]] = {  # name: its field, and what it takes
+    "iou_alpha": ("scores", float),
+    "threshold": ("threshold", float),
+    "nms": ("iou", float),
+    "soft_nms": ("soft", float),
+    "vote": ("vote", float),
+    "candidates": ("candidates", int),
+    "detections": ("detections", int),
+}
+
+
+OPTIONAL = ("soft_nms", "vote")  # None is one of their values
+
+
+def _with(postprocess: Postprocess, **changes: Any) -> Postprocess:
+    return cast(Postprocess, replace(cast(Any, postprocess), **changes))
