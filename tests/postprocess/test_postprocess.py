@@ -12,7 +12,6 @@ import reference
 import torch
 from torch import Tensor
 
-from singleshot import postprocess
 from singleshot.coders import DeltaCoder
 from singleshot.errors import UserError
 from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
@@ -23,6 +22,8 @@ from singleshot.postprocess import (
     PerLevelPostprocess,
     Postprocess,
     Scores,
+    per_class,
+    per_level,
     unsuppressed,
     vary,
 )
@@ -259,7 +260,7 @@ def test_no_limit_of_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(step(predictions, anchors).scores, expected.scores)
     assert len(limited[0]["scores"]) < (expected.scores > 0).sum(1)[0]
     # A graph has a fixed size, so it must have a limit.
-    monkeypatch.setattr(postprocess, "_TRACED_CANDIDATES", 7)
+    monkeypatch.setattr(per_class, "_TRACED_CANDIDATES", 7)
     boxes, scores, labels = torch.export.export(Wrapped(step, anchors), inputs).module()(*inputs)
     for ours, theirs in zip(Detections(boxes, scores, labels).to_list(), limited, strict=True):
         assert torch.equal(ours["scores"], theirs["scores"])
@@ -376,7 +377,7 @@ class TestVote:
     @pytest.mark.parametrize("name", ["_VOTERS", "_VOTERS_OF_ALL"])
     def test_only_the_best_and_itself_have_a_voice(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         predictions, anchors = random_case(5, classes=1)
-        monkeypatch.setattr(postprocess, name, 15)
+        monkeypatch.setattr(per_class if name == "_VOTERS" else per_level, name, 15)
         kind = PerClassPostprocess if name == "_VOTERS" else PerLevelPostprocess
         plain = kind(CODER, given_scores, threshold=0.05)
         boxes = CODER.decode(predictions["box_deltas"], anchors.boxes)
@@ -566,7 +567,7 @@ class TestPerLevel:
         predictions, anchors = pyramid(0)
         step = PerLevelPostprocess(CODER, given_scores)
         expected = step(predictions, anchors)
-        monkeypatch.setattr(postprocess, "_CPU_BLOCK", block)
+        monkeypatch.setattr(per_level, "_CPU_BLOCK", block)
         assert torch.equal(step(predictions, anchors).scores, expected.scores)
 
     @pytest.mark.parametrize("enough", [100, 1000])

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from singleshot.training.step_report import load_batch as load_batch
 
 _WHERE = {
-    "DivergedError": "guard",
+    "DivergedError": "step_report",
     "Recipe": "recipe",
     "TrainResult": "loop",
     "from_yaml": "recipe",
-    "load_batch": "guard",
+    "load_batch": "step_report",
     "override": "recipe",
     "to_yaml": "recipe",
     "train": "loop",
