@@ -34,13 +34,25 @@ LAYERS = [
     {"data"},
     {"ops"},
     {"structures", "signature", "plain_data", "data.images", "data.dataset"},
+    {"prediction"},
     {"errors", "files", "eval_mode", "version"},
 ]
 LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in layer}
 
 # Narrower than the order above: pictures and files are no business of the network, nor readers of the metrics.
 NETWORK = {"detectors", "heads", "necks", "refiner", "preprocess", "postprocess", "backbones", "losses", "layers"}
-NETWORK |= {"anchors", "coders", "matchers", "ops", "structures", "signature", "errors", "files", "eval_mode"}
+NETWORK |= {
+    "anchors",
+    "coders",
+    "matchers",
+    "ops",
+    "structures",
+    "prediction",
+    "signature",
+    "errors",
+    "files",
+    "eval_mode",
+}
 RECORDS = {"data.dataset", "data.images", "ops", "structures", "errors", "files"}
 ONLY = {
     **dict.fromkeys(NETWORK, NETWORK | {"data.images"}),

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from singleshot.structures import Detections, Prediction, Targets
+from singleshot.structures import Detections, Targets
 
 
 def target(count: int) -> dict[str, torch.Tensor]:
@@ -56,13 +56,6 @@ def test_detections_become_ragged() -> None:
     assert first["labels"].tolist() == [2, 1]
     assert second["boxes"].shape == (0, 4)
     assert second["labels"].dtype == torch.int64
-
-
-def test_prediction_names() -> None:
-    found = Prediction(torch.zeros(2, 4), torch.ones(2), torch.tensor([1, 0]), ("cat", "dog"), (7, "x"), (10, 20))
-    assert len(found) == 2
-    assert found.names == ["dog", "cat"]
-    assert found.path is None
 
 
 def test_structures_are_frozen() -> None:

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from singleshot.evaluation.metrics import evaluate as evaluate
     from singleshot.inference.draw import draw as draw
     from singleshot.inference.predictor import detect as detect
+    from singleshot.prediction import Prediction as Prediction
     from singleshot.structures import Detections as Detections
-    from singleshot.structures import Prediction as Prediction
     from singleshot.structures import Targets as Targets
     from singleshot.training import TrainResult as TrainResult
     from singleshot.training import train as train
@@ -53,7 +53,7 @@ _WHERE: dict[str, str | None] = {
     "Detector": "singleshot.detectors.detector",
     "ImageDetections": "singleshot.evaluation.detections",
     "Metrics": "singleshot.evaluation.metrics",
-    "Prediction": "singleshot.structures",
+    "Prediction": "singleshot.prediction",
     "Recipe": "singleshot.training.recipe",
     "Targets": "singleshot.structures",
     "TrainResult": "singleshot.training",

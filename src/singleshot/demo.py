@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from singleshot.data.dataset import Dataset
 from singleshot.data.images import read_image
 from singleshot.data.open import open_dataset
@@ -23,7 +21,7 @@ from singleshot.evaluation.metrics import Metrics, evaluate
 from singleshot.files import write_atomically
 from singleshot.inference import samples
 from singleshot.inference.draw import draw
-from singleshot.structures import Prediction
+from singleshot.prediction import Prediction
 from singleshot.training import train
 from singleshot.training.folder import RunFolder
 from singleshot.training.parallel import find_device
@@ -140,15 +138,15 @@ def _drawn_findings(detector: Detector, val: Dataset, detections: list[ImageDete
         record, found = val.records[index], detections[index]
         image = read_image(record.path)
         prediction = Prediction(
-            boxes=torch.from_numpy(found.boxes).float(),
-            scores=torch.from_numpy(found.scores).float(),
-            labels=torch.from_numpy(found.labels),
+            boxes=found.boxes,
+            scores=found.scores,
+            labels=found.labels,
             class_names=val.class_names,
             category_ids=detector.category_ids,
             size=(image.shape[0], image.shape[1]),
             path=str(record.path),
         )
-        count = int((prediction.scores >= THRESHOLD).sum())
+        count = int((prediction.scores_array >= THRESHOLD).sum())
         caption = f"{record.name}: {count} found, {len(record.labels)} there"
         pictures.append((draw(image, prediction, threshold=THRESHOLD), caption))
     return pictures

@@ -99,27 +99,6 @@ class Detections:
         ]
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What was found in one image, best first, in pixels of that image."""
-
-    boxes: Tensor  # [N, 4] xyxy
-    scores: Tensor  # [N]
-    labels: Tensor  # [N] int64, an index into `class_names` and `category_ids`
-    class_names: tuple[str, ...]
-    category_ids: tuple[int | str, ...]  # the ids that the training data used
-    size: tuple[int, int]  # (height, width) of the image, after EXIF orientation
-    path: str | None = None
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    @property
-    def names(self) -> list[str]:
-        """The class name of each detection."""
-        return [self.class_names[label] for label in self.labels.tolist()]
-
-
 def plain_name(name: str) -> str:
     """A class name in lower case, without spaces, hyphens and underscores: two that differ in these alone are equal."""
     return re.sub(r"[\s_-]+", "", name).casefold()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from singleshot.detectors import Detector, retinanet, ssd
 from singleshot.errors import UserError
-from singleshot.structures import Prediction
+from singleshot.prediction import Prediction
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from singleshot.errors import UserError
 from singleshot.inference.draw import contact_sheet, draw
 from singleshot.inference.labels import fit, measure, place
 from singleshot.inference.palette import class_colour, contrast, opposite
-from singleshot.structures import Prediction
+from singleshot.prediction import Prediction
 
 NAMES = ("person", "Straßenkehrer", "rolled-in_scale", "собака", "σκύλος", "猫")
 

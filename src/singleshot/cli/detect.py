@@ -13,7 +13,7 @@ from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, fraction, whole
 
 if TYPE_CHECKING:
-    from singleshot.structures import Prediction
+    from singleshot.prediction import Prediction
 
 EPILOG = """\
 SOURCE is an image file, a folder (searched to the bottom) or a quoted glob such as 'photos/**/*.jpg'. With --out the

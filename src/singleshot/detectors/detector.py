@@ -21,9 +21,10 @@ from singleshot.eval_mode import evaluating
 from singleshot.losses.criterion import Criterion
 from singleshot.ops.shapes import map_sizes
 from singleshot.postprocess import Postprocess
+from singleshot.prediction import Prediction
 from singleshot.preprocess import Preprocess
 from singleshot.refiner import AnchorRefiner
-from singleshot.structures import Anchors, ImageBatch, Matched, Prediction, Predictions, Targets
+from singleshot.structures import Anchors, ImageBatch, Matched, Predictions, Targets
 
 PRECISIONS = ("fp32", "bf16")
 _SIZES_KEPT = 128  # anchors of 800 x 1333 pixels take 3 MB: images of all shapes must not fill the memory
@@ -245,13 +246,7 @@ class Detector(nn.Module):
     def prediction(self, found: dict[str, Tensor], size: tuple[int, int], path: str | None = None) -> Prediction:
         """Detections of one image with the names of the classes, on the CPU."""
         return Prediction(
-            found["boxes"].cpu(),
-            found["scores"].cpu(),
-            found["labels"].cpu(),
-            self.class_names,
-            self.category_ids,
-            size,
-            path,
+            found["boxes"], found["scores"], found["labels"], self.class_names, self.category_ids, size, path
         )
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from singleshot.errors import UserError
 from singleshot.inference.labels import Box, Label, fit, place
 from singleshot.inference.palette import class_colour, opposite
-from singleshot.structures import Prediction
+from singleshot.prediction import Prediction
 
 Picture = NDArray[np.uint8]
 
@@ -38,7 +38,7 @@ def draw(
     size = max(10, round(scale / 42))
     shown = _visible(prediction, threshold, (height, width))
     names = prediction.names if len(prediction) else []
-    values, classes = prediction.scores.tolist(), prediction.labels.tolist()
+    values, classes = prediction.scores_array.tolist(), prediction.labels_array.tolist()
 
     canvas = Image.fromarray(np.ascontiguousarray(image))
     pen = ImageDraw.Draw(canvas)
@@ -104,8 +104,9 @@ def _visible(prediction: Prediction, threshold: float, size: tuple[int, int]) ->
     """The index and the pixels of every box that has a part inside of the picture, best first."""
     height, width = size
     shown: list[tuple[int, Box]] = []
-    order = prediction.scores.argsort(descending=True, stable=True).tolist()
-    boxes, counts = prediction.boxes.tolist(), (prediction.scores >= threshold).tolist()  # in the scores' precision
+    scores = prediction.scores_array
+    order = np.argsort(-scores, kind="stable").tolist()
+    boxes, counts = prediction.boxes_array.tolist(), (scores >= np.float32(threshold)).tolist()
     for i in order:
         x1, y1, x2, y2 = boxes[i]
         if not counts[i] or not all(map(math.isfinite, boxes[i])):

@@ -23,7 +23,7 @@ from singleshot.eval_mode import evaluating
 from singleshot.inference.draw import draw
 from singleshot.inference.results import ResultFolder
 from singleshot.inference.sources import Source, expand
-from singleshot.structures import Prediction
+from singleshot.prediction import Prediction
 
 _log = logging.getLogger(__name__)
 

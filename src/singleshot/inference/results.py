@@ -19,7 +19,7 @@ from PIL import Image
 from singleshot.errors import UserError
 from singleshot.files import write_atomically
 from singleshot.inference.sources import Source
-from singleshot.structures import Prediction
+from singleshot.prediction import Prediction
 
 RESULTS_NAME = "detections.json"
 PARTIAL_NAME = "detections.partial.json"
@@ -43,9 +43,9 @@ def to_json(predictions: Iterable[Prediction]) -> list[dict[str, Any]]:
                     "category_id": prediction.category_ids[label],
                 }
                 for box, score, label, name in zip(
-                    prediction.boxes.tolist(),
-                    prediction.scores.tolist(),
-                    prediction.labels.tolist(),
+                    prediction.boxes_array.tolist(),
+                    prediction.scores_array.tolist(),
+                    prediction.labels_array.tolist(),
                     prediction.names,
                     strict=True,
                 )
@@ -65,7 +65,10 @@ def to_coco(prediction: Prediction, image_id: str) -> list[dict[str, Any]]:
             "score": score,
         }
         for (x1, y1, x2, y2), score, label in zip(
-            prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), strict=True
+            prediction.boxes_array.tolist(),
+            prediction.scores_array.tolist(),
+            prediction.labels_array.tolist(),
+            strict=True,
         )
     ]
 

@@ -7,17 +7,15 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from singleshot.data.dataset import Dataset
+from singleshot.data.dataset import Dataset, Floats
 from singleshot.data.images import read_image
 from singleshot.data.loader import train_loader
 from singleshot.files import write_atomically
 from singleshot.inference.draw import contact_sheet, draw
-from singleshot.structures import Prediction
+from singleshot.prediction import Prediction
 from singleshot.training import setup, start
 from singleshot.training.recipe import Recipe
 
@@ -32,9 +30,7 @@ def labelled(dataset: Dataset, number: int, seed: int = 0) -> Pictures:
     chosen = sorted(np.random.default_rng(seed).permutation(len(dataset))[:number].tolist())
     found = []
     for record in (dataset.records[k] for k in chosen):
-        picture = _drawn(
-            read_image(record.path), torch.from_numpy(record.boxes), torch.from_numpy(record.labels), dataset
-        )
+        picture = _drawn(read_image(record.path), record.boxes, record.labels, dataset)
         found.append((picture, f"{record.name}: {len(record.labels)}"))
     return found
 
@@ -62,7 +58,7 @@ def as_trained(recipe: Recipe, number: int) -> Pictures:
     found = []
     for batch, k in itertools.islice(pairs, number):
         target, image = batch.targets[k], batch.images[k].permute(1, 2, 0).numpy()
-        picture = _drawn(np.ascontiguousarray(image), target["boxes"], target["labels"], data)
+        picture = _drawn(np.ascontiguousarray(image), target["boxes"].numpy(), target["labels"].numpy(), data)
         found.append((picture, f"{batch.names[k]}: {len(target['labels'])}"))
     return found
 
@@ -77,10 +73,10 @@ def write_sheet(pictures: Pictures, path: str | Path, *, cell: int = CELL) -> Pa
     return Path(path)
 
 
-def _drawn(image: NDArray[np.uint8], boxes: Tensor, labels: Tensor, dataset: Dataset) -> NDArray[np.uint8]:
+def _drawn(image: NDArray[np.uint8], boxes: Floats, labels: NDArray[np.int64], dataset: Dataset) -> NDArray[np.uint8]:
     truth = Prediction(
-        boxes=boxes.float(),
-        scores=torch.ones(len(labels)),
+        boxes=boxes,
+        scores=np.ones(len(labels)),
         labels=labels,
         class_names=dataset.class_names,
         category_ids=dataset.category_ids,
