@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tiny_detector import tiny
 
 import singleshot
+import singleshot.training
 from singleshot.errors import UserError
 from singleshot.training import from_yaml, override, train
 from singleshot.training.folder import RunFolder
@@ -23,6 +24,11 @@ from singleshot.training.run import Run, metric_value
 from singleshot.training.setup import choose_precision, worker_count
 
 MakeRecipe = Callable[..., Recipe]
+
+
+@pytest.mark.parametrize("name", singleshot.training.__all__)
+def test_each_public_name_is_there(name: str) -> None:
+    assert getattr(singleshot.training, name).__module__.startswith("singleshot.training.")
 
 
 def test_the_run_folder(tmp_path: Path, make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:
