@@ -98,6 +98,15 @@ def derived_extras(
     return tuple(extras)
 
 
+def extra_sizes(map_size: tuple[int, int], extras: Sequence[Extra]) -> list[tuple[int, int]]:
+    """(height, width) of each of the extra levels made from a map of `map_size`."""
+    sizes = [map_size]
+    for extra in extras:
+        height, width = sizes[-1]
+        sizes.append((extra.size(height), extra.size(width)))
+    return sizes[1:]
+
+
 class ExtraLevels(nn.Module):
     """A backbone and further, coarser levels made from its last map (SSD section 2.1).
 

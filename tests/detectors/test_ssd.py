@@ -100,6 +100,54 @@ def test_the_full_variant_reads_conv5_3_and_keeps_the_number_of_boxes() -> None:
     assert count_parameters(detector) > 130_000_000
 
 
+@pytest.mark.parametrize(("size", "total"), [(300, 8_732), (512, 24_564)])
+@pytest.mark.parametrize("centres", ["authors", "paper"])
+def test_without_atrous_the_default_boxes_stay_bit_for_bit(size: int, total: int, centres: str) -> None:
+    """An ablation changes one thing: the centres on the 10x10 map once moved by up to 19 pixels."""
+    found = [
+        described(atrous=atrous, image_size=size, box_centres=centres).anchors_for((size, size))
+        for atrous in (True, False)
+    ]
+    assert len(found[0].boxes) == total
+    assert torch.equal(found[0].boxes, found[1].boxes)
+    assert found[0].counts == found[1].counts
+
+
+def test_centres_of_the_authors_and_of_the_paper() -> None:
+    """By hand: the last cell of each map, (i + 0.5) * step against (i + 0.5) * 300 / |f_k|."""
+    last = {}
+    for centres in ("authors", "paper"):
+        anchors = described(box_centres=centres).anchors_for((300, 300))
+        places = torch.tensor(anchors.counts).cumsum(0) - 1  # of each map the last box
+        boxes = anchors.boxes[places]
+        torch.testing.assert_close(boxes[:, 0] + boxes[:, 2], boxes[:, 1] + boxes[:, 3])
+        last[centres] = ((boxes[:, 0] + boxes[:, 2]) / 2).tolist()
+    assert last["authors"] == pytest.approx([37.5 * 8, 18.5 * 16, 9.5 * 32, 4.5 * 64, 2.5 * 100, 0.5 * 300])
+    assert last["paper"] == pytest.approx([37.5 * 300 / 38, 18.5 * 300 / 19, 9.5 * 30, 4.5 * 60, 2.5 * 100, 150])
+    moved = [a - b for a, b in zip(last["authors"], last["paper"], strict=True)]
+    assert moved == pytest.approx([3.95, 3.89, 19, 18, 0, 0], abs=0.005)  # docs/ssd.md
+
+
+def test_at_512_pixels_both_centres_are_the_same() -> None:
+    authors, paper = (described(image_size=512, box_centres=name) for name in ("authors", "paper"))
+    assert torch.equal(authors.anchors_for((512, 512)).boxes, paper.anchors_for((512, 512)).boxes)
+
+
+@pytest.mark.parametrize("kept", [(0, 1, 2), (1,)])
+def test_centres_of_chosen_maps(kept: tuple[int, ...]) -> None:
+    """Table 3 keeps each map's own centres, whichever they are."""
+    for centres, steps in {"authors": (8, 16, 32), "paper": (300 / 38, 300 / 19, 30)}.items():
+        boxes = described(source_maps=kept, box_centres=centres).anchors_for((300, 300)).boxes
+        assert ((boxes[0, 0] + boxes[0, 2]) / 2).item() == pytest.approx(steps[kept[0]] / 2)
+
+
+def test_other_backbones_have_the_papers_centres() -> None:
+    for arguments in ({"backbone": "resnet18"}, {"backbone": "mobilenetv2"}, {"image_size": 320}):
+        authors, paper = (described(**arguments, box_centres=name) for name in ("authors", "paper"))
+        size = authors.image_size
+        assert torch.equal(authors.anchors_for(size).boxes, paper.anchors_for(size).boxes)
+
+
 def test_atrous_is_about_vgg16() -> None:
     with pytest.raises(UserError, match="atrous=False is about VGG-16"):
         ssd(num_classes=2, backbone="resnet18", atrous=False)
@@ -209,6 +257,7 @@ def test_names_and_ids() -> None:
         ({"box_sizes": "pascal"}, "box_sizes must be"),
         ({"box_sizes": [1, 2, 3]}, "box_sizes must be 7 growing sides in pixels for 6 maps"),
         ({"source_maps": [6]}, "source_maps must be growing"),
+        ({"box_centres": "middle"}, "box_centres must be one of authors, paper, got 'middle'"),
         ({"pixels": "bgr"}, "pixels must be one of"),
         ({"backbone_weights": "/nowhere/weights.pth"}, "no such file"),
         ({"classification": {"type": "Hinge"}}, "unknown part 'Hinge'"),

@@ -63,6 +63,13 @@ def test_refinedet(name: str, value: float, steps: int, milestones: tuple[int, .
     assert (recipe.arguments.get("soft_nms") == 0.3) == ("coco" in name and "from" not in name)
 
 
+@pytest.mark.parametrize("name", [name for name in recipes.names() if "voc" in name])
+def test_voc2012_is_measured_by_the_area(name: str) -> None:
+    """VOC2007 has a metric of 11 points, VOC2010 and later challenges the area under the curve."""
+    metric = recipes.get(name).validation.metric
+    assert metric == ("coco.AP" if name.startswith("iou") else "voc10.mAP" if "voc12" in name else "voc07.mAP")
+
+
 @pytest.mark.parametrize("name", SSD)
 def test_published(name: str) -> None:
     recipe = recipes.get(name)

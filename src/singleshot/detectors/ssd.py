@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -21,7 +21,7 @@ from singleshot.heads import Branch, Head
 from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
 from singleshot.losses.criterion import Criterion
 from singleshot.matchers import IoUMatcher
-from singleshot.necks import Extra, ExtraLevels, derived_extras, ssd300_extras, ssd512_extras
+from singleshot.necks import Extra, ExtraLevels, derived_extras, extra_sizes, ssd300_extras, ssd512_extras
 from singleshot.ops.shapes import map_sizes
 from singleshot.postprocess import PerClassPostprocess
 from singleshot.preprocess import Pixels, Stretch
@@ -42,6 +42,7 @@ def ssd(
     source_maps: Sequence[int] | None = None,
     stack_boxes: bool = True,
     box_sizes: str | Sequence[float] = "voc",
+    box_centres: Literal["authors", "paper"] = "authors",
     aspect_ratios: Sequence[float] = (2.0, 3.0),
     clip: bool = False,
     boundary_boxes: bool = True,
@@ -61,6 +62,8 @@ def ssd(
     conv5_3 (section 3.2). `source_maps` chooses maps by number, with the tiling re-adjusted (Table 3), or with
     `stack_boxes=False` without the boxes of the other maps (for sets that have no objects of their sizes).
     `aspect_ratios` are those beside 1 (Table 2: (2, 3), (2,), ()); `box_sizes` is "voc", "coco" or the sides in pixels;
+    `box_centres` is "authors", the steps of their scripts for VGG-16 at 300 and 512 pixels, or "paper", the formula
+    (i + 0.5) / |f_k| of section 2.2, which is what all other networks and sizes have; only at 300 pixels they differ.
     `clip` cuts default boxes at the border (the authors do not); `boundary_boxes=False` leaves those that cross it out
     of training (Table 3). `ignore_crowd`: default boxes half inside a crowd region do not count. `norm` and
     `frozen_stages` are the backbone's. `classification` is any classification loss, `box_loss` "smooth_l1" with `beta`,
@@ -78,11 +81,12 @@ def ssd(
         weights=backbone_weights,
         options=backbone_options,
     )
-    shapes = None if _is_published(backbone, trunk, size) else map_sizes(trunk, size)
-    extras = _extras(trunk, size, shapes)
-    levels = len(trunk.channels) + len(extras)
-    groups = ssd_boxes.level_groups(ssd_boxes.box_sizes(box_sizes, size, levels), aspect_ratios)
-    steps = _steps(extras, size, shapes)
+    shapes = map_sizes(trunk, size)
+    extras = _extras(backbone, trunk, size, shapes[-1])
+    shapes += extra_sizes(shapes[-1], extras)
+    groups = ssd_boxes.level_groups(ssd_boxes.box_sizes(box_sizes, size, len(shapes)), aspect_ratios)
+    published = box_centres == "authors" and isinstance(trunk, backbones.VGG16)
+    steps = ssd_boxes.steps(size, shapes, published=published)
     if source_maps is not None:
         groups = ssd_boxes.without_levels(groups, source_maps, aspect_ratios, stack=stack_boxes)
         steps = [steps[k] for k in source_maps]
@@ -138,28 +142,12 @@ def _is_published(backbone: str, trunk: backbones.Backbone, size: tuple[int, int
 
 
 def _extras(
-    trunk: backbones.Backbone, size: tuple[int, int], shapes: Sequence[tuple[int, int]] | None
+    backbone: str, trunk: backbones.Backbone, size: tuple[int, int], last: tuple[int, int]
 ) -> tuple[Extra, ...]:
-    """Extra levels as published (no `shapes` of the trunk's maps), or derived down to one cell, with its batch norm."""
-    if shapes is None:
+    """Extra levels as published, or derived from the trunk's `last` map down to one cell, with its batch norm."""
+    if _is_published(backbone, trunk, size):
         return ssd300_extras() if size == (300, 300) else ssd512_extras()
-    return derived_extras(shapes[-1], norm=trunk.has_norm)
-
-
-def _steps(
-    extras: Sequence[Extra], size: tuple[int, int], shapes: Sequence[tuple[int, int]] | None
-) -> Sequence[float | tuple[float, float]]:
-    """Distance of the cells' centres of each map: as published, else (y, x), image size / map size at `size`.
-
-    They belong to the detector, not to the input: shown a larger image, a cell still looks at what it has learnt to.
-    """
-    if shapes is None:
-        return ssd_boxes.PUBLISHED_STEPS[size[0]]
-    every = list(shapes)
-    for extra in extras:
-        rows, columns = every[-1]
-        every.append((extra.size(rows), extra.size(columns)))
-    return [(size[0] / rows, size[1] / columns) for rows, columns in every]
+    return derived_extras(last, norm=trunk.has_norm)
 
 
 _VOC07 = "VOC2007 test mAP (trained on 07+12)"

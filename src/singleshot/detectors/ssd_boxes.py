@@ -16,11 +16,13 @@ PUBLISHED_SIZES: dict[tuple[str, int], tuple[float, ...]] = {
     ("voc", 512): (35.84, 76.8, 153.6, 230.4, 307.2, 384, 460.8, 537.6),
     ("coco", 512): (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72),
 }
-# Distance of the cells in pixels, as the authors' scripts have it: at 300 px not exactly size / cells.
+# Distance of the cells in pixels, as the authors' scripts have it: at 300 px not exactly size / cells ...
 PUBLISHED_STEPS: dict[int, tuple[float, ...]] = {
     300: (8, 16, 32, 64, 100, 300),
     512: (8, 16, 32, 64, 128, 256, 512),
 }
+# ... for maps of so many cells along a side.
+_PUBLISHED_MAPS = {300: (38, 19, 10, 5, 3, 1), 512: (64, 32, 16, 8, 4, 2, 1)}
 # Scale of the first map, and of the second and the last of equation 4 (paper sections 3.1 and 3.4 with footnote 5).
 _FRACTIONS = {
     ("voc", False): (0.10, 0.20, 0.90),
@@ -54,6 +56,21 @@ def box_sizes(choice: str | Sequence[float], image_size: tuple[int, int], levels
     if levels == 1:
         return (smallest * side, largest * side)
     return tuple(share * side for share in (first, *linear_scales(levels - 1, smallest, largest)))
+
+
+def steps(
+    image_size: tuple[int, int], shapes: Sequence[tuple[int, int]], *, published: bool
+) -> list[float | tuple[float, float]]:
+    """Distance of the cells' centres of each map of `shapes` (rows, columns), in pixels.
+
+    With `published` those of the authors' scripts, where the maps are SSD300's or SSD512's; else (y, x), image size /
+    map size, which is the paper's (i + 0.5) / |f_k| (section 2.2). They belong to the detector, not to the input: shown
+    a larger image, a cell still looks at what it has learnt to.
+    """
+    maps = [(cells, cells) for cells in _PUBLISHED_MAPS.get(image_size[0], ())]
+    if published and image_size[0] == image_size[1] and list(shapes) == maps:
+        return list(PUBLISHED_STEPS[image_size[0]])
+    return [(image_size[0] / rows, image_size[1] / columns) for rows, columns in shapes]
 
 
 def level_groups(sizes: Sequence[float], ratios: Sequence[float] = (2.0, 3.0)) -> tuple[tuple[BoxGroup, ...], ...]:
