@@ -1,4 +1,4 @@
-"""Eval mode for a while."""
+"""Eval mode for a while, and training mode that leaves no trace."""
 
 from __future__ import annotations
 
@@ -19,3 +19,17 @@ def evaluating(module: object) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+@contextmanager
+def norms_not_following(module: nn.Module) -> Iterator[None]:
+    """Training mode in which batch norm uses the statistics of its batch, and keeps none of them."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    following = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, mode in zip(norms, following, strict=True):
+            norm.track_running_stats = mode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -59,6 +60,23 @@ class AnchorRefiner(nn.Module):
         objectness = self.objectness.probabilities(predictions[LOGITS].detach())[..., 0]
         return replace(anchors, boxes=moved), objectness >= 1 - self.theta
 
-    def losses(self, predictions: Predictions, anchors: Anchors, targets: Targets) -> dict[str, Tensor]:
-        """Both terms, divided by this module's own positives; every object is of one class."""
-        return self.criterion(predictions, anchors, replace(targets, labels=targets.labels.clamp(max=0)))
+    def losses(
+        self,
+        predictions: Predictions,
+        anchors: Anchors,
+        targets: Targets,
+        counts: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Both terms, divided by this module's own positives; every object is of one class.
+
+        `counts`: as in `Criterion`.
+        """
+        return self.criterion(predictions, anchors, _one_class(targets), counts=counts)
+
+    def counts(self, predictions: Predictions, anchors: Anchors, targets: Targets) -> dict[str, Tensor]:
+        """The number that each of the two terms is divided by."""
+        return self.criterion.counts(predictions, anchors, _one_class(targets))
+
+
+def _one_class(targets: Targets) -> Targets:
+    return replace(targets, labels=targets.labels.clamp(max=0))

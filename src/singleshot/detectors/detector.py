@@ -135,15 +135,41 @@ class Detector(nn.Module):
 
     # ------------------------------------------------------------------ training and detection
     def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Mapping[str, Tensor]] | None = None,
+        counts: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Losses in training mode, detections in eval mode: torchvision's call, but labels run 0..K-1."""
+        """Losses in training mode, detections in eval mode: torchvision's call, but labels run 0..K-1.
+
+        `counts`: what to divide each loss by, in place of the numbers of these images (`Detector.counts`).
+        """
         if self.training:
             if targets is None:
                 raise UserError("a detector in training mode needs targets; call .eval() to detect")
             truth = self._truth(images, targets)
-            return self._losses(self.raw(images), truth)
+            return self._losses(self.raw(images), truth, counts)
         return self.detections(self.raw(images))
+
+    def counts(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The number that each loss of these images is divided by, by name, 0-dim: mostly that of the positives.
+
+        Given to `forward`, their sum over several batches makes the losses of these batches add up to the loss of one
+        batch with all of the images. The network runs only where its predictions decide (moved anchors, a loss that
+        brings a number of its own): in the present mode, with the operations of a training step, so that it says the
+        same in the step itself.
+        """
+        truth = self._truth(images, targets)
+        if self.refiner is None and not self.criterion.reads_predictions:
+            batch = self._batch(images, self.preprocess)
+            height, width = batch.pixels.shape[-2:]
+            anchors = self.anchors_for((height, width), batch.pixels.device)
+            return self.criterion.counts({}, anchors, self.preprocess.targets(truth, batch))
+        raw = self.raw(images)
+        boxes = raw.preprocess.targets(truth, raw.batch)
+        predictions = {name: value.detach() for name, value in raw.predictions.items()}
+        first = {} if self.refiner is None else self.refiner.counts(predictions, raw.base, boxes)
+        return {**first, **self.criterion.counts(predictions, raw.anchors, boxes, raw.keep)}
 
     def losses_and_detections(
         self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]
@@ -181,10 +207,10 @@ class Detector(nn.Module):
         truth = raw.preprocess.targets(self._truth(images, targets), raw.batch)
         return self.criterion.match(raw.anchors, truth, raw.keep)
 
-    def _losses(self, raw: Raw, truth: Targets) -> dict[str, Tensor]:
+    def _losses(self, raw: Raw, truth: Targets, counts: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         targets = raw.preprocess.targets(truth, raw.batch)
-        first = {} if self.refiner is None else self.refiner.losses(raw.predictions, raw.base, targets)
-        return {**first, **self.criterion(raw.predictions, raw.anchors, targets, raw.keep)}
+        first = {} if self.refiner is None else self.refiner.losses(raw.predictions, raw.base, targets, counts)
+        return {**first, **self.criterion(raw.predictions, raw.anchors, targets, raw.keep, counts)}
 
     def _batch(self, images: Sequence[Tensor], preprocess: Preprocess) -> ImageBatch:
         if not len(images):

@@ -9,11 +9,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from singleshot.errors import UserError
 from singleshot.matchers import IoUMatcher
 from singleshot.structures import Anchors, Matched, Predictions, Targets
 
 LossTerm = Callable[[Predictions, Matched], "Tensor | tuple[Tensor, Tensor]"]
-"""A sum over the batch, which the criterion divides; or a sum and the number that it is to be divided by."""
+"""A sum over the batch, which the criterion divides; or a sum and the number that it is to be divided by.
+
+A term of the second kind says so with a class attribute `own_number = True`. Accumulation asks for that number before
+the first backward pass, and otherwise could not know that it takes the predictions to find it.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,18 +48,64 @@ class Criterion:
         return matched
 
     def __call__(
-        self, predictions: Predictions, anchors: Anchors, targets: Targets, keep: Tensor | None = None
+        self,
+        predictions: Predictions,
+        anchors: Anchors,
+        targets: Targets,
+        keep: Tensor | None = None,
+        counts: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Losses by name; `keep` as in `match`."""
+        """Losses by name; `keep` as in `match`.
+
+        `counts`: what to divide each term by, in place of this batch's own numbers. With the sum of `counts` over
+        several batches, the losses of these batches add up to the loss of one batch of all their images.
+        """
         matched = self.match(anchors, targets, keep)
-        positives = matched.positive.sum(1)
-        shared = positives.clamp(min=1).sum() if self.at_least_one else positives.sum()
+        shared = self._positives(matched)
         losses = {}
         for name, term in self.terms.items():
             value = term(predictions, matched)
             total, count = value if isinstance(value, tuple) else (value, shared)
+            if counts is not None:
+                if isinstance(value, tuple) and not _brings_number(term):
+                    raise UserError(
+                        f"the loss {name!r} gives the number that it is divided by, and its class does not say so: "
+                        "add `own_number = True` to it, which optimizer.accumulate needs"
+                    )
+                count = counts[name]
             losses[name] = total * _share(count)
         return losses
+
+    @property
+    def reads_predictions(self) -> bool:
+        """Whether `counts` needs the predictions: some term brings a number of its own."""
+        return any(_brings_number(term) for term in self.terms.values())
+
+    @torch.no_grad()
+    def counts(
+        self, predictions: Predictions, anchors: Anchors, targets: Targets, keep: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The number that each term is divided by, by name, 0-dim: of the images of this process alone.
+
+        `predictions` may be empty where `reads_predictions` is False.
+        """
+        matched = self.match(anchors, targets, keep)
+        shared = self._positives(matched)
+        return {name: _number(term, predictions, matched, shared) for name, term in self.terms.items()}
+
+    def _positives(self, matched: Matched) -> Tensor:
+        """The number of all terms that bring none."""
+        positives = matched.positive.sum(1)
+        return positives.clamp(min=1).sum() if self.at_least_one else positives.sum()
+
+
+def _brings_number(term: LossTerm) -> bool:
+    return bool(getattr(term, "own_number", False))
+
+
+def _number(term: LossTerm, predictions: Predictions, matched: Matched, shared: Tensor) -> Tensor:
+    value = term(predictions, matched) if _brings_number(term) else shared
+    return value[1] if isinstance(value, tuple) else shared
 
 
 def _share(count: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ class OHEMLoss(SigmoidLink):
     prior: float = 0.01
     candidates: int = 10_000
     key: str = "class_logits"
+    own_number: ClassVar[bool] = True
 
     def __call__(self, predictions: Predictions, matched: Matched) -> tuple[Tensor, Tensor]:
         """The sum over the chosen anchors of the batch, and how many they are (float, 0-dim)."""

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from singleshot.data.loader import TrainBatch
 from singleshot.errors import UserError
 from singleshot.plain_data import to_plain
 from singleshot.training import setup, start, tracking
 from singleshot.training.folder import RunFolder
+from singleshot.training.gradients import backward
 from singleshot.training.interrupt import StopSignals, stop_signals
 from singleshot.training.memory import keep_freed_memory
 from singleshot.training.optimizer import set_rate
@@ -152,24 +152,16 @@ def loop(run: Run, asked: StopSignals, trackers: tracking.Trackers) -> None:
         run.set_mode()
         set_rate(optimizer, run.rate_at(progress.step))
         optimizer.zero_grad(set_to_none=True)
-        taken: list[TrainBatch] = []
-        losses: dict[str, Tensor] = {}
-        for part in range(run.accumulate):
-            try:
-                taken.append(next(batches))
-            except RuntimeError:  # a signal to the whole process group ends the workers too
-                if asked.stop and run.ranks.world == 1:
-                    if pending is not None:
-                        run.record(pending, trackers)
-                    run.save()
-                    run.interrupted()
-                raise
-            with run.exchange(last=part == run.accumulate - 1):
-                terms = run.model(taken[-1].images, taken[-1].targets)
-                total = torch.stack(list(terms.values())).sum() / run.accumulate
-                total.backward()  # type: ignore[no-untyped-call]
-            for name, value in terms.items():
-                losses[name] = losses.get(name, 0) + value.detach() / run.accumulate
+        try:
+            taken = [next(batches) for _ in range(run.accumulate)]
+        except RuntimeError:  # a signal to the whole process group ends the workers too
+            if asked.stop and run.ranks.world == 1:
+                if pending is not None:
+                    run.record(pending, trackers)
+                run.save()
+                run.interrupted()
+            raise
+        losses = backward(run.model, run.detector, taken)
         if recipe.optimizer.clip_norm is not None:
             nn.utils.clip_grad_norm_(run.detector.parameters(), recipe.optimizer.clip_norm)
         optimizer.step()

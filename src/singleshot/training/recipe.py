@@ -81,7 +81,9 @@ class Optimizer:
     backbone_lr_factor: float = 1.0  # the backbone learns at this multiple of the rate
     freeze_norm_steps: int = 0  # batch norm of the backbone keeps its statistics for so many steps; -1: always
     clip_norm: float | None = None  # the gradient's norm is cut to this
-    accumulate: int = 1  # batches per step; each is divided by its own number of positives, then they are averaged
+    # Batches per step. They give the loss and the gradient of one batch with all their images, but for what a batch
+    # decides in itself: the statistics of batch norm, and the size that images of different shapes are padded to.
+    accumulate: int = 1
 
 
 @dataclass(frozen=True)

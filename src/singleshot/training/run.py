@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -123,10 +122,6 @@ class Run:
 
     def rate_at(self, step: int) -> float:
         return self.rate * rate_factor(self.recipe.schedule, step, self.total)
-
-    def exchange(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Gradients are averaged over the processes with the last batch of a step only."""
-        return nullcontext() if last or self.ranks.world == 1 else self.model.no_sync()  # type: ignore[operator]
 
     # ------------------------------------------------------------------------------------------------------------- log
     def announce(self, notes: list[str]) -> None:
