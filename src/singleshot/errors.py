@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class UserError(ValueError):
@@ -13,7 +13,26 @@ class UserError(ValueError):
     """
 
 
-def did_you_mean(word: str, known: Iterable[str], *, otherwise: str = "", number: int = 3, cutoff: float = 0.6) -> str:
-    """`did you mean a or b?` of the known words that are like this one; where none is, what to say `otherwise`."""
-    near = difflib.get_close_matches(word, list(known), n=number, cutoff=cutoff)
-    return f"did you mean {' or '.join(near)}?" if near else otherwise
+def did_you_mean(
+    word: str,
+    known: Iterable[str],
+    *,
+    otherwise: str = "",
+    number: int = 3,
+    cutoff: float = 0.6,
+    show: Callable[[str], str] = str,
+) -> str:
+    """`did you mean a or b?` of the known words that are like this one; where none is, what to say `otherwise`.
+
+    Upper and lower case count as the same. `show` gives the form in which a word is told, such as `repr`.
+    """
+    folded: dict[str, str] = {}
+    for one in known:
+        folded.setdefault(one.casefold(), one)
+    near = difflib.get_close_matches(word.casefold(), list(folded), n=number, cutoff=cutoff)
+    return f"did you mean {' or '.join(show(folded[one]) for one in near)}?" if near else otherwise
+
+
+def in_brackets(hint: str) -> str:
+    """A hint for the middle of a sentence: ` (did you mean a?)`; nothing where there is no hint."""
+    return f" ({hint})" if hint else ""

@@ -82,7 +82,7 @@ def test_weights_with_timms_own_names(library: ModuleType, tmp_path: Path) -> No
 
 
 def test_unknown_model(library: ModuleType) -> None:
-    with pytest.raises(UserError, match=r"convnett.*near: convnet"):
+    with pytest.raises(UserError, match=r"convnett.*did you mean convnet"):
         backbones.build("timm/convnett")
 
 

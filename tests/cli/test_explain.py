@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from singleshot.cli.explain import explain, near
+from singleshot.cli.explain import explain
 from singleshot.errors import UserError
 
 
@@ -76,9 +76,3 @@ def test_a_worker_of_the_loader(error: Exception, said: str | None) -> None:
         assert told is not None
         assert said in told
         assert "Traceback" not in told
-
-
-def test_near() -> None:
-    assert near("--batch-sise", ["--batch-size", "--seed"]) == " (did you mean '--batch-size'?)"
-    assert near("xyz", ["--batch-size"]) == ""
-    assert near("x", []) == ""

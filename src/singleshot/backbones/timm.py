@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from singleshot.backbones.backbone import NORMS, Backbone
-from singleshot.errors import UserError
+from singleshot.errors import UserError, did_you_mean
 
 
 class TimmBackbone(Backbone):
@@ -20,8 +19,8 @@ class TimmBackbone(Backbone):
         super().__init__()
         timm = _library()
         if name not in timm.list_models():
-            near = ", ".join(get_close_matches(name, timm.list_models(), 3, 0.4))
-            raise UserError(f"timm has no model {name!r}" + (f"; near: {near}" if near else ""))
+            hint = did_you_mean(name, timm.list_models(), otherwise="timm.list_models() lists them", cutoff=0.4)
+            raise UserError(f"timm has no model {name!r}; {hint}")
         try:
             # No downloads: weights come from a file that the user names.
             everything = timm.create_model(name, features_only=True, pretrained=False, **options)

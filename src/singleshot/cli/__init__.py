@@ -14,9 +14,9 @@ import traceback
 from collections.abc import Sequence
 from typing import TextIO
 
-from singleshot.cli.explain import explain, near
+from singleshot.cli.explain import explain
 from singleshot.cli.output import Result, write
-from singleshot.errors import UserError
+from singleshot.errors import UserError, did_you_mean, in_brackets
 from singleshot.version import __version__
 
 # Every verb and its line in `singleshot --help`; `data check` is the module singleshot.cli.data_check.
@@ -97,8 +97,8 @@ def _verb(words: list[str]) -> tuple[str | None, list[str]]:
             f"{came!r} is not a verb: {words[0]!r} is followed by one of {', '.join(v.split()[1] for v in group)}"
         )
     meant = ELSEWHERE.get(words[0].lower())
-    hint = f" (did you mean {meant!r}?)" if meant else near(words[0], VERBS)
-    raise UserError(f"{words[0]!r} is not a verb{hint}. The verbs are: {', '.join(VERBS)}")
+    hint = f"did you mean {meant!r}?" if meant else did_you_mean(words[0], VERBS, number=1, show=repr)
+    raise UserError(f"{words[0]!r} is not a verb{in_brackets(hint)}. The verbs are: {', '.join(VERBS)}")
 
 
 def _help(group: str | None = None) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable
 
 from singleshot.errors import UserError
 
@@ -70,9 +68,3 @@ def explain(error: BaseException) -> str | None:
 
 def _name(path: str | bytes | int) -> str:
     return str(path) if isinstance(path, int) else os.fsdecode(path)
-
-
-def near(word: str, words: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` where something like the word exists, else nothing."""
-    found = difflib.get_close_matches(word, list(words), n=1)
-    return f" (did you mean {found[0]!r}?)" if found else ""

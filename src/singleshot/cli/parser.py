@@ -9,8 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from singleshot.cli.explain import near
-from singleshot.errors import UserError
+from singleshot.errors import UserError, did_you_mean, in_brackets
 
 
 class VerbParser(ArgumentParser):
@@ -50,7 +49,7 @@ class VerbParser(ArgumentParser):
             word = unknown[1].partition("=")[0]
             if (own := self._elsewhere.get(word.lower().replace("_", "-"))) is not None:
                 return f"{word!r} is called {own} here"
-            return f"{word!r} is not expected here{near(word, self.flags())}"
+            return f"{word!r} is not expected here{in_brackets(did_you_mean(word, self.flags(), number=1, show=repr))}"
         return message.removeprefix("argument ")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from singleshot.data.images import read_image
-from singleshot.errors import UserError
+from singleshot.errors import UserError, did_you_mean, in_brackets
 from singleshot.eval_mode import evaluating
 from singleshot.inference.draw import draw
 from singleshot.inference.results import ResultFolder
@@ -221,9 +220,7 @@ def _labels(classes: Sequence[str] | None, class_names: Sequence[str]) -> frozen
         raise UserError("no class was named; name at least one, or leave the option out for all of them")
     for name in wanted:
         if name not in class_names:
-            folded = {known.casefold(): known for known in class_names}
-            near = difflib.get_close_matches(str(name).casefold(), folded, n=1)
-            hint = f" (did you mean {folded[near[0]]!r}?)" if near else ""
+            hint = in_brackets(did_you_mean(str(name), class_names, number=1, show=repr))
             shown = ", ".join(class_names[:100]) + (", ..." if len(class_names) > 100 else "")
             raise UserError(f"the detector knows no class {name!r}{hint}; its classes are: {shown}")
     return frozenset(label for label, name in enumerate(class_names) if name in wanted)

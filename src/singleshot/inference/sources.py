@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import re
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from singleshot.data.images import IMAGE_SUFFIXES
-from singleshot.errors import UserError
+from singleshot.errors import UserError, did_you_mean, in_brackets
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 
@@ -175,5 +174,4 @@ def _near(path: Path) -> str:
         names = os.listdir(path.parent)
     except OSError:
         return f" (nor does the folder {path.parent})"
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f" (did you mean {path.parent / close[0]}?)" if close else ""
+    return in_brackets(did_you_mean(path.name, names, number=1, show=lambda name: str(path.parent / name)))
