@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 
 from singleshot.data.dataset import Dataset, Floats
 from singleshot.errors import UserError
+from singleshot.evaluation.coco_results import RESULTS_NAME, ResultsText, coco_entries
 from singleshot.files import write_atomically
 
-RESULTS_NAME = "detections.json"
 VOC_PREFIX = "comp4_det_test_"
 
 
@@ -98,7 +99,7 @@ def save_detections(folder: str | Path, dataset: Dataset, detections: Sequence[I
     folder = target = writable(folder)
     try:
         target = folder / RESULTS_NAME
-        write_atomically(target, "".join(_results_lines(dataset, detections)).encode())
+        write_atomically(target, _results(dataset, detections).encode(errors="backslashreplace"))
         written = [target]
         for name, lines in zip(dataset.class_names, _voc_lines(dataset, detections), strict=True):
             target = folder / f"{VOC_PREFIX}{_file_form(name)}.txt"
@@ -187,17 +188,14 @@ def _unique(ids: Sequence[int | str], what: str) -> dict[int | str, int]:
     return places
 
 
-def _results_lines(dataset: Dataset, detections: Sequence[ImageDetections]) -> Iterator[str]:
-    encode = json.JSONEncoder(allow_nan=False).encode
-    yield "["
-    separator = "\n"
+def _results(dataset: Dataset, detections: Sequence[ImageDetections]) -> str:
+    file = io.StringIO()
+    text = ResultsText(file)
     for record, found in zip(dataset.records, detections, strict=True):
-        rows = zip(found.labels.tolist(), found.sides().tolist(), found.scores.tolist(), strict=True)
-        for label, box, score in rows:
-            entry = {"image_id": record.id, "category_id": dataset.category_ids[label], "bbox": box, "score": score}
-            yield separator + encode(entry)
-            separator = ",\n"
-    yield "\n]\n"
+        numbers = {"labels": found.labels, "sides": found.sides(), "scores": found.scores}
+        text.add(coco_entries(record.id, dataset.category_ids, **numbers))
+    text.end()
+    return file.getvalue()
 
 
 # ---- VOC text files

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from singleshot.errors import UserError
+from singleshot.evaluation.coco_results import RESULTS_NAME, ResultsText, coco_entries
+from singleshot.evaluation.detections import as_sides
 from singleshot.files import write_atomically
 from singleshot.inference.sources import Source
 from singleshot.prediction import Prediction
 
-RESULTS_NAME = "detections.json"
 PARTIAL_NAME = "detections.partial.json"
 
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
@@ -57,20 +57,14 @@ def to_json(predictions: Iterable[Prediction]) -> list[dict[str, Any]]:
 
 def to_coco(prediction: Prediction, image_id: str) -> list[dict[str, Any]]:
     """Entries of a COCO results file: `bbox` [x, y, width, height] in pixels, `category_id` as in the training data."""
-    return [
-        {
-            "image_id": image_id,
-            "category_id": prediction.category_ids[label],
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "score": score,
-        }
-        for (x1, y1, x2, y2), score, label in zip(
-            prediction.boxes_array.tolist(),
-            prediction.scores_array.tolist(),
-            prediction.labels_array.tolist(),
-            strict=True,
-        )
-    ]
+    entries = coco_entries(
+        image_id,
+        prediction.category_ids,
+        labels=prediction.labels_array,
+        sides=as_sides(prediction.boxes_array.astype(np.float64)),
+        scores=prediction.scores_array,
+    )
+    return list(entries)
 
 
 class ResultFolder:
@@ -91,8 +85,6 @@ class ResultFolder:
         self._pictures = dict(zip(files, _picture_names(files.values()), strict=True))
         self._ids = dict(zip(files, _image_ids(files.values()), strict=True))
         self._written: set[str] = set()
-        self._file: TextIO | None = None
-        self._empty = True
         self._refuse_overwriting()
 
     def __enter__(self) -> ResultFolder:
@@ -102,7 +94,7 @@ class ResultFolder:
         with _writing(partial):
             # A name that is no UTF-8 becomes JSON's escapes; `os.fsencode` of what is read is the name again.
             self._file = partial.open("w", encoding="utf-8", errors="backslashreplace")
-            self._file.write("[")
+            self._text = ResultsText(self._file)
         return self
 
     def is_new(self, source: Source) -> bool:
@@ -111,7 +103,6 @@ class ResultFolder:
 
     def add(self, source: Source, picture: NDArray[np.uint8], prediction: Prediction) -> None:
         """Write the picture and the entries of one image."""
-        assert self._file is not None
         key = os.path.abspath(source.path)
         self._written.add(key)
         target = self.folder / self._pictures[key]
@@ -123,19 +114,15 @@ class ResultFolder:
             Image.fromarray(picture).save(content, kind, **options)
             write_atomically(target, content.getvalue())
         with _writing(self.folder / PARTIAL_NAME):
-            for entry in to_coco(prediction, self._ids[key]):
-                self._file.write("\n" if self._empty else ",\n")
-                self._file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False))
-                self._empty = False
+            self._text.add(to_coco(prediction, self._ids[key]))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._file is not None
         partial = self.folder / PARTIAL_NAME
         try:
             with _writing(partial), self._file:
-                self._file.write("]\n" if self._empty else "\n]\n")
+                self._text.end()
             if kind is None:
                 with _writing(self.folder / RESULTS_NAME):
                     os.replace(partial, self.folder / RESULTS_NAME)
