@@ -70,8 +70,12 @@ def test_no_image_is_needed_for_files(tiny_voc: Path, tmp_path: Path, capsys: Ca
         (["MODEL", "DATA", "--sweep", "nms"], "--sweep: expected NAME=VALUE,VALUE"),
         (["MODEL", "DATA", "--sweep", "colour=1,2"], "--sweep colour: expected one of iou_alpha, threshold, nms"),
         (["MODEL", "DATA", "--sweep", "nms=0.5,2"], "nms must be a number from 0 to 1, got 2"),
+        (["MODEL", "DATA", "--sweep", "candidates_of_image=0"], "must be a whole number, 1 or more, got 0"),
         (["MODEL", "DATA", "--sweep", "nms=product"], "got 'product' (product is for iou_alpha"),
-        (["MODEL", "DATA", "--sweep", "nms=none"], "got 'none' (product is for iou_alpha, none for soft_nms and vote)"),
+        (
+            ["MODEL", "DATA", "--sweep", "nms=none"],
+            "got 'none' (product is for iou_alpha, none for soft_nms, vote and candidates_of_image)",
+        ),
         (["MODEL", "DATA", "--sweep", "iou_alpha=1,0"], "model.safetensors: iou_alpha needs a predicted IoU"),
     ],
 )
@@ -122,7 +126,10 @@ def test_a_sweep_is_as_many_evaluations(iou_model: Path, tiny_voc: Path, tmp_pat
         assert {"AP60", "AP70", "AP80", "AP90"} < one["coco"].keys()
 
 
-@pytest.mark.parametrize(("name", "field", "value"), [("soft_nms", "soft", 0.3), ("vote", "vote", 0.05)])
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [("soft_nms", "soft", 0.3), ("vote", "vote", 0.05), ("candidates_of_image", "candidates_of_image", 40)],
+)
 def test_with_and_without(
     name: str, field: str, value: float, tiny_model: Path, tiny_voc: Path, capsys: Capture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import reference
 import torch
 from torch import Tensor, nn
 
+import singleshot as ss
 from singleshot.backbones.vgg import VGG16
 from singleshot.detectors import Detector, refinedet
 from singleshot.detectors.models import count_parameters
@@ -295,8 +297,26 @@ def test_defaults_are_the_authors() -> None:
     assert detector.criterion.terms["classification"] == SoftmaxLoss(ratio=3)
     postprocess: Any = detector.postprocess
     assert (postprocess.threshold, postprocess.candidates, postprocess.detections) == (0.01, 1000, 500)
-    assert (postprocess.iou, postprocess.soft) == (0.45, None)
+    assert (postprocess.iou, postprocess.soft, postprocess.candidates_of_image) == (0.45, None, None)
     assert postprocess.coder.variances == (0.1, 0.2)
     assert detector.refiner is not None
     assert detector.refiner.theta == 0.99
     assert detector.refiner.coder.variances == (0.1, 0.2)
+
+
+def test_the_papers_own_inference(tmp_path: Path) -> None:
+    """Section 3.5: the best 400 of the image, then suppression, then 200; kept in the file."""
+    detector = small(candidates_of_image=400, detections=200).eval()
+    postprocess: Any = detector.postprocess
+    assert (postprocess.candidates_of_image, postprocess.detections) == (400, 200)
+    ss.save(detector, tmp_path / "model.safetensors")
+    assert ss.load(tmp_path / "model.safetensors").postprocess == postprocess
+    image = torch.rand(3, 64, 128)
+    with torch.no_grad():
+        (found,) = detector([image])
+        detector.postprocess = replace(postprocess, candidates_of_image=1)
+        (one,) = detector([image])
+    assert len(found["boxes"]) > len(one["boxes"]) == 1
+    assert torch.equal(found["boxes"][:1], one["boxes"])
+    with pytest.raises(UserError, match="candidates_of_image must be at least 1, got 0"):
+        on_meta(candidates_of_image=0)

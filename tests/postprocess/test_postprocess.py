@@ -92,9 +92,77 @@ def test_equals_the_slow_form(seed: int, candidates: int, detections: int) -> No
         torch.testing.assert_close(image["boxes"], torch.tensor([box for _, _, box in expected]))
 
 
+class TestCandidatesOfImage:
+    """RefineDet section 3.5: "top 400 high confident detections per image" before the suppression."""
+
+    @pytest.mark.parametrize("ties", [False, True])
+    @pytest.mark.parametrize(("candidates", "of_image"), [(None, 25), (400, 25), (9, 20), (400, 1), (None, 10_000)])
+    def test_equals_the_slow_form(self, candidates: int | None, of_image: int, ties: bool) -> None:
+        predictions, anchors = random_case(7, batch=3)
+        if ties:
+            predictions["scores"] = (predictions["scores"] * 8).round() / 8
+        boxes = CODER.decode(predictions["box_deltas"], anchors.boxes)
+        step = PerClassPostprocess(CODER, given_scores, candidates=candidates, candidates_of_image=of_image)
+        together = step(predictions, anchors).to_list()
+        for i in range(3):
+            scores = predictions["scores"][i]
+            pairs = []  # classes in order, each best first
+            for label in range(scores.shape[1]):
+                column = [(score, label, a) for a, score in enumerate(scores[:, label].tolist()) if score > 0.01]
+                pairs += sorted(column, key=lambda pair: -pair[0])[:candidates]
+            left = torch.zeros_like(scores)
+            for score, label, a in sorted(pairs, key=lambda pair: -pair[0])[:of_image]:
+                left[a, label] = score
+            expected = slow(left, boxes[i], threshold=0.01, candidates=10_000, iou=0.45, detections=200)
+            alone = step({name: value[i : i + 1] for name, value in predictions.items()}, anchors).to_list()[0]
+            for found in (together[i], alone):
+                assert found["scores"].tolist() == [score for score, _, _ in expected]
+                assert found["labels"].tolist() == [label for _, label, _ in expected]
+                assert found["boxes"].tolist() == [box for _, _, box in expected]
+
+    def test_by_hand(self) -> None:
+        """Four boxes apart from each other, two classes: the best three pairs of the image, whatever their class."""
+        boxes = [[20.0 * k, 0.0, 20.0 * k + 9, 9.0] for k in range(4)]
+        scores = [[0.9, 0.1], [0.8, 0.3], [0.2, 0.5], [0.4, 0.5]]
+        step = PerClassPostprocess(CODER, given_scores, candidates_of_image=3)
+        (found,) = step(*one_row(boxes, scores)).to_list()
+        assert found["scores"].tolist() == pytest.approx([0.9, 0.8, 0.5])
+        assert found["labels"].tolist() == [0, 0, 1]
+        assert found["boxes"].tolist() == [boxes[0], boxes[1], boxes[2]]  # of the two with 0.5 the first anchor
+
+    def test_it_counts_before_the_suppression(self) -> None:
+        """Two candidates on one another use up both places; without the limit the third box is found."""
+        boxes = [[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, 9.0], [40.0, 0.0, 49.0, 9.0]]
+        case = one_row(boxes, [[0.9], [0.8], [0.7]])
+        step = PerClassPostprocess(CODER, given_scores)
+        assert step(*case).to_list()[0]["scores"].tolist() == pytest.approx([0.9, 0.7])
+        limited = replace(step, candidates_of_image=2)(*case).to_list()[0]
+        assert limited["scores"].tolist() == pytest.approx([0.9])
+
+    @pytest.mark.parametrize("soft", [None, 0.3])
+    @pytest.mark.parametrize("candidates", [None, 20])
+    def test_export_agrees_bit_for_bit(self, candidates: int | None, soft: float | None) -> None:
+        step = PerClassPostprocess(
+            CODER, given_scores, threshold=0.05, candidates=candidates, soft=soft, candidates_of_image=30
+        )
+        for ours, theirs in exported_and_eager(step):
+            assert len(theirs["scores"]) > 3
+            assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+    def test_who_is_left_out_has_no_voice(self) -> None:
+        """The box of score 0.4 would pull the first one; it is the fourth candidate of the image."""
+        boxes = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 6.0], [40.0, 0.0, 50.0, 10.0]]
+        case = one_row(boxes, [[0.8, 0.0], [0.4, 0.0], [0.5, 0.6]])
+        step = PerClassPostprocess(CODER, given_scores, vote=0.16)
+        assert step(*case).to_list()[0]["boxes"][0].tolist() != boxes[0]
+        found = replace(step, candidates_of_image=3)(*case).to_list()[0]
+        torch.testing.assert_close(found["boxes"][0], torch.tensor(boxes[0]))
+
+
 def test_the_papers_numbers() -> None:
     settings = PerClassPostprocess(CODER, given_scores)
     assert (settings.threshold, settings.candidates, settings.iou, settings.detections) == (0.01, 400, 0.45, 200)
+    assert settings.candidates_of_image is None
 
 
 def one_row(boxes: list[list[float]], scores: list[list[float]]) -> tuple[dict[str, Tensor], Anchors]:
@@ -710,6 +778,8 @@ class TestVary:
         assert vary(ssd, "soft_nms", 0.3) == replace(ssd, soft=0.3)
         assert vary(replace(ssd, soft=0.3), "soft_nms", None) == ssd
         assert vary(replace(ssd, soft=0.3), "nms", 0.6) == replace(ssd, iou=0.6)  # that is greedy suppression
+        assert vary(ssd, "candidates_of_image", 400) == replace(ssd, candidates_of_image=400)
+        assert vary(replace(ssd, candidates_of_image=400), "candidates_of_image", None) == ssd
         for step in (self.STEP, ssd):
             assert vary(step, "vote", 0.05) == replace(step, vote=0.05)
             assert vary(replace(step, vote=0.05), "vote", None) == step
@@ -726,6 +796,12 @@ class TestVary:
             ("iou_alpha", 2.0, "iou_alpha must be a number from 0"),
             ("soft_nms", 0.3, "soft_nms is a choice of detectors that take candidates of each class, such as ssd"),
             ("soft_nms", None, "soft_nms is a choice of detectors that take candidates of each class, such as ssd"),
+            (
+                "candidates_of_image",
+                400,
+                "candidates_of_image is a choice of detectors that take candidates of each class",
+            ),
+            ("candidates_of_image", None, "this one takes them of each level of its pyramid: vary candidates"),
             ("vote", 0, "vote must be a number above 0 and at most 1, or none for no voting, got 0"),
             ("vote", 1.5, "vote must be a number from 0 to 1, got 1.5"),
         ],
@@ -738,6 +814,11 @@ class TestVary:
     def test_soft_nms_outside(self, value: float) -> None:
         with pytest.raises(UserError, match="soft_nms must be a number from 0 to 1, got"):
             vary(PerClassPostprocess(CODER, given_scores), "soft_nms", value)
+
+    @pytest.mark.parametrize("value", [0, 2.5])
+    def test_candidates_of_image_outside(self, value: float) -> None:
+        with pytest.raises(UserError, match=f"candidates_of_image must be a whole number, 1 or more, got {value}"):
+            vary(PerClassPostprocess(CODER, given_scores), "candidates_of_image", value)
 
     def test_one_of_your_own(self) -> None:
         @dataclass(frozen=True)

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from singleshot.postprocess import Postprocess
 
 PRODUCT = "product"  # iou_alpha: no alpha, p * IoU
-NONE = "none"  # soft_nms: greedy suppression; vote: no voting; and the IoU-aware paper's word for the product
-_WORDS = f"{PRODUCT} is for iou_alpha, {NONE} for soft_nms and vote"
+# soft_nms: greedy suppression; vote: no voting; candidates_of_image: no limit; and the IoU-aware paper's product
+NONE = "none"
+_WORDS = f"{PRODUCT} is for iou_alpha, {NONE} for soft_nms, vote and candidates_of_image"
 _MOST = 1000  # values of one sweep
 
 

@@ -59,6 +59,7 @@ def refinedet(
     iou_head: bool | IoUHead | Mapping[str, Any] = False,
     threshold: float = 0.01,
     candidates: int | None = 1000,
+    candidates_of_image: int | None = None,
     detections: int = 500,
     soft_nms: float | None = None,
     vote: float | None = None,
@@ -76,13 +77,16 @@ def refinedet(
     paper). `anchor_sizes`: of each level, by default 4 x stride; `aspect_ratios`: height / width.
 
     `arm_iou`: overlaps from which on, and below which, an anchor is positive and negative for the ARM; the first author
-    advises (0.7, 0.3) for steadier results. `threshold`, `candidates` and `detections` are the authors' 0.01, 1000 and
-    500 (the paper says 400 and 200); `soft_nms` is the IoU of linear soft suppression, 0.3 in the published COCO
+    advises (0.7, 0.3) for steadier results. `threshold`, `candidates` (of each class) and `detections` are the authors'
+    0.01, 1000 and 500; the paper's inference is `candidates_of_image=400, detections=200` (section 3.5).
+    `soft_nms` is the IoU of linear soft suppression, 0.3 in the published COCO
     figures. `vote`, such as 0.05, lets all candidates near a finding tell where its box is (see `PerClassPostprocess`).
     `classification` is any classification loss and `box_loss` "smooth_l1" with `beta`, "l1" or "giou", both of
     the second module alone; `iou_head` adds the IoU-aware detector's prediction.
     """
-    builder_arguments.at_least(1, channels=channels, candidates=candidates, detections=detections)
+    builder_arguments.at_least(
+        1, channels=channels, candidates=candidates, candidates_of_image=candidates_of_image, detections=detections
+    )
     builder_arguments.fractions(threshold=threshold, soft_nms=soft_nms)
     builder_arguments.vote_spread(vote)
     if not cascade and (theta not in (0.99, 1) or tuple(arm_iou) != (0.5, 0.5)):
@@ -133,7 +137,8 @@ def refinedet(
             },
         ),
         postprocess=PerClassPostprocess(  # section 3.5
-            coder, scores, threshold=threshold, candidates=candidates, detections=detections, soft=soft_nms, vote=vote
+            coder, scores, threshold=threshold, candidates=candidates, candidates_of_image=candidates_of_image,
+            detections=detections, soft=soft_nms, vote=vote,
         ),
         classes=classes,
     )  # fmt: skip

@@ -26,11 +26,15 @@ class PerClassPostprocess:
     of the image over all classes. All images and classes at once, of fixed shape. Equal scores keep their order (anchor
     within a class, then class), so the result depends neither on the batch nor on tracing.
 
+    `candidates_of_image`: of all classes' candidates only the best of the image go on to the suppression. RefineDet's
+    paper keeps 400 before it and 200 after it (section 3.5), its authors' scripts count for each class. None: all.
+
     `soft`: linear soft-NMS with this IoU takes the place of the greedy one, and scores that it lowers below `threshold`
     are no findings. RefineDet's authors publish their COCO figures so: 0.30, with threshold 0.016 and no limit of
     candidates (their test script; the paper does not say it).
 
-    `candidates` None: as many as there are. A traced graph, whose size is fixed, then takes the best 1,000.
+    `candidates` None: as many as there are. A traced graph, whose size is fixed, then takes the best
+    `candidates_of_image` of each class, or 1,000 without them.
 
     `vote`: each finding's box is told by itself and the best 200 candidates of its class, as far as they are near: the
     spread of `singleshot.ops.voting.near_vote`. Which boxes are found, and their scores, stay the same.
@@ -44,6 +48,7 @@ class PerClassPostprocess:
     detections: int = 200  # paper section 3.7
     soft: float | None = None  # IoU of soft-NMS
     vote: float | None = None  # spread of box voting
+    candidates_of_image: int | None = None  # of all classes together; 400 in RefineDet's paper
 
     def __call__(
         self, predictions: Predictions, anchors: Anchors, keep: Tensor | None = None, limits: Tensor | None = None
@@ -60,6 +65,8 @@ class PerClassPostprocess:
         # A score that is NaN fails both comparisons and so becomes 0.
         scores = torch.where((scores > self.threshold) & sound[..., None], scores, 0.0).transpose(1, 2)  # [B, K, A]
         best, index = best_first(scores, self._candidates(scores))  # [B, K, N]
+        if self.candidates_of_image is not None:
+            best = _best_of_image(best, self.candidates_of_image)
         number = best.shape[-1]
         chosen = boxes.nan_to_num().gather(1, index.flatten(1)[..., None].expand(-1, -1, 4))  # [B, K * N, 4]
         rows, best = chosen.reshape(-1, number, 4), best.reshape(-1, number)  # an image's class each
@@ -83,7 +90,15 @@ class PerClassPostprocess:
         # Most classes have few scores above the threshold. Where waiting for the device is allowed (not while a graph
         # is traced), the suppression is only as large as the fullest class needs; the result is the same.
         anchors = scores.shape[-1]
+        limits = [limit for limit in (self.candidates, self.candidates_of_image) if limit is not None]
         if torch.compiler.is_compiling() or torch.compiler.is_exporting():
-            return min(_TRACED_CANDIDATES if self.candidates is None else self.candidates, anchors)
-        most = anchors if self.candidates is None else min(self.candidates, anchors)
+            return min(*(limits or [_TRACED_CANDIDATES]), anchors)
+        most = min(*limits, anchors) if limits else anchors
         return max(1, min(most, int((scores > 0).sum(-1).max()))) if scores.numel() else most
+
+
+def _best_of_image(scores: Tensor, number: int) -> Tensor:
+    """Scores [B, K, N] with 0 in place of all but the best `number` of each image; of equals the lower class stays."""
+    every = scores.flatten(1)
+    kept = best_first(every, min(number, every.shape[1]))[1]
+    return torch.zeros_like(every).scatter(1, kept, every.gather(1, kept)).reshape(scores.shape)

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from singleshot.errors import UserError
 from singleshot.postprocess.per_class import PerClassPostprocess
+from singleshot.postprocess.per_level import PerLevelPostprocess
 from singleshot.postprocess.postprocess import Postprocess
 from singleshot.postprocess.scores import IoUAwareScores
 
@@ -18,10 +19,11 @@ def vary(postprocess: Postprocess, name: str, value: float | None) -> Postproces
 
     `name`: `iou_alpha` (None: the plain product), `threshold` (score), `nms` (IoU of greedy NMS, which takes the place
     of a soft one), `soft_nms` (IoU; None: greedy NMS), `vote` (spread of box voting; None: none), `candidates`,
-    `detections`.
+    `candidates_of_image` (of all classes together; None: no such limit), `detections`.
 
     Raises `UserError` for another name, a value outside of its range, `iou_alpha` where no IoU is predicted, `soft_nms`
-    where the suppression is always greedy, and what a post-processing of your own does not have.
+    and `candidates_of_image` where candidates are not taken for each class, and what a post-processing of your own does
+    not have.
     """
     if name not in VARIED:
         raise UserError(f"{name!r} is no number of the post-processing: expected one of {', '.join(VARIED)}")
@@ -37,6 +39,11 @@ def vary(postprocess: Postprocess, name: str, value: float | None) -> Postproces
         raise UserError(
             "soft_nms is a choice of detectors that take candidates of each class, such as ssd and refinedet; this "
             "one's suppression is greedy: vary nms"
+        )
+    if name == "candidates_of_image" and isinstance(postprocess, PerLevelPostprocess):
+        raise UserError(
+            "candidates_of_image is a choice of detectors that take candidates of each class, such as ssd and "
+            "refinedet; this one takes them of each level of its pyramid: vary candidates"
         )
     if not hasattr(postprocess, field):
         raise UserError(f"{type(postprocess).__name__} has no {field}, which {name} would change")
@@ -66,11 +73,12 @@ VARIED: dict[str, tuple[str, type]] = {  # name: its field, and what it takes
     "soft_nms": ("soft", float),
     "vote": ("vote", float),
     "candidates": ("candidates", int),
+    "candidates_of_image": ("candidates_of_image", int),
     "detections": ("detections", int),
 }
 
 
-OPTIONAL = ("soft_nms", "vote")  # None is one of their values
+OPTIONAL = ("soft_nms", "vote", "candidates_of_image")  # None is one of their values
 
 
 def _with(postprocess: Postprocess, **changes: Any) -> Postprocess:
