@@ -23,12 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from singleshot.detectors.parts import CLASSIFICATION_LOSSES, restore_argument
+from singleshot.coders import DeltaCoder
+from singleshot.detectors.parts import restore_argument
+from singleshot.losses import CLASSIFICATION_LOSSES
 from singleshot.structures import Matched, Predictions
 
 ANCHORS = 201_600  # of RetinaNet at 800x1344
 POSITIVES = 60  # anchors of an image with an object
-LOSSES = ["plain", *(loss.__name__ for loss in CLASSIFICATION_LOSSES), "OHEM 1:3"]
+LOSSES = ["plain", *CLASSIFICATION_LOSSES, "OHEM 1:3"]
 
 
 def built(name: str) -> Any:
@@ -50,7 +52,7 @@ def plain(predictions: Predictions, matched: Matched) -> Tensor:
 
 
 def case(loss: Any, images: int, anchors: int, classes: int, device: str) -> tuple[Tensor, Matched]:
-    """Logits as at the start of training and a match as usual: few positives, some ignored."""
+    """Logits as at the start of training and a match as usual: few positives, some ignored, boxes nearly right."""
     generator = torch.Generator(device).manual_seed(0)
     count = loss.num_logits(classes) if hasattr(loss, "num_logits") else classes
     logits = torch.empty(images, anchors, count, device=device).normal_(-4.6, 1.0, generator=generator)
@@ -60,12 +62,14 @@ def case(loss: Any, images: int, anchors: int, classes: int, device: str) -> tup
     labels = torch.randint(0, classes, positive.shape, device=device, generator=generator) * positive
     low = torch.rand(anchors, 2, device=device, generator=generator) * 1000
     boxes = torch.cat([low, low + torch.rand(anchors, 2, device=device, generator=generator) * 200 + 20], 1)
-    return logits.requires_grad_(), Matched(boxes, boxes.expand(images, anchors, 4), labels, positive, counted)
+    moved = (boxes + 2).expand(images, anchors, 4)  # the objects lie beside their anchors: IoUs below 1
+    return logits.requires_grad_(), Matched(boxes, moved, labels, positive, counted, DeltaCoder())
 
 
 def step(loss: Any, logits: Tensor, matched: Matched) -> float:
     """Forward and backward; the gradient is dropped."""
-    value = loss({"class_logits": logits}, matched)
+    deltas = torch.zeros(1, 1, 4, device=logits.device).expand(*logits.shape[:2], 4)
+    value = loss({"class_logits": logits, "box_deltas": deltas}, matched)
     total = value[0] / value[1].clamp(min=1) if isinstance(value, tuple) else value
     total.backward()
     logits.grad = None

@@ -64,7 +64,8 @@ def refined_retinanet(
         anchors=anchors,
         criterion=Criterion(
             IoUMatcher(positive=0.5, negative=0.4, low_quality="all"),
-            {"classification": loss, "box": SmoothL1(coder)},
+            {"classification": loss, "box": SmoothL1()},
+            coder,
             at_least_one=True,
         ),
         postprocess=PerLevelPostprocess(coder, ClassScores(loss)),

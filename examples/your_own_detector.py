@@ -92,7 +92,7 @@ def focal_ssd(
         neck=nn.Identity(),
         head=Head(maps.channels, anchors.per_location, outputs),
         anchors=anchors,
-        criterion=Criterion(IoUMatcher(positive=0.5, negative=0.4), {"classification": loss, "box": SmoothL1(coder)}),
+        criterion=Criterion(IoUMatcher(positive=0.5, negative=0.4), {"classification": loss, "box": SmoothL1()}, coder),
         postprocess=PerClassPostprocess(coder, ClassScores(loss)),
         classes=Classes.of(num_classes, class_names, category_ids),
     )

@@ -137,6 +137,18 @@ def cross_entropy(logits: Sequence[float], label: int) -> float:
     return highest + math.log(sum(math.exp(logit - highest) for logit in logits)) - logits[label]
 
 
+def quality_focal(p: float, y: float, beta: float = 2.0) -> float:
+    """QFL of a probability with the target y (GFL paper, section 3)."""
+    return -(abs(y - p) ** beta) * ((1 - y) * math.log(1 - p) + y * math.log(p))
+
+
+def varifocal(p: float, q: float, alpha: float = 0.75, gamma: float = 2.0) -> float:
+    """VFL of a probability with the target q (VFNet paper, equation 2)."""
+    if q > 0:
+        return -q * (q * math.log(p) + (1 - q) * math.log(1 - p))
+    return -alpha * p**gamma * math.log(1 - p)
+
+
 def hard_negatives(losses: Sequence[float], eligible: Sequence[bool], number: int) -> set[int]:
     """The anchors with the highest loss as background, at most `number` of them."""
     candidates = sorted((a for a in range(len(losses)) if eligible[a]), key=lambda a: -losses[a])

@@ -47,7 +47,8 @@ class AnchorRefiner(nn.Module):
         self.objectness = SoftmaxLoss(ratio=3, key=LOGITS)
         self.criterion = Criterion(
             IoUMatcher(positive=iou[0], negative=iou[1], ignore_crowd=ignore_crowd),
-            {"anchor_classification": self.objectness, "anchor_box": SmoothL1(coder, key=DELTAS)},
+            {"anchor_classification": self.objectness, "anchor_box": SmoothL1(key=DELTAS)},
+            coder,
         )
 
     def forward(self, maps: list[Tensor]) -> Predictions:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from singleshot.coders import DeltaCoder
+from singleshot.ops.boxes import aligned_iou
 
 Predictions = dict[str, Tensor]
 """Raw outputs of a network: name -> float32 [B, A, n], A the same for all names."""
@@ -78,6 +81,38 @@ class Matched:
     labels: Tensor  # [B, A] int64, 0 where nothing matched
     positive: Tensor  # [B, A] bool
     counted: Tensor  # [B, A] bool: False where the anchor is ignored
+    coder: DeltaCoder | None = None  # how boxes are told relative to the anchors; `Criterion.match` sets it
+    _ious: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def encoded(self) -> Tensor:
+        """What the box output of each anchor should say [B, A, 4]: the matched box relative to the anchor."""
+        return self._its_coder().encode(self.boxes, self.anchors)
+
+    def decoded(self, deltas: Tensor) -> Tensor:
+        """What a box output says [B, A, 4] -> boxes [B, A, 4] float32; the anchor itself where it is not positive.
+
+        Masked before the arithmetic: a NaN that is masked afterwards is still one in the gradient.
+        """
+        return self._its_coder().decode(torch.where(self.positive[..., None], deltas, 0.0).float(), self.anchors)
+
+    def iou(self, deltas: Tensor) -> Tensor:
+        """The IoU of each positive's predicted box with its object [B, A] float32, 0 for all other anchors.
+
+        `deltas` [B, A, 4] is the box output. The result is a constant: no gradient flows through it. It is computed
+        when the first loss asks for it, and kept for the others.
+        """
+        if id(deltas) not in self._ious:
+            overlap = aligned_iou(self.decoded(deltas.detach()), self.boxes)
+            self._ious[id(deltas)] = (
+                deltas,
+                torch.where(self.positive, overlap, 0.0),
+            )  # kept alive: the id stays its own
+        return self._ious[id(deltas)][1]
+
+    def _its_coder(self) -> DeltaCoder:
+        if self.coder is None:
+            raise ValueError("this Matched has no coder: take it from Criterion.match, which sets it")
+        return self.coder
 
 
 @dataclass(frozen=True)

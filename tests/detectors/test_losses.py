@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from singleshot.detectors import BUILDERS, Detector
-from singleshot.detectors.parts import CLASSIFICATION_LOSSES, restore_argument, store_argument
+from singleshot.detectors.parts import find_part, restore_argument, store_argument
+from singleshot.losses import CLASSIFICATION_LOSSES
 from singleshot.training.recipe import from_yaml, override
 from singleshot.weights.checkpoint import load, save
 
-LOSSES = [*(kind() for kind in CLASSIFICATION_LOSSES), restore_argument({"type": "OHEMLoss", "ratio": 3.0})]
+LOSSES = [*(find_part(name)() for name in CLASSIFICATION_LOSSES), restore_argument({"type": "OHEMLoss", "ratio": 3.0})]
 PICTURES = [torch.rand(3, 64, 80, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
 
 

@@ -85,7 +85,7 @@ def test_box_losses(builder: str, box_loss: str, kind: type) -> None:
     assert isinstance(term, kind)
     assert getattr(term, "beta", 0.5) == 0.5
     if detector.refiner is not None:
-        assert detector.refiner.criterion.terms["anchor_box"] == SmoothL1(detector.refiner.coder, key=DELTAS)
+        assert detector.refiner.criterion.terms["anchor_box"] == SmoothL1(key=DELTAS)
 
 
 @pytest.mark.parametrize("name", list(MIXTURES))

@@ -69,7 +69,7 @@ def test_defaults_are_the_papers() -> None:
     assert detector.criterion.terms["classification"] == FocalLoss(alpha=0.25, gamma=2.0, prior=0.01)
     box = detector.criterion.terms["box"]
     assert isinstance(box, SmoothL1)
-    assert (box.beta, box.coder.variances) == (0.11, (1.0, 1.0))
+    assert (box.beta, detector.criterion.coder.variances) == (0.11, (1.0, 1.0))
     assert detector.criterion.at_least_one
     pyramid = detector.neck
     assert isinstance(pyramid, FPN)

@@ -177,10 +177,10 @@ def test_settings_of_the_paper() -> None:
     detector = described()
     assert detector.criterion.matcher == IoUMatcher(0.5, 0.5, low_quality="bipartite", ignore_crowd=False)
     coder = DeltaCoder((0.1, 0.2))
-    assert detector.criterion.terms == {"classification": SoftmaxLoss(ratio=3), "box": SmoothL1(coder, beta=1.0)}
+    assert detector.criterion.terms == {"classification": SoftmaxLoss(ratio=3), "box": SmoothL1(beta=1.0)}
     step = detector.postprocess
     assert (step.threshold, step.candidates, step.iou, step.detections) == (0.01, 400, 0.45, 200)
-    assert step.coder == coder
+    assert detector.criterion.coder == step.coder == coder
     assert described(ignore_crowd=True).criterion.matcher.ignore_crowd
 
 

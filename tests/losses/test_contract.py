@@ -14,12 +14,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from singleshot.detectors.parts import CLASSIFICATION_LOSSES, restore_argument, store_argument
+from singleshot.coders import DeltaCoder
+from singleshot.detectors.parts import restore_argument, store_argument
+from singleshot.losses import CLASSIFICATION_LOSSES
 from singleshot.losses.classification import SoftmaxLoss
 from singleshot.losses.criterion import Criterion
 from singleshot.losses.focal import FocalLoss, FocalStarLoss
 from singleshot.losses.ohem import OHEMLoss
+from singleshot.losses.quality_focal import QualityFocalLoss
 from singleshot.losses.sigmoid import BalancedCrossEntropy, HingeLoss
+from singleshot.losses.varifocal import VarifocalLoss
 from singleshot.matchers import IoUMatcher
 from singleshot.structures import Anchors, Matched, Targets
 
@@ -37,6 +41,11 @@ LOSSES: list[Any] = [
     OHEMLoss(batch_size=6, nms=None),
     OHEMLoss(batch_size=60, ratio=3.0),
     SoftmaxLoss(),
+    QualityFocalLoss(),
+    QualityFocalLoss(beta=0.0),
+    QualityFocalLoss(beta=0.5),
+    VarifocalLoss(),
+    VarifocalLoss(alpha=0.25, gamma=0.0),
 ]
 CLASSES = 4
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=repr)
@@ -53,13 +62,20 @@ def case(loss: Any, batch: int = 3, anchors: int = 50, seed: int = 0) -> tuple[T
     labels = torch.randint(0, CLASSES, (batch, anchors), generator=generator) * positive
     low = torch.rand(anchors, 2, generator=generator) * 100
     boxes = torch.cat([low, low + torch.rand(anchors, 2, generator=generator) * 40 + 1], 1)
-    matched = Matched(boxes, boxes.expand(batch, anchors, 4), labels, positive, counted)
+    # The objects lie a little beside their anchors: said where the anchor is, boxes have IoUs between 0 and 1.
+    objects = boxes + torch.randn(batch, anchors, 4, generator=generator).sort(-1).values * positive[..., None]
+    matched = Matched(boxes, objects, labels, positive, counted, DeltaCoder())
     return logits.requires_grad_(), matched
 
 
 def total(loss: Any, logits: Tensor, matched: Matched) -> Tensor:
-    value = loss({"class_logits": logits}, matched)
+    value = loss(said(logits), matched)
     return value[0] if isinstance(value, tuple) else value
+
+
+def said(logits: Tensor, key: str = "class_logits") -> dict[str, Tensor]:
+    """Predictions with these logits; every box is said to lie where the anchor is."""
+    return {key: logits, "box_deltas": logits.new_zeros(*logits.shape[:2], 4)}
 
 
 def with_gradient(loss: Any, logits: Tensor, matched: Matched) -> tuple[Tensor, Tensor]:
@@ -69,13 +85,13 @@ def with_gradient(loss: Any, logits: Tensor, matched: Matched) -> tuple[Tensor, 
 
 
 def test_every_loss_of_the_table_is_here() -> None:
-    assert {type(loss) for loss in LOSSES} == set(CLASSIFICATION_LOSSES)
+    assert {type(loss).__name__ for loss in LOSSES} == set(CLASSIFICATION_LOSSES)
 
 
 @every_loss
 def test_the_sum_has_no_shape_and_the_count_is_a_float(loss: Any) -> None:
     logits, matched = case(loss)
-    value = loss({"class_logits": logits}, matched)
+    value = loss(said(logits), matched)
     for part in value if isinstance(value, tuple) else (value,):
         assert part.shape == ()
         assert part.dtype == torch.float32
@@ -98,6 +114,8 @@ def test_finite_at_extreme_logits(loss: Any, size: float) -> None:
 @every_loss
 def test_all_right_with_certainty_costs_nothing_and_all_wrong_much(loss: Any) -> None:
     logits, matched = case(loss)
+    anchors = matched.anchors.round()  # whole numbers: the IoU of a box with itself is exactly 1
+    matched = replace(matched, anchors=anchors, boxes=anchors.expand_as(matched.boxes))
     true = matched.labels if loss.num_logits(1) == 1 else torch.where(matched.positive, matched.labels, CLASSES)
     hot = torch.nn.functional.one_hot(true, logits.shape[-1]).bool()
     if loss.num_logits(1) == 1:
@@ -145,7 +163,7 @@ def test_no_anchors_and_no_images(loss: Any) -> None:
     for batch, anchors in ((2, 0), (0, 5)):
         none = torch.zeros(batch, anchors, dtype=torch.bool)
         boxes = torch.zeros(anchors, 4)
-        matched = Matched(boxes, boxes.expand(batch, anchors, 4), none.long(), none, none)
+        matched = Matched(boxes, boxes.expand(batch, anchors, 4), none.long(), none, none, DeltaCoder())
         logits = torch.zeros(batch, anchors, loss.num_logits(CLASSES), requires_grad=True)
         value, gradient = with_gradient(loss, logits, matched)
         assert value == 0
@@ -161,8 +179,9 @@ def test_one_pixel_targets(loss: Any) -> None:
     )
     targets = Targets(boxes, torch.tensor([[1, 3], [0, -1]]), torch.zeros(2, 2, dtype=torch.bool))
     logits = torch.full((2, 20, loss.num_logits(CLASSES)), -0.5, requires_grad=True)
-    criterion = Criterion(IoUMatcher(positive=0.5, negative=0.4), {"classification": loss})
-    value = criterion({"class_logits": logits}, anchors, targets)["classification"]
+    criterion = Criterion(IoUMatcher(positive=0.5, negative=0.4), {"classification": loss}, DeltaCoder())
+    predictions = {"class_logits": logits, "box_deltas": criterion.match(anchors, targets).encoded()}  # all are right
+    value = criterion(predictions, anchors, targets)["classification"]
     (gradient,) = torch.autograd.grad(value, logits)
     assert value.isfinite()
     assert gradient.isfinite().all()
@@ -179,9 +198,8 @@ def test_images_stand_alone(loss: Any) -> None:
     alone = []
     for i in range(3):
         one = slice(i, i + 1)
-        its = Matched(
-            matched.anchors, matched.boxes[one], matched.labels[one], matched.positive[one], matched.counted[one]
-        )
+        parts = (matched.boxes, matched.labels, matched.positive, matched.counted)
+        its = Matched(matched.anchors, *(part[one] for part in parts), matched.coder)
         its_value, its_gradient = with_gradient(loss, logits[one].detach().requires_grad_(), its)
         alone.append(its_value)
         torch.testing.assert_close(gradient[one], its_gradient)
@@ -199,6 +217,7 @@ def test_anchors_in_any_order(loss: Any) -> None:
         matched.labels[:, order],
         matched.positive[:, order],
         matched.counted[:, order],
+        matched.coder,
     )
     again, its_gradient = with_gradient(loss, logits[:, order].detach().requires_grad_(), shuffled)
     torch.testing.assert_close(again, value)
@@ -295,7 +314,7 @@ def test_link(loss: Any) -> None:
 @every_loss
 def test_another_key(loss: Any) -> None:
     logits, matched = case(loss)
-    other = replace(loss, key="refined_logits")({"refined_logits": logits}, matched)
+    other = replace(loss, key="refined_logits")(said(logits, "refined_logits"), matched)
     assert (other[0] if isinstance(other, tuple) else other) == total(loss, logits, matched)
 
 
@@ -310,6 +329,7 @@ def test_on_a_gpu_the_same(loss: Any) -> None:
         matched.labels.cuda(),
         matched.positive.cuda(),
         matched.counted.cuda(),
+        matched.coder,
     )
     again, its_gradient = with_gradient(loss, logits.detach().cuda().requires_grad_(), there)
     torch.testing.assert_close(again.cpu(), value, rtol=1e-4, atol=1e-4)

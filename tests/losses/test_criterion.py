@@ -10,15 +10,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from singleshot import structures
 from singleshot.coders import DeltaCoder
 from singleshot.losses import criterion as module
 from singleshot.losses.classification import SoftmaxLoss
 from singleshot.losses.criterion import Criterion, sum_over_ranks
+from singleshot.losses.quality import IoUQuality
+from singleshot.losses.quality_focal import QualityFocalLoss
 from singleshot.losses.regression import SmoothL1
+from singleshot.losses.varifocal import VarifocalLoss
 from singleshot.matchers import IoUMatcher
+from singleshot.ops.boxes import aligned_iou
 from singleshot.structures import Anchors, Targets
 
-CRITERION = Criterion(IoUMatcher(), {"classification": SoftmaxLoss(), "box": SmoothL1(DeltaCoder())})
+CRITERION = Criterion(IoUMatcher(), {"classification": SoftmaxLoss(), "box": SmoothL1()}, DeltaCoder())
 
 
 def grid_boxes(count: int, generator: torch.Generator) -> Tensor:
@@ -154,8 +159,8 @@ class TestSumOverRanks:
 
 def test_retinanets_normaliser_counts_each_image_at_least_once() -> None:
     predictions, anchors, targets = case(1)
-    few = Criterion(CRITERION.matcher, CRITERION.terms)
-    each = Criterion(CRITERION.matcher, CRITERION.terms, at_least_one=True)
+    few = Criterion(CRITERION.matcher, CRITERION.terms, CRITERION.coder)
+    each = Criterion(CRITERION.matcher, CRITERION.terms, CRITERION.coder, at_least_one=True)
     truth = Targets.from_list(targets)
     positives = CRITERION.matcher(anchors, truth).positive.sum(1)
     assert positives.tolist()[1] == 0
@@ -170,9 +175,11 @@ def test_a_batch_without_objects_still_teaches_background() -> None:
     predictions, anchors, _ = case(2)
     empty = Targets.from_list([{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}] * 3)
     everything = lambda found, matched: found["class_logits"].square().sum()  # noqa: E731
-    losses = Criterion(IoUMatcher(), {"all": everything}, at_least_one=True)(predictions, anchors, empty)
+    losses = Criterion(IoUMatcher(), {"all": everything}, CRITERION.coder, at_least_one=True)(
+        predictions, anchors, empty
+    )
     torch.testing.assert_close(losses["all"], predictions["class_logits"].square().sum() / 3)
-    assert Criterion(IoUMatcher(), {"all": everything})(predictions, anchors, empty)["all"] == 0
+    assert Criterion(IoUMatcher(), {"all": everything}, CRITERION.coder)(predictions, anchors, empty)["all"] == 0
 
 
 def test_a_term_may_bring_its_own_number() -> None:
@@ -182,7 +189,7 @@ def test_a_term_may_bring_its_own_number() -> None:
         "own": lambda found, matched: (found["class_logits"].sum(), torch.tensor(7.0)),
         "none": lambda found, matched: (found["class_logits"].sum(), torch.tensor(0.0)),
     }
-    losses = Criterion(IoUMatcher(), terms)(predictions, anchors, Targets.from_list(targets))
+    losses = Criterion(IoUMatcher(), terms, CRITERION.coder)(predictions, anchors, Targets.from_list(targets))
     torch.testing.assert_close(losses["own"], total / 7)
     assert losses["none"] == 0
 
@@ -191,5 +198,53 @@ def test_an_own_number_is_summed_over_ranks(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(module, "sum_over_ranks", lambda count: (count + 5, 2))
     predictions, anchors, targets = case(0)
     terms = {"own": lambda found, matched: (torch.tensor(30.0), torch.tensor(7.0))}
-    losses = Criterion(IoUMatcher(), terms)(predictions, anchors, Targets.from_list(targets))
+    losses = Criterion(IoUMatcher(), terms, CRITERION.coder)(predictions, anchors, Targets.from_list(targets))
     assert losses["own"] == pytest.approx(30 * 2 / 12)
+
+
+def test_what_a_match_says_of_boxes() -> None:
+    predictions, anchors, targets = case(0)
+    matched = CRITERION.match(anchors, Targets.from_list(targets))
+    assert matched.coder is CRITERION.coder
+    torch.testing.assert_close(matched.decoded(matched.encoded())[matched.positive], matched.boxes[matched.positive])
+    wild = torch.where(matched.positive[..., None], predictions["box_deltas"], torch.nan)
+    assert torch.equal(matched.decoded(wild)[~matched.positive], anchors.boxes.expand(3, -1, -1)[~matched.positive])
+    iou = matched.iou(predictions["box_deltas"])
+    boxes = CRITERION.coder.decode(predictions["box_deltas"], anchors.boxes).tolist()
+    assert matched.positive.any()
+    for i, a in matched.positive.nonzero().tolist():
+        assert iou[i, a].item() == pytest.approx(reference.iou(boxes[i][a], matched.boxes[i, a].tolist()), abs=1e-5)
+    assert (iou[~matched.positive] == 0).all()
+    assert not iou.requires_grad
+
+
+def test_the_iou_is_computed_once_and_only_when_a_term_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(structures, "aligned_iou", lambda *boxes: calls.append(1) or aligned_iou(*boxes))
+    predictions, anchors, targets = case(0)
+    truth = Targets.from_list(targets)
+    CRITERION(predictions, anchors, truth)
+    assert not calls
+    terms = {"quality": QualityFocalLoss(), "vari": VarifocalLoss(), "iou": IoUQuality(key="iou_logits")}
+    criterion = Criterion(IoUMatcher(), terms, CRITERION.coder)
+    predictions["iou_logits"] = torch.zeros(3, 50, 1)
+    predictions["class_logits"] = predictions["class_logits"][..., :3]
+    criterion(predictions, anchors, truth)
+    assert len(calls) == 1
+    predictions["box_deltas"] = predictions["box_deltas"] + 0.1
+    criterion(predictions, anchors, truth)  # another step
+    assert len(calls) == 2
+
+
+def test_other_boxes_have_another_iou() -> None:
+    predictions, anchors, targets = case(0)
+    matched = CRITERION.match(anchors, Targets.from_list(targets))
+    first, second = (matched.iou(deltas) for deltas in (predictions["box_deltas"], matched.encoded()))
+    assert (second[matched.positive] > 0.999).all()
+    assert (first[matched.positive] < 0.999).any()
+
+
+def test_matches_without_a_coder_say_where_it_comes_from() -> None:
+    _, anchors, targets = case(0)
+    with pytest.raises(ValueError, match="no coder: take it from Criterion.match"):
+        IoUMatcher()(anchors, Targets.from_list(targets)).encoded()

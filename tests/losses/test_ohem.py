@@ -10,6 +10,7 @@ import reference
 import torch
 from torch import Tensor
 
+from singleshot.coders import DeltaCoder
 from singleshot.errors import UserError
 from singleshot.losses.criterion import Criterion
 from singleshot.losses.ohem import OHEMLoss
@@ -143,7 +144,7 @@ def test_divided_by_the_number_of_the_chosen() -> None:
     targets = Targets(
         anchors.boxes[None, :1], torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.bool)
     )
-    criterion = Criterion(IoUMatcher(), {"classification": OHEMLoss(batch_size=4)})
+    criterion = Criterion(IoUMatcher(), {"classification": OHEMLoss(batch_size=4)}, DeltaCoder())
     losses = criterion({"class_logits": torch.zeros(1, 9, 3)}, anchors, targets)
     torch.testing.assert_close(losses["classification"], torch.tensor(3 * math.log(2)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import reference
@@ -28,7 +29,7 @@ def case(seed: int = 0) -> tuple[dict[str, Tensor], Matched]:
         "iou_logits": torch.randn(2, 20, 1, generator=generator, requires_grad=True),
         "box_deltas": (torch.randn(2, 20, 4, generator=generator) * 0.1).requires_grad_(),
     }
-    return predictions, Matched(anchors, boxes, torch.zeros(2, 20).long(), positive, torch.ones_like(positive))
+    return predictions, Matched(anchors, boxes, torch.zeros(2, 20).long(), positive, torch.ones_like(positive), CODER)
 
 
 def one(logit: float, deltas: list[float], box: list[float]) -> tuple[dict[str, Tensor], Matched]:
@@ -38,7 +39,7 @@ def one(logit: float, deltas: list[float], box: list[float]) -> tuple[dict[str, 
     }
     true = torch.tensor([[True]])
     return predictions, Matched(
-        torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[box]]), torch.tensor([[0]]), true, true
+        torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[box]]), torch.tensor([[0]]), true, true, CODER
     )
 
 
@@ -47,8 +48,8 @@ def test_worked_by_hand() -> None:
     predictions, matched = one(math.log(3), [0.2, 0.0, 0.0, 0.0], [0.0, 0.0, 10.0, 10.0])
     t = 2 / 3
     expected = -t * math.log(0.75) - (1 - t) * math.log(0.25)
-    assert IoUQuality(CODER)(predictions, matched).item() == pytest.approx(expected, rel=1e-5)
-    assert IoUQuality(CODER, "l2")(predictions, matched).item() == pytest.approx((0.75 - t) ** 2, rel=1e-4)
+    assert IoUQuality()(predictions, matched).item() == pytest.approx(expected, rel=1e-5)
+    assert IoUQuality("l2")(predictions, matched).item() == pytest.approx((0.75 - t) ** 2, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["bce", "l2"])
@@ -60,14 +61,14 @@ def test_equals_the_slow_form(kind: str) -> None:
         t = reference.iou(boxes[i][a], matched.boxes[i, a].tolist())
         p = 1 / (1 + math.exp(-predictions["iou_logits"][i, a, 0].item()))
         expected += (p - t) ** 2 if kind == "l2" else -t * math.log(p) - (1 - t) * math.log(1 - p)
-    assert IoUQuality(CODER, kind)(predictions, matched).item() == pytest.approx(expected, rel=1e-4)
+    assert IoUQuality(kind)(predictions, matched).item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["bce", "l2"])
 def test_detached_the_boxes_have_no_gradient(kind: str) -> None:
     predictions, matched = case()
     logits, deltas = predictions["iou_logits"], predictions["box_deltas"]
-    fixed, free = (IoUQuality(CODER, kind, detach=detach)(predictions, matched) for detach in (True, False))
+    fixed, free = (IoUQuality(kind, detach=detach)(predictions, matched) for detach in (True, False))
     assert fixed == free
     first, nothing = torch.autograd.grad(fixed, (logits, deltas), allow_unused=True)
     second, something = torch.autograd.grad(free, (logits, deltas))
@@ -82,9 +83,7 @@ def test_not_detached_the_box_follows_the_predicted_iou() -> None:
     # The derivative in the target is minus the logit: above 0.5 the box is pulled to a higher IoU, below away from it.
     for logit, sign in ((1.0, -1.0), (-1.0, 1.0)):
         predictions, matched = one(logit, [0.1, 0.0, 0.0, 0.0], [5.0, 0.0, 15.0, 10.0])  # the object lies to the right
-        (gradient,) = torch.autograd.grad(
-            IoUQuality(CODER, detach=False)(predictions, matched), predictions["box_deltas"]
-        )
+        (gradient,) = torch.autograd.grad(IoUQuality(detach=False)(predictions, matched), predictions["box_deltas"])
         assert gradient[0, 0, 0].sign() == sign
 
 
@@ -92,7 +91,7 @@ def test_not_detached_the_box_follows_the_predicted_iou() -> None:
 @pytest.mark.parametrize("kind", ["bce", "l2"])
 def test_finite_at_extreme_logits(kind: str, size: float) -> None:
     predictions, matched = one(size, [0.2, 0.0, 0.0, 0.0], [0.0, 0.0, 10.0, 10.0])
-    loss = IoUQuality(CODER, kind)(predictions, matched)
+    loss = IoUQuality(kind)(predictions, matched)
     (gradient,) = torch.autograd.grad(loss, predictions["iou_logits"])
     t = 2 / 3
     if kind == "bce":
@@ -106,7 +105,7 @@ def test_finite_at_extreme_logits(kind: str, size: float) -> None:
 def test_gradient_is_least_where_the_prediction_is_right() -> None:
     predictions, matched = one(math.log(2), [0.2, 0.0, 0.0, 0.0], [0.0, 0.0, 10.0, 10.0])  # p = t = 2 / 3
     for kind in ("bce", "l2"):
-        (gradient,) = torch.autograd.grad(IoUQuality(CODER, kind)(predictions, matched), predictions["iou_logits"])
+        (gradient,) = torch.autograd.grad(IoUQuality(kind)(predictions, matched), predictions["iou_logits"])
         assert abs(gradient.item()) < 1e-6
 
 
@@ -125,7 +124,7 @@ def test_gradient_is_least_where_the_prediction_is_right() -> None:
 )
 def test_degenerate_boxes(detach: bool, kind: str, deltas: list[float], box: list[float]) -> None:
     predictions, matched = one(0.7, deltas, box)
-    loss = IoUQuality(CODER, kind, detach)(predictions, matched)
+    loss = IoUQuality(kind, detach)(predictions, matched)
     gradients = torch.autograd.grad(loss, list(predictions.values()), allow_unused=True)
     assert loss.isfinite()
     assert all(gradient is None or gradient.isfinite().all() for gradient in gradients)
@@ -135,12 +134,12 @@ def test_degenerate_boxes(detach: bool, kind: str, deltas: list[float], box: lis
 def test_other_anchors_may_say_anything(detach: bool) -> None:
     predictions, matched = case()
     positive = matched.positive[..., None]
-    expected = IoUQuality(CODER, detach=detach)(predictions, matched)
+    expected = IoUQuality(detach=detach)(predictions, matched)
     for wild in (torch.inf, -torch.inf, torch.nan, 1e30):
         changed = {
             name: torch.where(positive, value.detach(), wild).requires_grad_() for name, value in predictions.items()
         }
-        loss = IoUQuality(CODER, detach=detach)(changed, matched)
+        loss = IoUQuality(detach=detach)(changed, matched)
         loss.backward()  # type: ignore[no-untyped-call]
         assert loss == expected
         for value in changed.values():
@@ -150,7 +149,7 @@ def test_other_anchors_may_say_anything(detach: bool) -> None:
 def test_without_positives_exactly_0_with_gradients() -> None:
     predictions, matched = case()
     nothing = torch.zeros_like(matched.positive)
-    loss = IoUQuality(CODER)(predictions, Matched(matched.anchors, matched.boxes, matched.labels, nothing, ~nothing))
+    loss = IoUQuality()(predictions, replace(matched, positive=nothing))
     (gradient,) = torch.autograd.grad(loss, predictions["iou_logits"])
     assert loss == 0
     assert (gradient == 0).all()
@@ -159,9 +158,9 @@ def test_without_positives_exactly_0_with_gradients() -> None:
 def test_hard_targets_give_binary_cross_entropy() -> None:
     predictions, matched = one(0.3, [0.0] * 4, [0.0, 0.0, 10.0, 10.0])
     expected = F.binary_cross_entropy_with_logits(torch.tensor(0.3), torch.tensor(1.0))
-    torch.testing.assert_close(IoUQuality(CODER)(predictions, matched), expected)
+    torch.testing.assert_close(IoUQuality()(predictions, matched), expected)
 
 
 def test_unknown_losses() -> None:
     with pytest.raises(UserError, match="'bce' .* or 'l2'.*got 'l1'"):
-        IoUQuality(CODER, "l1")
+        IoUQuality("l1")

@@ -69,7 +69,7 @@ def tiny(
             ],
         ),
         anchors=anchors,
-        criterion=Criterion(IoUMatcher(positive=0.5, negative=0.5), {"classification": loss, "box": SmoothL1(coder)}),
+        criterion=Criterion(IoUMatcher(positive=0.5, negative=0.5), {"classification": loss, "box": SmoothL1()}, coder),
         postprocess=PerClassPostprocess(coder, ClassScores(loss)),
         classes=Classes.of(num_classes, class_names, category_ids),
     )

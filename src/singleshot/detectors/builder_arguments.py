@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from singleshot.coders import DeltaCoder
 from singleshot.detectors.iou_head import IoUHead
 from singleshot.detectors.parts import restore_argument
 from singleshot.errors import UserError
@@ -85,19 +84,19 @@ def level_sizes(given: Sequence[float] | None, strides: Sequence[float]) -> tupl
 BoxLoss = Literal["smooth_l1", "l1", "giou"]
 
 
-def box_loss(name: BoxLoss, coder: DeltaCoder, beta: float) -> LossTerm:
+def box_loss(name: BoxLoss, beta: float) -> LossTerm:
     """The loss of a box, by name; `beta` is smooth L1's."""
     at_least(0, beta=beta)
-    losses: dict[str, LossTerm] = {"smooth_l1": SmoothL1(coder, beta), "l1": L1(coder), "giou": GIoULoss(coder)}
+    losses: dict[str, LossTerm] = {"smooth_l1": SmoothL1(beta), "l1": L1(), "giou": GIoULoss()}
     return losses[name]
 
 
 def iou_parts(
-    given: bool | IoUHead | Mapping[str, Any], coder: DeltaCoder, classification: ClassificationLoss
+    given: bool | IoUHead | Mapping[str, Any], classification: ClassificationLoss
 ) -> tuple[dict[str, int], dict[str, LossTerm], Scores]:
     """What an IoU head adds to the box outputs and to the loss, and the score: of the class alone without one."""
     iou = iou_head(given)
     if iou is None:
         return {}, {}, ClassScores(classification)
-    term = IoUQuality(coder, iou.loss, iou.detach)
+    term = IoUQuality(iou.loss, iou.detach)
     return {"iou_logits": 1}, {"iou": term}, IoUAwareScores(classification, iou.alpha)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
+from collections import ChainMap
+from collections.abc import Mapping
 from typing import Any
 
-from singleshot.detectors.iou_head import IoUHead
 from singleshot.errors import UserError
-from singleshot.losses.classification import SoftmaxLoss
-from singleshot.losses.focal import FocalLoss, FocalStarLoss
-from singleshot.losses.ohem import OHEMLoss
-from singleshot.losses.sigmoid import BalancedCrossEntropy, HingeLoss
-from singleshot.preprocess import Pixels
+from singleshot.losses import CLASSIFICATION_LOSSES
 
-CLASSIFICATION_LOSSES = (FocalLoss, BalancedCrossEntropy, FocalStarLoss, HingeLoss, OHEMLoss, SoftmaxLoss)
+_OTHERS = {"IoUHead": "singleshot.detectors.iou_head", "Pixels": "singleshot.preprocess"}
 
-PARTS: dict[str, Any] = {part.__name__: part for part in (*CLASSIFICATION_LOSSES, IoUHead, Pixels)}
-"""Every part that files, recipes and the command line may name."""
+PARTS: Mapping[str, str] = ChainMap(_OTHERS, CLASSIFICATION_LOSSES)
+"""Every part that files, recipes and the command line may name, and the module that it is in."""
+
+
+def find_part(name: str) -> Any:
+    """The class of a part in `PARTS`."""
+    return getattr(importlib.import_module(PARTS[name]), name)
 
 
 def store_argument(value: Any) -> Any:
@@ -33,12 +36,12 @@ def store_argument(value: Any) -> Any:
         return [store_argument(one) for one in value]
     if isinstance(value, dict):
         return {str(key): store_argument(one) for key, one in value.items()}
-    if PARTS.get(type(value).__name__) is type(value):
+    name = type(value).__name__
+    if name in PARTS and find_part(name) is type(value):
         fields = {field.name: store_argument(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"type": type(value).__name__, **fields}
+        return {"type": name, **fields}
     raise UserError(
-        f"cannot store {value!r} ({type(value).__name__}): arguments must be plain data or parts of this package "
-        f"({', '.join(PARTS)})"
+        f"cannot store {value!r} ({name}): arguments must be plain data or parts of this package ({', '.join(PARTS)})"
     )
 
 
@@ -54,7 +57,7 @@ def restore_argument(value: Any) -> Any:
     if not isinstance(name, str) or name not in PARTS:
         raise UserError(f"unknown part {name!r}: expected one of {', '.join(PARTS)}")
     try:
-        return PARTS[name](**{key: _frozen(restore_argument(one)) for key, one in value.items() if key != "type"})
+        return find_part(name)(**{key: _frozen(restore_argument(one)) for key, one in value.items() if key != "type"})
     except TypeError as error:
         raise UserError(f"part {name}: {error}") from error
 

@@ -109,7 +109,7 @@ def refinedet(
     loss = builder_arguments.classification_loss(
         classification, SoftmaxLoss(ratio=3)
     )  # section 3.4, hard negative mining
-    iou_output, iou_term, scores = builder_arguments.iou_parts(iou_head, coder, loss)  # IoU-aware paper, section 3
+    iou_output, iou_term, scores = builder_arguments.iou_parts(iou_head, loss)  # IoU-aware paper, section 3
     if neck != "tcb" and (neck_norm is not None or attention is not None):
         raise UserError(f"neck_norm and attention belong to the transfer connection blocks, neck='tcb'; got {neck!r}")
     normed = trunk.has_norm if neck_norm is None else neck_norm
@@ -132,9 +132,10 @@ def refinedet(
             IoUMatcher(positive=0.5, negative=0.5, ignore_crowd=ignore_crowd),
             {  # equation 1
                 "classification": loss,
-                "box": builder_arguments.box_loss(box_loss, coder, beta),
+                "box": builder_arguments.box_loss(box_loss, beta),
                 **iou_term,
             },
+            coder,
         ),
         postprocess=PerClassPostprocess(  # section 3.5
             coder, scores, threshold=threshold, candidates=candidates, candidates_of_image=candidates_of_image,

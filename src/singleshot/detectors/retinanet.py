@@ -99,7 +99,7 @@ def retinanet(
     anchors = AnchorGenerator(pyramid.strides, sizes, aspect_ratios, convention=anchor_convention)
     coder = DeltaCoder((1.0, 1.0))
     loss = builder_arguments.classification_loss(classification, FocalLoss(alpha=0.25, gamma=2.0))  # section 3
-    iou_output, iou_term, scores = builder_arguments.iou_parts(iou_head, coder, loss)  # IoU-aware paper, section 3
+    iou_output, iou_term, scores = builder_arguments.iou_parts(iou_head, loss)  # IoU-aware paper, section 3
     # Section 4.1: 0.01 for 256 channels. A narrower tower of that spread would begin with its signal all but gone.
     draw = partial(normal_, std=0.01 * (256 / channels) ** 0.5)
     return Detector(
@@ -114,7 +114,8 @@ def retinanet(
         anchors=anchors,
         criterion=Criterion(
             IoUMatcher(positive=0.5, negative=0.4, low_quality=low_quality, ignore_crowd=ignore_crowd),
-            {"classification": loss, "box": builder_arguments.box_loss(box_loss, coder, beta), **iou_term},
+            {"classification": loss, "box": builder_arguments.box_loss(box_loss, beta), **iou_term},
+            coder,
             at_least_one=True,
         ),
         postprocess=PerLevelPostprocess(coder, scores, detections=detections, vote=vote),  # section 4.1

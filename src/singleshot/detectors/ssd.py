@@ -97,7 +97,7 @@ def ssd(
     loss = builder_arguments.classification_loss(
         classification, SoftmaxLoss(ratio=3)
     )  # section 2.2, hard negative mining
-    iou_output, iou_term, scores = builder_arguments.iou_parts(iou_head, coder, loss)  # IoU-aware paper, section 3
+    iou_output, iou_term, scores = builder_arguments.iou_parts(iou_head, loss)  # IoU-aware paper, section 3
     return Detector(
         preprocess=Stretch(size, Pixels.named(pixels)),
         backbone=maps,
@@ -111,9 +111,10 @@ def ssd(
             IoUMatcher(positive=0.5, negative=0.5, ignore_crowd=ignore_crowd),  # section 2.2, matching strategy
             {  # equation 1
                 "classification": loss,
-                "box": builder_arguments.box_loss(box_loss, coder, beta),
+                "box": builder_arguments.box_loss(box_loss, beta),
                 **iou_term,
             },
+            coder,
         ),
         postprocess=PerClassPostprocess(coder, scores, vote=vote),  # section 3.7
         classes=classes,

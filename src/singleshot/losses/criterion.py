@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from singleshot.coders import DeltaCoder
 from singleshot.errors import UserError
 from singleshot.matchers import IoUMatcher
 from singleshot.structures import Anchors, Matched, Predictions, Targets
@@ -29,12 +30,16 @@ class Criterion:
     of gradients over N ranks then equals one rank with N times the batch. Without any positive every term is exactly 0,
     with finite gradients (authors' multibox loss gives 0 as well).
 
+    A term gets the predictions and a `Matched`, which also tells boxes relative to their anchors, and back, with
+    `coder`, and how well each predicted box fits (`Matched.iou`).
+
     With `at_least_one` each image counts max(its positives, 1): an image without objects teaches what background is,
     and the number is never 0 (RetinaNet; mmdetection).
     """
 
     matcher: IoUMatcher
     terms: Mapping[str, LossTerm]
+    coder: DeltaCoder  # how boxes are told relative to the anchors: the post-processing's
     at_least_one: bool = False
 
     def match(self, anchors: Anchors, targets: Targets, keep: Tensor | None = None) -> Matched:
@@ -42,7 +47,7 @@ class Criterion:
 
         `keep` [B, A] bool: negatives outside of it are not counted, positives are (RefineDet's filter).
         """
-        matched = self.matcher(anchors, targets)
+        matched = replace(self.matcher(anchors, targets), coder=self.coder)
         if keep is not None:
             matched = replace(matched, counted=matched.positive | (matched.counted & keep))
         return matched

@@ -26,11 +26,7 @@ class FocalLoss(SigmoidLoss):
     key: str = "class_logits"
 
     def curve(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        wrong, cross_entropy = z.sigmoid(), F.softplus(z)  # 1 - p_t and -log(p_t)
-        factor = wrong.pow(self.gamma)
-        # Equation 10: dFL/dx = y (1 - p_t)^gamma (gamma p_t log(p_t) + p_t - 1)
-        slope = torch.addcmul(wrong, 1 - wrong, cross_entropy, value=self.gamma).mul_(factor)
-        return cross_entropy.mul_(factor), slope
+        return focal_curve(z, self.gamma)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,3 +58,12 @@ class FocalStarLoss(SigmoidLoss):
         super().__post_init__()
         if not self.gamma > 0:
             raise UserError(f"FocalStarLoss: gamma must be above 0 (the paper's are 2 and 4), got {self.gamma}")
+
+
+def focal_curve(z: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """(1 - p_t)^gamma * -log(p_t) of each element at z = -x_t, and its derivative with respect to z; both new."""
+    wrong, cross_entropy = z.sigmoid(), F.softplus(z)  # 1 - p_t and -log(p_t)
+    factor = wrong.pow(gamma)
+    # Equation 10: dFL/dx = y (1 - p_t)^gamma (gamma p_t log(p_t) + p_t - 1)
+    slope = torch.addcmul(wrong, 1 - wrong, cross_entropy, value=gamma).mul_(factor)
+    return cross_entropy.mul_(factor), slope

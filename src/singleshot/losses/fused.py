@@ -13,41 +13,42 @@ import torch
 from torch import Tensor
 
 Formula = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Logits [N, n], labels [N], positive [N] -> the loss of each anchor [N] and its gradient to the logits [N, n]."""
+"""Logits [N, n], labels [N], target [N] -> the loss of each anchor [N] and its gradient to the logits [N, n]."""
 
 _CPU_PIECE = 1 << 16  # logits at once on one thread: a handful of such tensors stays in the cache
 _THREADS_PIECE = 1 << 20  # on several: each operation wakes them all, which has to be worth it
 _DEVICE_PIECE = 1 << 24  # on a GPU: many times what keeps it busy, 64 MiB each
 
 
-def anchor_losses(formula: Formula, logits: Tensor, labels: Tensor, positive: Tensor) -> Tensor:
-    """Logits [B, A, n], labels [B, A] int64, positive [B, A] bool -> the loss of each anchor [B, A].
+def anchor_losses(formula: Formula, logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
+    """Logits [B, A, n], labels [B, A] int64, target [B, A] -> the loss of each anchor [B, A].
 
+    `target` is what the formula asks for: which anchors are positive, or how well each one's box fits; a constant.
     Differentiable once, in the logits. Memory besides the result: one tensor of the size of the logits, the gradient,
     which is found together with the loss; none under `no_grad`. An anchor whose loss is not used afterwards has a
     gradient of exactly 0, even where its own would be infinite or NaN.
     """
     wanted = torch.is_grad_enabled() and logits.requires_grad
-    losses: Tensor = _AnchorLosses.apply(formula, logits, labels, positive, wanted)  # type: ignore[no-untyped-call]
+    losses: Tensor = _AnchorLosses.apply(formula, logits, labels, target, wanted)  # type: ignore[no-untyped-call]
     return losses
 
 
 class _AnchorLosses(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, formula: Formula, logits: Tensor, labels: Tensor, positive: Tensor, wanted: bool) -> Tensor:
-        losses, gradient = _in_pieces(formula, logits, labels, positive, wanted)
+    def forward(ctx: Any, formula: Formula, logits: Tensor, labels: Tensor, target: Tensor, wanted: bool) -> Tensor:
+        losses, gradient = _in_pieces(formula, logits, labels, target, wanted)
         ctx.formula, ctx.gradient = formula, gradient
-        ctx.save_for_backward(logits, labels, positive)
+        ctx.save_for_backward(logits, labels, target)
         return losses
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[None, Tensor, None, None, None]:
-        logits, labels, positive = ctx.saved_tensors
+        logits, labels, target = ctx.saved_tensors
         # The gradient is scaled where it lies, so it serves once; a second pass through a retained graph finds it anew.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
-            _, gradient = _in_pieces(ctx.formula, logits, labels, positive, wanted=True)
+            _, gradient = _in_pieces(ctx.formula, logits, labels, target, wanted=True)
         rows, factors = gradient.view(-1, gradient.shape[-1]), upstream.reshape(-1, 1)
         for piece in _pieces(rows):
             # The fill is for infinite logits of anchors that do not count: 0 times NaN is no 0.
@@ -56,15 +57,15 @@ class _AnchorLosses(torch.autograd.Function):
 
 
 def _in_pieces(
-    formula: Formula, logits: Tensor, labels: Tensor, positive: Tensor, wanted: bool
+    formula: Formula, logits: Tensor, labels: Tensor, target: Tensor, wanted: bool
 ) -> tuple[Tensor, Tensor | None]:
     losses = logits.new_empty(labels.shape)
     gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if wanted else None
     rows, loss_rows = logits.reshape(-1, logits.shape[-1]), losses.view(-1)
     gradient_rows = None if gradient is None else gradient.view(-1, logits.shape[-1])
-    label_rows, positive_rows = labels.reshape(-1), positive.reshape(-1)
+    label_rows, target_rows = labels.reshape(-1), target.reshape(-1)
     for piece in _pieces(rows):
-        loss_rows[piece], slope = formula(rows[piece], label_rows[piece], positive_rows[piece])
+        loss_rows[piece], slope = formula(rows[piece], label_rows[piece], target_rows[piece])
         if gradient_rows is not None:
             gradient_rows[piece] = slope
     return losses, gradient

@@ -8,9 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from singleshot.coders import DeltaCoder
 from singleshot.errors import UserError
-from singleshot.losses.regression import decoded_positives
 from singleshot.ops.boxes import aligned_iou
 from singleshot.structures import Matched, Predictions
 
@@ -26,7 +24,6 @@ class IoUQuality:
     where more than 0.5 is predicted, and pushed away below.
     """
 
-    coder: DeltaCoder
     loss: str = "bce"
     detach: bool = True
     key: str = "iou_logits"
@@ -35,8 +32,8 @@ class IoUQuality:
     def __call__(self, predictions: Predictions, matched: Matched) -> Tensor:
         # Logits and deltas of other anchors are put aside before the arithmetic: theirs may be anything.
         logits = torch.where(matched.positive, predictions[self.key][..., 0], 0.0).float()
-        deltas = predictions[self.deltas].detach() if self.detach else predictions[self.deltas]
-        target = aligned_iou(decoded_positives(self.coder, deltas, matched), matched.boxes)
+        deltas = predictions[self.deltas]
+        target = matched.iou(deltas) if self.detach else aligned_iou(matched.decoded(deltas), matched.boxes)
         if self.loss == "l2":
             loss = (logits.sigmoid() - target).square()
         else:
