@@ -166,11 +166,11 @@ class ConvNormAct(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, H', W']."""
-        first, *others = self
-        if others and isinstance(others[0], BatchNorm2d):
-            features = conv_norm(first, others.pop(0), input)  # type: ignore[arg-type]
+        layers = list(self)
+        if len(layers) > 1 and isinstance(layers[1], BatchNorm2d):
+            features, others = conv_norm(layers[0], layers[1], input), layers[2:]  # type: ignore[arg-type]
         else:
-            features = first(input)
+            features, others = layers[0](input), layers[1:]
         for layer in others:
             features = layer(features)
         return features
