@@ -15,7 +15,7 @@ from singleshot.cli import main, train
 from singleshot.cli.train import ELSEWHERE, choose_recipe, parse
 from singleshot.plain_data import to_plain
 from singleshot.training.recipe import Recipe, from_yaml, to_yaml
-from singleshot.training.start import resolve_start
+from singleshot.training.resolve import resolve_start
 
 Capture = pytest.CaptureFixture[str]
 TINY = [

@@ -19,7 +19,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from singleshot.errors import UserError
-from singleshot.training import from_yaml, override, to_yaml, train
+from singleshot.training import from_yaml, log, override, to_yaml, train, validation
 from singleshot.training.folder import RunFolder
 from singleshot.training.recipe import Recipe
 from singleshot.training.run import Run
@@ -35,15 +35,15 @@ class Killed(BaseException):
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Die at once, nothing saved, when a step has been done: what SIGKILL does."""
-    original = Run.record
+    original = log.record
 
-    def record(self: Run, pending: Any, trackers: Any) -> Any:
-        report = original(self, pending, trackers)
+    def record(run: Run, pending: Any) -> Any:
+        report = original(run, pending)
         if report.step == step:
             raise Killed
         return report
 
-    monkeypatch.setattr(Run, "record", record)
+    monkeypatch.setattr(log, "record", record)
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:
@@ -180,15 +180,15 @@ def test_a_stopped_validation_is_made_again(
 ) -> None:
     recipe = make_recipe()
     train(recipe, out=tmp_path / "whole")
-    original = Run._measure
+    original = validation.measure
 
-    def measure(self: Run) -> dict[str, Any]:
-        if self.progress.step == 12:
+    def measure(run: Run) -> dict[str, Any]:
+        if run.progress.step == 12:
             signal.raise_signal(signal.SIGINT)
-        return original(self)
+        return original(run)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_measure", measure)
+        patch.setattr(validation, "measure", measure)
         with pytest.raises(KeyboardInterrupt, match="--resume"):
             train(recipe, out=tmp_path / "parts")
     train(resume=tmp_path / "parts")
@@ -228,7 +228,7 @@ def test_a_length_in_images(tmp_path: Path, make_recipe: MakeRecipe, capsys: pyt
 def test_a_best_of_another_metric_is_none(
     tmp_path: Path, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("singleshot.training.run.metric_value", lambda metrics, name: float(name == "coco.AP50"))
+    monkeypatch.setattr("singleshot.training.validation.metric_value", lambda metrics, name: float(name == "coco.AP50"))
     recipe = make_recipe(schedule__epochs=1, validation__metric="coco.AP50", validation__patience=2)
     train(recipe, out=tmp_path / "run")
     state = tmp_path / "run/state.safetensors"

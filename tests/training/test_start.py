@@ -12,8 +12,9 @@ import singleshot as ss
 from singleshot import recipes
 from singleshot.training import train
 from singleshot.training.recipe import Recipe, from_yaml, override
+from singleshot.training.resolve import resolve_start
 from singleshot.training.setup import open_data
-from singleshot.training.start import build_detector, resolve_start
+from singleshot.training.start import build_detector
 
 
 def test_what_a_recipe_says_counts_and_a_file_says_the_rest(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from tiny_detector import tiny
 import singleshot
 import singleshot.training
 from singleshot.errors import UserError
-from singleshot.training import from_yaml, override, train
+from singleshot.training import from_yaml, override, saving, train, validation
 from singleshot.training.folder import RunFolder
 from singleshot.training.recipe import Recipe
-from singleshot.training.run import Run, metric_value
 from singleshot.training.setup import choose_precision, worker_count
+from singleshot.training.validation import metric_value
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -66,7 +66,7 @@ def test_validations_and_states_keep_a_distance_whatever_an_epoch_is(
 ) -> None:
     """Few images have short epochs: to measure and to save after each would take longer than to learn."""
     saved = []
-    monkeypatch.setattr(Run, "save", lambda run: saved.append(run.progress.step))
+    monkeypatch.setattr(saving, "save", lambda run: saved.append(run.progress.step))
     recipe = make_recipe(schedule__steps=24, validation__times=3)  # an epoch has 6 steps
     result = train(recipe, out=tmp_path / "run")
     log = [json.loads(line) for line in (result.run / "log.jsonl").read_text().splitlines()]
@@ -126,7 +126,7 @@ def test_learns(tmp_path: Path, make_recipe: MakeRecipe) -> None:
 def test_early_stopping(tmp_path: Path, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([0.1, 0.3, 0.2, 0.3, 0.9])
     metrics: dict[str, Any] = {"coco": {"AP": 0, "AP50": 0}, "voc07": {"mAP": None}, "voc10": {"mAP": None}}
-    monkeypatch.setattr(Run, "_measure", lambda self: {**metrics, "coco": {"AP": next(values), "AP50": 0}})
+    monkeypatch.setattr(validation, "measure", lambda run: {**metrics, "coco": {"AP": next(values), "AP50": 0}})
     result = train(make_recipe(schedule__steps=60, validation__patience=2), out=tmp_path / "run")
     entries = [json.loads(line) for line in (result.run / "log.jsonl").read_text().splitlines()]
     assert [(entry["step"], entry["best"]) for entry in entries if entry["kind"] == "validation"] == [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
@@ -119,19 +118,13 @@ def run(options: Namespace) -> Result:
 def choose_recipe(options: Namespace) -> Recipe:
     """The recipe named, or that of the run to go on with, and what the command line changes in it."""
     from singleshot import recipes
-    from singleshot.training.folder import RunFolder
-    from singleshot.training.recipe import from_yaml, override
+    from singleshot.training.resolve import resume_with, with_changes
 
+    named = None if options.recipe is None else recipes.load(options.recipe)
     if options.resume is not None:
-        recipe = from_yaml(RunFolder.existing(options.resume).recipe)
-        if options.recipe is not None and (named := recipes.load(options.recipe)).name != recipe.name:
-            raise UserError(
-                f"--resume {options.resume} goes on with the recipe {recipe.name!r}; {named.name!r} needs a new run"
-            )
-        if options.recipe not in (None, *recipes.names()):  # a file may say something else by now: it is compared
-            recipe = replace(named, data=recipe.data if named.data.path is None else named.data)
+        recipe = resume_with(options.resume, named, file=options.recipe not in recipes.names())
     else:
-        recipe = recipes.load(DEFAULT_RECIPE if options.recipe is None else options.recipe)
+        recipe = named or recipes.load(DEFAULT_RECIPE)
     changes: dict[str, Any] = dict(options.overrides)
     for flag, key in FIELDS.items():
         if (value := options[flag]) is None or value is False:  # a seed of 0 is one
@@ -143,12 +136,7 @@ def choose_recipe(options: Namespace) -> Recipe:
                 raise UserError(f"--{flag.replace('_', '-')} names no file: leave it out, or give one")
             value = json.dumps(value)  # text as it stands, where YAML would see a comment or a list in it
         changes[key] = value
-    start = changes.get("start_from", recipe.start_from)
-    if start is not None and any(key == "builder" or key.startswith("arguments") for key in changes):
-        from singleshot.training.start import with_explicit
-
-        recipe = with_explicit(recipe, start, changes.get("builder"))
-    recipe = override(recipe, changes)
+    recipe = with_changes(recipe, changes)
     if recipe.data.path is None:
         raise UserError("train needs DATA, the folder or file to train on; or --resume RUN to go on with a run")
     return recipe

@@ -16,7 +16,7 @@ from singleshot.data.loader import train_loader
 from singleshot.files import write_atomically
 from singleshot.inference.draw import contact_sheet, draw
 from singleshot.prediction import Prediction
-from singleshot.training import setup, start
+from singleshot.training import resolve, setup, start
 from singleshot.training.recipe import Recipe
 
 CELL = 384  # pixels of an image on the sheet
@@ -41,7 +41,7 @@ def as_trained(recipe: Recipe, number: int) -> Pictures:
     Raises:
         UserError: what training would raise for these data and settings.
     """
-    recipe, source = start.resolve_start(recipe)
+    recipe, source = resolve.resolve_start(recipe)
     data = setup.open_data(recipe, tuple(source.class_names) if source is not None else ()).train
     detector = start.build_detector(recipe, data, source).detector
     transform = setup.build_transform(recipe.augmentation, detector.preprocess)

@@ -27,8 +27,8 @@ FINETUNE = Recipe(
         bias_lr_factor=1.0,
         norm_decay=False,
         clip_norm=10.0,
-        # What the weights know stays in reach: of photographs it is most of what a detector needs, and where it is not
-        # (cells) it still learns. A backbone that is drawn anew learns at the full rate (`start.with_nothing_to_keep`).
+        # What the weights know stays in reach. Of photographs it is most of what a detector needs; of cells it is not,
+        # but there it still learns. A backbone that is drawn anew learns at the full rate (`with_nothing_to_keep`).
         backbone_lr_factor=0.3,
         freeze_norm_steps=-1,
     ),

@@ -77,7 +77,7 @@ class Optimizer:
     bias_decay: bool = False  # True: biases decay too
     norm_decay: bool = True  # False: scale and shift of batch norm do not decay
     # The next two are for a backbone that somebody has trained: one that is drawn anew learns as a whole, from the
-    # first step, at the full rate (`start.with_nothing_to_keep`, also about the builder's `frozen_stages`).
+    # first step, at the full rate (`resolve.with_nothing_to_keep`, also about the builder's `frozen_stages`).
     backbone_lr_factor: float = 1.0  # the backbone learns at this multiple of the rate
     freeze_norm_steps: int = 0  # batch norm of the backbone keeps its statistics for so many steps; -1: always
     clip_norm: float | None = None  # the gradient's norm is cut to this

@@ -1,12 +1,10 @@
-"""From a recipe to the objects of a run: data and augmentation; files and precision. Its detector: `start`."""
+"""From a recipe to the objects of a run: data, augmentation, precision. Its detector: `start`."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -201,7 +199,7 @@ def build_transform(settings: Augmentation, preprocess: Preprocess) -> Transform
     return Compose((*first, ssd))
 
 
-# ---------------------------------------------------------------------------------------------------- machine and files
+# -------------------------------------------------------------------------------------------------------------- machine
 def choose_precision(asked: str, device: torch.device) -> str:
     """bf16 where the machine computes in it (AMX, AVX512-bf16, CUDA), fp32 elsewhere; or what is asked for."""
     if asked != "auto":
@@ -212,25 +210,3 @@ def choose_precision(asked: str, device: torch.device) -> str:
         tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return "bf16" if any(getattr(torch.cpu, test, bool)() for test in tests) else "fp32"
     return "fp32"
-
-
-def absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with every file named from the root, so that it means the same from another folder."""
-
-    def absolute(path: str | None) -> str | None:
-        return None if path is None else str(Path(os.path.expanduser(path)).absolute())
-
-    arguments = dict(recipe.arguments)
-    if isinstance(arguments.get("backbone_weights"), str):
-        arguments["backbone_weights"] = absolute(arguments["backbone_weights"])
-    data = replace(recipe.data, path=absolute(recipe.data.path), val_path=absolute(recipe.data.val_path))
-    return replace(recipe, arguments=arguments, start_from=absolute(recipe.start_from), data=data)
-
-
-def without_paths(tree: Any) -> Any:
-    """The recipe as it goes into a weights file: files by name only, since that file is passed on to others."""
-    if isinstance(tree, dict):
-        return {key: without_paths(value) for key, value in tree.items()}
-    if isinstance(tree, (tuple, list)):
-        return [without_paths(value) for value in tree]
-    return Path(tree).name if isinstance(tree, str) and os.path.isabs(tree) else tree

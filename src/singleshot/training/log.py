@@ -1,0 +1,98 @@
+"""What a run says: on the screen, in its log, to trackers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from singleshot.training.run import Run
+from singleshot.training.step_report import PendingReport, StepReport
+
+_FEW_TIMES = 8  # that a run of so many images shows each: the recipe `finetune` has them with 3,000 images
+_FEW_CLASSES = 20  # up to so many are named when a run begins
+
+
+def announce(run: Run, notes: list[str]) -> None:
+    """What begins here, and what the user should know about it."""
+    recipe, ranks = run.recipe, run.ranks
+    size = "x".join(map(str, run.detector.image_size))
+    epochs = run.total / run.steps_per_epoch
+    val = f"{len(run.data.val)} to validate on" if run.data.val is not None else "no validation"
+    base = recipe.optimizer.base_batch_size
+    rate = f"{recipe.optimizer.lr:g} x {run.images_per_step}/{base} images" if base else "not scaled"
+    lines = [
+        f"run folder: {run.folder.path}",
+        *notes,
+        f"{recipe.builder} at {size}, {_classes(run)}; {len(run.data.train)} images to train on, {val}",
+        f"{run.total} steps of {run.images_per_step} images ({recipe.batch_size} x {ranks.world} processes x "
+        f"{run.accumulate} batches), {epochs:.1f} epochs; learning rate {run.rate:g} ({rate})",
+        f"{ranks.device}, {recipe.compute.precision}{', compiled' if recipe.compute.compile else ''}, "
+        f"torch {torch.__version__}",
+    ]
+    if run.images_per_step > len(run.data.train):
+        lines.append(
+            f"note: a step takes {run.images_per_step} images, more than there are ({len(run.data.train)}): "
+            "a smaller --batch-size makes more steps of an epoch"
+        )
+    seen = (recipe.schedule.images or 0) / len(run.data.train)
+    if recipe.schedule.unit == "images" and seen < _FEW_TIMES:
+        lines.append(
+            f"note: the run sees each image {seen:.1f} times, which is for fewer of them: with "
+            f"{len(run.data.train):,}, more --epochs find more"
+        )
+    if recipe.schedule.warmup_steps >= run.total:
+        lines.append(
+            f"note: the run ends within the rate's warm-up of {recipe.schedule.warmup_steps} steps: give it more "
+            "--epochs, or a shorter --schedule.warmup_steps"
+        )
+    if run.progress.step:
+        lines.append(f"going on after step {run.progress.step}")
+    for line in lines:
+        run.display.say(line)
+    if run.ranks.first:
+        entry = {
+            "kind": "start",
+            "step": run.progress.step,
+            "total": run.total,
+            "rate": run.rate,
+            "notes": lines,
+        }
+        run.folder.append(entry)
+
+
+def record(run: Run, pending: PendingReport) -> StepReport:
+    """Read the losses of a step, check them, show them, and log their mean now and then."""
+    report, progress = pending.read(run.folder), run.progress
+    for name, value in report.losses.items():
+        progress.sums[name] = progress.sums.get(name, 0.0) + value
+    progress.summed += 1
+    speed = run.speed.update(report.step)
+    rate = run.rate_at(report.step - 1)
+    run.display.step(report.step, report.losses, rate, speed)
+    if report.step % run.recipe.log.every == 0 or report.step == run.total:
+        losses = {name: value / progress.summed for name, value in progress.sums.items()}
+        progress.sums, progress.summed = {}, 0
+        entry: dict[str, Any] = {
+            "kind": "step",
+            "step": report.step,
+            "epoch": run.epoch(report.step),
+            "rate": rate,
+            "loss": sum(losses.values()),
+            "losses": losses,
+            "images_per_second": round(speed, 2),
+            "time": round(time.time(), 1),
+        }
+        if run.ranks.first:
+            run.folder.append(entry)
+        values = {f"loss/{name}": value for name, value in losses.items()}
+        run.trackers.log({**values, "loss/total": entry["loss"], "rate": rate, "images_per_second": speed}, report.step)
+    return report
+
+
+def _classes(run: Run) -> str:
+    """Their number, and the names where these are few."""
+    names = run.detector.class_names
+    number = f"{len(names)} class{'es' * (len(names) != 1)}"
+    return f"{number} ({', '.join(names)})" if len(names) <= _FEW_CLASSES else number

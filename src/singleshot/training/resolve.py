@@ -1,0 +1,244 @@
+"""One final recipe out of all that has a say: flags, recipe, the file of `--from`, and the run that goes on.
+
+`resolve` says in which order. Nothing else in this package changes a recipe.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from singleshot.detectors.detector import Detector
+from singleshot.detectors.parts import store_argument
+from singleshot.detectors.registry import BUILDERS, find_builder
+from singleshot.errors import UserError
+from singleshot.training import tracking
+from singleshot.training.folder import RunFolder
+from singleshot.training.parallel import find_device
+from singleshot.training.recipe import Recipe, check_values, from_yaml, override
+from singleshot.training.resume import check_changes, differences
+from singleshot.training.setup import choose_precision
+from singleshot.training.state import SavedState
+from singleshot.weights import checkpoint
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A run that goes on: where it lies, the recipe that it went by, and the state that it was left in."""
+
+    folder: RunFolder
+    recipe: Recipe
+    state: SavedState
+
+    @classmethod
+    def read(cls, path: str | Path) -> Stopped:
+        """The run of a folder.
+
+        Raises:
+            UserError: no run lies there, or it has left no state.
+        """
+        folder = RunFolder.existing(path)
+        return cls(folder, from_yaml(folder.recipe), SavedState.read(folder.state))
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What is known before the data is opened."""
+
+    recipe: Recipe  # final, but for what the built detector tells (`final`)
+    source: Detector | None = None  # the detector that a new run takes its weights from
+    stopped: Stopped | None = None  # the run that goes on
+    notes: list[str] = field(default_factory=list)  # what the user should know about the recipe
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that are known already, whose order counts; empty: the data says."""
+        if self.stopped is not None:
+            return tuple(self.stopped.state.progress.classes)
+        return self.source.class_names if self.source is not None else ()
+
+    def final(self, *, fresh: bool) -> Recipe:
+        """The recipe of the run. `fresh`: nobody has trained the backbone of the detector that was built."""
+        if self.stopped is not None or not fresh:
+            return self.recipe
+        return replace(self.recipe, optimizer=with_nothing_to_keep(self.recipe).optimizer)
+
+
+def resolve(
+    recipe: Recipe | None,
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    from_checkpoint: str | Path | None = None,
+    skip_bad: bool = False,
+    device: str | None = None,
+) -> Resolved:
+    """The recipe of a run from the arguments of `train`, which see.
+
+    The arguments beside `recipe` count most, then `recipe`. What both leave open comes from the file of `start_from`
+    or, when a run goes on, from that run.
+
+    Raises:
+        UserError: a value that cannot be, a file that cannot be read, a change that would make it another run.
+    """
+    stopped = None if resume is None else Stopped.read(resume)
+    if stopped is not None and out is not None and Path(out).resolve() != stopped.folder.path.resolve():
+        raise UserError(f"--resume {resume} goes on in that folder; leave --out away")
+    recipe = recipe or (Recipe() if stopped is None else stopped.recipe)
+    asked = replace(
+        recipe,
+        data=replace(
+            recipe.data,
+            path=recipe.data.path if data is None else str(data),
+            skip_bad=skip_bad or recipe.data.skip_bad,
+        ),
+        start_from=recipe.start_from if from_checkpoint is None else str(from_checkpoint),
+        compute=replace(recipe.compute, device=recipe.compute.device if device is None else device),
+    )
+    check_values(asked)
+    tracking.require(asked.log.trackers)
+    if stopped is None and out is not None:
+        RunFolder.must_be_new(out)  # before anybody waits for the check of the data
+    where = find_device(asked.compute.device)
+    asked = absolute_paths(asked)
+
+    source, notes = None, list[str]()
+    if stopped is None:
+        found, source = resolve_start(asked)
+    else:
+        found, notes = resolve_resumed(stopped.recipe, asked)
+    precision = choose_precision(found.compute.precision, where)
+    final = override(found, {"compute.precision": precision})
+    if stopped is not None:
+        notes += check_changes(stopped.recipe, final, stopped.folder)
+    return Resolved(final, source, stopped, notes)
+
+
+# --------------------------------------------------------------------------------------------------- the command line
+def resume_with(resume: str | Path, named: Recipe | None, *, file: bool) -> Recipe:
+    """The recipe that a command line asks for when a run goes on: the run's own, or the one that it names.
+
+    `file`: whether `named` comes from a file, which may say something else by now; that is then compared.
+    """
+    recipe = from_yaml(RunFolder.existing(resume).recipe)
+    if named is None:
+        return recipe
+    if named.name != recipe.name:
+        raise UserError(f"--resume {resume} goes on with the recipe {recipe.name!r}; {named.name!r} needs a new run")
+    if not file:
+        return recipe
+    return replace(named, data=recipe.data if named.data.path is None else named.data)
+
+
+def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with fields set by dotted keys (`override`).
+
+    Where a recipe leaves builder and arguments to a file, but some are set here, those count and the file's stay for
+    the others.
+    """
+    start = changes.get("start_from", recipe.start_from)
+    if start is not None and any(key == "builder" or key.startswith("arguments") for key in changes):
+        recipe = _with_explicit(recipe, start, changes.get("builder"))
+    return override(recipe, changes)
+
+
+def _with_explicit(recipe: Recipe, start_from: str, builder: str | None) -> Recipe:
+    """A recipe that leaves builder and arguments to the file, made ready for some that the user has chosen himself.
+
+    `builder`: the chosen one, None for none. If it is that of the file, arguments that are set afterwards are all that
+    differs from the file's; if it is another, the recipe's own arguments are what the others begin from.
+    """
+    if recipe.start != "file":
+        return recipe
+    named = _file_builder(start_from)
+    if builder is None or builder == named or (named is None and ":" in builder):
+        recipe = replace(recipe, builder=named or builder or recipe.builder, arguments={})
+    return replace(recipe, start="own")
+
+
+# ------------------------------------------------------------------------------------------------------- what is open
+def absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe with every file named from the root, so that it means the same from another folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(os.path.expanduser(path)).absolute())
+
+    arguments = dict(recipe.arguments)
+    if isinstance(arguments.get("backbone_weights"), str):
+        arguments["backbone_weights"] = absolute(arguments["backbone_weights"])
+    data = replace(recipe.data, path=absolute(recipe.data.path), val_path=absolute(recipe.data.val_path))
+    return replace(recipe, arguments=arguments, start_from=absolute(recipe.start_from), data=data)
+
+
+def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
+    """The detector to go on from, if any, and the recipe with what it leaves open filled in (`Recipe.start`).
+
+    Raises:
+        UserError: no file where one is needed, a file that cannot be read, backbone weights beside it.
+    """
+    if recipe.start_from is None:
+        if recipe.start == "needed":
+            raise UserError(f"{recipe.name} goes on from a trained detector: give its file with --from (start_from)")
+        drawn_anew = recipe.builder in BUILDERS and recipe.arguments.get("backbone_weights") is None
+        return with_nothing_to_keep(recipe) if drawn_anew else recipe, None
+    named = _file_builder(recipe.start_from)
+    own = find_builder(recipe.builder) if named is None and ":" in recipe.builder else None
+    source = checkpoint.load(recipe.start_from, builder=own)
+    # The file's own weights count; which backbone weights it once began with does not.
+    leave = ("num_classes", "class_names", "category_ids", "backbone_weights")
+    builder = named or recipe.builder
+    file_arguments = {key: store_argument(value) for key, value in source.arguments.items() if key not in leave}
+    if recipe.start == "file":
+        return replace(recipe, builder=builder, arguments=file_arguments, defaults={}, start="own"), source
+    if recipe.arguments.get("backbone_weights") is not None:
+        raise UserError(
+            f"weights come from {recipe.start_from} (--from) or from {recipe.arguments['backbone_weights']} "
+            "(--backbone-weights): leave one of them out"
+        )
+    if recipe.builder != builder:
+        return recipe, source
+    return replace(recipe, arguments={**file_arguments, **recipe.arguments}, defaults={}), source
+
+
+def resolve_resumed(before: Recipe, now: Recipe) -> tuple[Recipe, list[str]]:
+    """The recipe with what it leaves open as the run settled it, and lines about what has no effect in it.
+
+    Left open are the precision, the architecture of `start_from`, and what protects the weights of a backbone that has
+    none.
+    """
+    if now.compute.precision == "auto":
+        now = replace(now, compute=replace(now.compute, precision=before.compute.precision))
+    if now.start_from is not None and now.start_from == before.start_from:
+        agrees = now.builder == before.builder and {**before.arguments, **now.arguments} == before.arguments
+        if agrees or now.start == "file":
+            now = replace(
+                now,
+                builder=before.builder,
+                arguments=before.arguments,
+                defaults=before.defaults and now.defaults,  # none for a network that the file describes
+                start=before.start,
+            )
+    anew = with_nothing_to_keep(now)
+    settled = replace(
+        now,
+        optimizer=before.optimizer if before.optimizer == anew.optimizer else now.optimizer,
+        arguments=before.arguments if before.arguments == anew.arguments else now.arguments,
+    )
+    without = ", ".join(line for _, line in differences(now, settled))
+    return settled, [f"the backbone was drawn anew and has nothing to keep: {without}"] if without else []
+
+
+def with_nothing_to_keep(recipe: Recipe) -> Recipe:
+    """The recipe for a backbone that is drawn anew: all of it learns, from the first step, at the full rate."""
+    arguments = {key: value for key, value in recipe.arguments.items() if key != "frozen_stages"}
+    optimizer = replace(recipe.optimizer, backbone_lr_factor=1.0, freeze_norm_steps=0)
+    return replace(recipe, arguments=arguments, optimizer=optimizer)
+
+
+def _file_builder(path: str | Path) -> str | None:
+    """The builder of this package that a detector's file names; None: it was made by one of the user's own."""
+    name = str(checkpoint.read_metadata(path)["detector"])
+    return name if name in BUILDERS else None

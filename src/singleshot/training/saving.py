@@ -1,0 +1,87 @@
+"""A run in files: weights and state are written, and read when it goes on."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from torch import Tensor
+
+from singleshot.errors import UserError
+from singleshot.plain_data import to_plain
+from singleshot.training import due, folder
+from singleshot.training.recipe import Recipe
+from singleshot.training.run import Run
+from singleshot.training.state import SavedState, pack_state, random_state, set_random_state
+from singleshot.weights import checkpoint
+
+
+def save(run: Run) -> None:
+    """Save weights and state; all processes take part, the first one writes."""
+    write(run, run.ranks.gather(random_state(run.ranks.device)))
+
+
+def write(run: Run, random: list[dict[str, Tensor]]) -> None:
+    """As `save`, with the generators' states that all processes have given."""
+    if run.ranks.first:
+        save_weights(run, run.folder.last)
+        if run.progress.finished and run.data.val is None:
+            save_weights(run, run.folder.best)
+        # The state comes last: whatever it tells of is on the disk by then.
+        average = run.average.detector if run.average is not None else None
+        content = pack_state(run.progress, run.detector, run.optimizer, average, random)
+        run.folder.write(run.folder.state, content)
+    run.saved_at = time.monotonic()
+
+
+def save_weights(run: Run, path: Path) -> None:
+    """The weights as a file for others: with the recipe, the last figures, and no path of this machine."""
+    recipe = without_paths(to_plain(run.recipe))
+    with folder.saving(path):
+        checkpoint.save(run.result_detector, path, recipe=recipe, metrics=_metrics(run))
+
+
+def _metrics(run: Run) -> dict[str, Any]:
+    """What is known about the weights of this moment."""
+    progress = run.progress
+    known = progress.metrics if progress.validated == progress.step else {}
+    return {"step": progress.step, "epoch": run.epoch(progress.step), **known}
+
+
+def restore(run: Run, saved: SavedState, before: Recipe) -> None:
+    """Go back to a saved state: weights, average, optimiser, generators, log.
+
+    `before` is the recipe that the run went by until then: a best of another metric is none.
+    """
+    if saved.progress.data != run.data.fingerprint:
+        raise UserError(f"{run.folder.path}: the training images or boxes are not those that the run began with")
+    saved.restore(run.detector, run.optimizer, run.average.detector if run.average else None)
+    set_random_state(saved.random(run.ranks.rank), run.ranks.device)
+    run.progress = progress = saved.progress
+    measured = [(r.validation.metric, r.data.val_path, r.data.val_split) for r in (before, run.recipe)]
+    if measured[0] != measured[1]:  # numbers that cannot be compared
+        progress.best, progress.best_step, progress.stale = None, None, 0
+    progress.total = run.total
+    progress.finished = due.early_end(run) or (progress.step >= run.total and not due.validation(run))
+    if run.ranks.first:
+        step, validated = saved.progress.step, saved.progress.validated
+        run.folder.cut_log(lambda entry: entry["step"] <= (validated if entry["kind"] == "validation" else step))
+
+
+def interrupted(run: Run) -> NoReturn:
+    """Stop as Ctrl-C does, and say how to go on."""
+    raise KeyboardInterrupt(
+        f"stopped after step {run.progress.step} of {run.total}; everything is saved. "
+        f"Go on with: singleshot train --resume {run.folder.path}"
+    )
+
+
+def without_paths(tree: Any) -> Any:
+    """The recipe as it goes into a weights file: files by name only, since that file is passed on to others."""
+    if isinstance(tree, dict):
+        return {key: without_paths(value) for key, value in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        return [without_paths(value) for value in tree]
+    return Path(tree).name if isinstance(tree, str) and os.path.isabs(tree) else tree
