@@ -216,8 +216,9 @@ def inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def linear_scales(levels: int, smallest: float = 0.2, largest: float = 0.9) -> list[float]:
-    """Equation 4 of the SSD paper: s_k = s_min + (s_max - s_min) / (m - 1) * (k - 1) for k = 1..m, shares of the image
-    side.
+    """Equation 4 of the SSD paper, in shares of the image's side.
+
+    s_k = s_min + (s_max - s_min) / (m - 1) * (k - 1) for k = 1..m, with m `levels`.
 
     One more scale, the next step of the line, is given for the square between the last level and the one that would
     follow.

@@ -90,6 +90,7 @@ class Head(nn.Module):
         )
 
     def forward(self, features: list[Tensor]) -> Predictions:
+        """Maps [B, C, H, W], one for each level -> name -> float32 [B, A, numbers], A the anchors of all levels."""
         levels: list[Predictions] = []
         copies = [self.levels[0]] * len(features) if self.shared else list(self.levels)
         for branches, level in zip(copies, features, strict=True):

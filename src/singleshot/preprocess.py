@@ -65,7 +65,8 @@ class Preprocess(Protocol):
         """(height, width) of the network's input; where it follows the image, the usual one."""
 
     @property
-    def pixels(self) -> Pixels: ...
+    def pixels(self) -> Pixels:
+        """The units and the order of the channels that the network wants."""
 
     def __call__(self, images: Sequence[Tensor], device: torch.device | str, training: bool = False) -> ImageBatch:
         """Images [3, H, W], float in 0..1 or uint8, of any sizes -> ImageBatch on the device."""

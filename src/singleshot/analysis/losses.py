@@ -151,7 +151,7 @@ def anchor_losses(logits: Tensor, labels: Tensor, positive: Tensor, *, gammas: S
 
 
 def link_of(classification: ClassificationLoss, num_classes: int) -> str:
-    """ "sigmoid" or "softmax": how a classification loss makes probabilities, found out by asking it."""
+    """How a classification loss makes probabilities, "sigmoid" or "softmax", found out by asking it."""
     count = classification.num_logits(num_classes)
     logits = torch.linspace(-3.0, 2.0, count).reshape(1, 1, -1)
     probabilities = classification.probabilities(logits)

@@ -275,6 +275,7 @@ def identifier(value: Any) -> Id | None:
 
 
 def file_name(entry: dict[str, Any]) -> str | None:
+    """The image's file as an entry of `images` names it, a path below the images' folder; None where it names none."""
     name = entry.get("file_name")
     if name is None and isinstance(entry.get("coco_url"), str):  # LVIS: .../val2017/000000397133.jpg
         name = "/".join(entry["coco_url"].split("/")[-2:])

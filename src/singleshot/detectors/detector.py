@@ -87,6 +87,7 @@ class Detector(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the parameters are, and where images are brought to."""
         return next(self.parameters()).device
 
     @property

@@ -180,7 +180,7 @@ def _index(value: Any, known: dict[int | str, int], key: str, what: str, fail: C
 
 
 def _unique(ids: Sequence[int | str], what: str) -> dict[int | str, int]:
-    """id -> its place; detections could not be told apart if two had the same."""
+    """The place of each id; detections could not be told apart if two had the same."""
     places: dict[int | str, int] = {}
     for place, key in enumerate(ids):
         if places.setdefault(key, place) != place:

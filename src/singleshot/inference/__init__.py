@@ -1,0 +1,1 @@
+"""A trained detector on images: from files to detections, drawings and result files."""

@@ -77,7 +77,7 @@ def _palette() -> tuple[Colour, ...]:
 
 
 def _linear(colours: NDArray[np.float64]) -> NDArray[np.float64]:
-    """sRGB 0..255 -> linear 0..1."""
+    """Colours in sRGB, 0..255 -> linear, 0..1."""
     values = colours / 255
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 

@@ -40,8 +40,7 @@ class ClassificationLoss(Protocol):
 
 @dataclass(frozen=True)
 class SoftmaxLoss:
-    """Cross-entropy over the classes and a background, with hard negative mining (SSD paper, equation 3 and section
-    2.2).
+    """Cross-entropy over the classes and a background, with hard negative mining (SSD paper, equation 3, section 2.2).
 
     The last logit is the background. In each image the negatives are ranked by their loss as background, and at most
     `ratio` times the image's positives are taken, so an image without positives has no negatives either (authors'
@@ -57,12 +56,15 @@ class SoftmaxLoss:
             raise UserError(f"SoftmaxLoss: ratio must be 0 or more, got {self.ratio}")
 
     def num_logits(self, num_classes: int) -> int:
+        """One for each class, and the last for the background."""
         return num_classes + 1
 
     def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits [B, A, K + 1] -> their softmax without the background [B, A, K]."""
         return logits.softmax(-1)[..., :-1]
 
     def __call__(self, predictions: Predictions, matched: Matched) -> Tensor:
+        """The sum over the positives and the negatives that were chosen, in all images."""
         logits = predictions[self.key]  # [B, A, K + 1]
         background = logits.shape[-1] - 1
         label = torch.where(matched.positive, matched.labels, background)

@@ -26,6 +26,7 @@ class FocalLoss(SigmoidLoss):
     key: str = "class_logits"
 
     def curve(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(1 - p_t)^gamma * -log(p_t) of each element at z = -x_t, and its derivative with respect to z; both new."""
         return focal_curve(z, self.gamma)
 
     def __post_init__(self) -> None:
@@ -51,6 +52,7 @@ class FocalStarLoss(SigmoidLoss):
     key: str = "class_logits"
 
     def curve(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """-log(p_t*) / gamma of each element at z = -x_t, and its derivative with respect to z; both new."""
         shifted = z.mul(self.gamma).sub_(self.beta)
         return F.softplus(shifted).div_(self.gamma), shifted.sigmoid()  # equation 11: dFL*/dx = y (p_t* - 1)
 

@@ -30,6 +30,7 @@ class IoUQuality:
     deltas: str = "box_deltas"
 
     def __call__(self, predictions: Predictions, matched: Matched) -> Tensor:
+        """The sum over the positives of all images."""
         # Logits and deltas of other anchors are put aside before the arithmetic: theirs may be anything.
         logits = torch.where(matched.positive, predictions[self.key][..., 0], 0.0).float()
         deltas = predictions[self.deltas]

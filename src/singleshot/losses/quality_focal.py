@@ -27,9 +27,11 @@ class QualityFocalLoss(IoUTargetLoss):
     deltas: str = "box_deltas"
 
     def background(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """|p|^beta * -log(1 - p) of each logit x, and its derivative with respect to x; both new."""
         return focal_curve(x, self.beta)  # with y = 0 the formula is the focal loss of a negative
 
     def positive(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The formula at targets y above 0, for each logit x, and its derivative with respect to x."""
         cross_entropy, distance = soft_cross_entropy(x, target)
         size = distance.abs().clamp(min=torch.finfo(x.dtype).tiny)  # 0 to a negative power would be infinite
         spread = x.sigmoid() * (-x).sigmoid()  # dp/dx

@@ -23,6 +23,7 @@ class SmoothL1:
     key: str = "box_deltas"
 
     def __call__(self, predictions: Predictions, matched: Matched) -> Tensor:
+        """The sum over the positives of all images."""
         loss = F.smooth_l1_loss(predictions[self.key], matched.encoded(), beta=self.beta, reduction="none")
         return torch.where(matched.positive[..., None], loss, 0.0).sum()
 
@@ -37,6 +38,7 @@ class L1:
     key: str = "box_deltas"
 
     def __call__(self, predictions: Predictions, matched: Matched) -> Tensor:
+        """The sum over the positives of all images."""
         distance = (predictions[self.key] - matched.encoded()).abs()
         return torch.where(matched.positive[..., None], distance, 0.0).sum()
 
@@ -52,5 +54,6 @@ class GIoULoss:
     key: str = "box_deltas"
 
     def __call__(self, predictions: Predictions, matched: Matched) -> Tensor:
+        """The sum over the positives of all images."""
         boxes = matched.decoded(predictions[self.key])
         return torch.where(matched.positive, 1 - aligned_giou(boxes, matched.boxes), 0.0).sum()

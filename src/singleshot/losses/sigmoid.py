@@ -31,9 +31,11 @@ class SigmoidLink:
         return -math.log((1 - self.prior) / self.prior)
 
     def num_logits(self, num_classes: int) -> int:
+        """One for each class; the background has none."""
         return num_classes
 
     def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits [B, A, K] -> their sigmoids [B, A, K], each between 0 and 1 whatever the others are."""
         return logits.sigmoid()
 
     def __post_init__(self) -> None:
@@ -98,6 +100,7 @@ class BalancedCrossEntropy(SigmoidLoss):
     key: str = "class_logits"
 
     def curve(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """-log(p_t) of each element at z = -x_t, and its derivative with respect to z; both new."""
         return F.softplus(z), z.sigmoid()  # equation 9: dCE/dx = y (p_t - 1)
 
 
@@ -118,6 +121,7 @@ class HingeLoss(SigmoidLoss):
     key: str = "class_logits"
 
     def curve(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """max(0, margin - p_t) of each element at z = -x_t, and its derivative with respect to z; both new."""
         right = (-z).sigmoid()  # p_t
         slope = right.mul(z.sigmoid())  # not p_t (1 - p_t): 1 - p_t would be 0 too early
         return (self.margin - right).clamp_(min=0), slope.masked_fill_(right >= self.margin, 0.0)

@@ -28,10 +28,12 @@ class VarifocalLoss(IoUTargetLoss):
     deltas: str = "box_deltas"
 
     def background(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """-alpha p^gamma log(1 - p) of each logit x, and its derivative with respect to x; both new."""
         loss, slope = focal_curve(x, self.gamma)
         return loss.mul_(self.alpha), slope.mul_(self.alpha)
 
     def positive(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """-q (q log(p) + (1 - q) log(1 - p)) of each logit x, and its derivative with respect to x."""
         loss, slope = soft_cross_entropy(x, target)
         return target * loss, target * slope
 

@@ -1,0 +1,1 @@
+"""Operations on boxes and shapes that hold no parameters: overlap, suppression, voting, sizes."""

@@ -148,8 +148,10 @@ def _round(rivals: Tensor, valid: Tensor, alive: Tensor) -> Tensor:
 
 
 def survivors(rivals: Tensor, valid: Tensor) -> Tensor:
-    """Greedy survivors of `valid` [R, N] where `rivals` [R, N, N] float is 1 at (better, worse) pairs that do not go
-    together; it waits for the device."""
+    """Greedy survivors of `valid` [R, N]; it waits for the device.
+
+    `rivals` [R, N, N] float is 1 at (better, worse) pairs that do not go together.
+    """
     alive = valid
     while True:
         after = _round(rivals, valid, alive)

@@ -55,8 +55,10 @@ def soft_box_vote(
 
 
 def near_vote(kept: Tensor, own: Tensor, candidates: Tensor, scores: Tensor, spread: float) -> Tensor:
-    """Where each box is that suppression kept, told by all candidates near it: variance voting (He et al., 2019, arXiv
-    1809.08545, section 3.3), with the candidate's score in place of the variance, which only their network predicts.
+    """Move each box that suppression kept to the mean of all candidates near it: variance voting.
+
+    He et al., 2019, arXiv 1809.08545, section 3.3, with the candidate's score in place of the variance, which only
+    their network predicts.
 
     `kept` [..., D, 4] and `own` [..., D], the score of those that are not among the candidates, else 0; `candidates`
     [4, ..., D or 1, N], their `coordinate_rows`, and `scores` [..., D, N], 0 where a candidate has no part

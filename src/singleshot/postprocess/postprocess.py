@@ -19,10 +19,12 @@ class Postprocess(Protocol):
     """What every post-processing offers."""
 
     @property
-    def coder(self) -> DeltaCoder: ...
+    def coder(self) -> DeltaCoder:
+        """What makes boxes of anchors and their deltas."""
 
     @property
-    def scores(self) -> Scores: ...
+    def scores(self) -> Scores:
+        """What makes the score of each class; anchors are ranked by it."""
 
     def __call__(
         self, predictions: Predictions, anchors: Anchors, keep: Tensor | None = None, limits: Tensor | None = None

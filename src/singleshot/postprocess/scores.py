@@ -19,15 +19,15 @@ class ClassScores:
     key: str = "class_logits"
 
     def __call__(self, predictions: Predictions) -> Tensor:
+        """Predictions of B images -> [B, A, K]."""
         return self.classification.probabilities(predictions[self.key])
 
 
 @dataclass(frozen=True)
 class IoUAwareScores:
-    """The probability of the class and the predicted IoU together: p^alpha * IoU^(1 - alpha) (IoU-aware paper,
-    equation 5).
+    """Class and predicted IoU together: p^alpha * IoU^(1 - alpha), p the probability (IoU-aware paper, equation 5).
 
-    predictions -> [B, A, K]. `alpha` 1 is the probability alone (the same bits as `ClassScores`), 0 the IoU alone, the
+    `alpha` 1 is the probability alone (the same bits as `ClassScores`), 0 the IoU alone, the
     same for every class; None is the plain product p * IoU (the paper's "none", section 4.3).
 
     Raises `UserError` for an alpha outside of 0..1.
@@ -46,6 +46,7 @@ class IoUAwareScores:
             )
 
     def __call__(self, predictions: Predictions) -> Tensor:
+        """Predictions of B images -> [B, A, K]."""
         probability = self.classification.probabilities(predictions[self.key])
         if self.alpha == 1:
             return probability

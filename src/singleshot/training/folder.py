@@ -23,22 +23,27 @@ class RunFolder:
 
     @property
     def recipe(self) -> Path:
+        """Every setting of the run, with its value."""
         return self.path / "recipe.yaml"
 
     @property
     def log(self) -> Path:
+        """One JSON document a line: the start, steps, validations."""
         return self.path / "log.jsonl"
 
     @property
     def last(self) -> Path:
+        """The latest weights."""
         return self.path / "last.safetensors"
 
     @property
     def best(self) -> Path:
+        """The weights of the best validation; without validation those at the end."""
         return self.path / "best.safetensors"
 
     @property
     def state(self) -> Path:
+        """What is needed to go on exactly: weights, average, optimiser, random generators, progress."""
         return self.path / "state.safetensors"
 
     @classmethod

@@ -1,0 +1,1 @@
+"""Detectors in files: our own format, and files of other projects."""
