@@ -104,6 +104,7 @@ def pycocotools_numbers(content: dict[str, Any], results: list[dict[str, Any]]) 
 
 
 def main() -> None:
+    """The command line: measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5_000)
     parser.add_argument("--found", type=int, default=100, help="detections per image")

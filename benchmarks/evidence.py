@@ -25,6 +25,7 @@ BESIDE = HERE.parents[1] / "shared" / "data"
 
 
 def main(words: list[str] | None = None) -> int:
+    """The command line; the exit code."""
     from recorded import plan, runner, zoo
 
     from singleshot.errors import UserError

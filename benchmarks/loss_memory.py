@@ -90,6 +90,7 @@ class Peak:
             self.before = torch.cuda.memory_allocated()
 
     def bytes(self) -> int:
+        """The difference until now, in bytes."""
         highest = self._status("VmHWM") if self.device == "cpu" else torch.cuda.max_memory_allocated()
         return highest - self.before
 
@@ -127,6 +128,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
+    """The command line: measure each loss in a process of its own, print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)

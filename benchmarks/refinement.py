@@ -23,8 +23,10 @@ from singleshot.ops.boxes import aligned_iou, pairwise_iou
 
 @torch.no_grad()
 def overlaps(detector: ss.Detector, record: ImageRecord) -> tuple[Tensor, int, int]:
-    """IoU of the regular, the refined and the final boxes with their objects [3, A]; the objects; the regular anchors
-    with an IoU of 0.5 or more with any of them."""
+    """IoU of the regular, the refined and the final boxes with their objects [3, A], and two numbers.
+
+    These are the number of objects, and of regular anchors with an IoU of 0.5 or more with any of them.
+    """
     picture = torch.from_numpy(read_image(record.path)).permute(2, 0, 1)
     raw = detector.raw([picture])
     truth = torch.as_tensor(record.boxes, dtype=torch.float32) * raw.batch.scales[0].repeat(2)

@@ -59,6 +59,7 @@ def parts() -> dict[str, dict[str, str]]:
 
 
 def main(words: list[str] | None = None) -> int:
+    """The command line: write the page, or check it; the exit code."""
     from singleshot.errors import UserError
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -52,6 +52,7 @@ class Point:
 
     @property
     def is_file(self) -> bool:
+        """Whether `what` is a weights file; else it is a named variant."""
         return self.what.endswith(".safetensors")
 
     @property

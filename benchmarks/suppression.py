@@ -60,6 +60,7 @@ def measure(images: int, classes: int, number: int, rounds: int) -> dict[str, fl
 
 
 def main(words: list[str] | None = None) -> int:
+    """The command line: measure and print; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--classes", type=int, default=20)

@@ -47,15 +47,19 @@ class FocalLoss:
 
     @property
     def initial_bias(self) -> float:
+        """The bias at which every probability is `prior`."""
         return -math.log((1 - self.prior) / self.prior)
 
     def num_logits(self, num_classes: int) -> int:
+        """One for each class; the background has none."""
         return num_classes
 
     def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits [B, A, K] -> probability of each class [B, A, K]."""
         return logits.sigmoid()
 
     def __call__(self, predictions: Predictions, matched: Matched) -> Tensor:
+        """The sum over all classes of the anchors that count."""
         logits = predictions["class_logits"]  # [B, A, K]
         truth = F.one_hot(matched.labels, logits.shape[-1]).float() * matched.positive[..., None]
         p = logits.sigmoid()

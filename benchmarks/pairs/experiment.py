@@ -44,6 +44,7 @@ class Comparison:
 
     @property
     def measured(self) -> str:
+        """The quantity as the table names it."""
         return self.metric if self.beyond is None else f"{self.metric} - {self.beyond}"
 
 

@@ -36,6 +36,7 @@ class Places:
     work: Path  # run folders
 
     def folder(self, experiment: Experiment, arm: str, seed: int) -> Path:
+        """The run folder of one arm and seed."""
         return self.work / experiment.name / f"{arm}-{seed}"
 
 
@@ -163,6 +164,11 @@ class Sessions:
 
     @classmethod
     def open(cls, folder: Path, settings: dict[str, Any]) -> Sessions:
+        """The sessions of the run in `folder`; none where nothing was saved yet.
+
+        Raises:
+            UserError: the run was begun with other settings or input files.
+        """
         path = folder.with_name(f"{folder.name}.sessions.json")
         begun = path.exists() and (folder / "state.safetensors").exists()
         known = json.loads(path.read_text()) if begun else {**settings, "sessions": []}

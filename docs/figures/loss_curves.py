@@ -56,6 +56,7 @@ def curve(loss: SigmoidLoss, x_t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def canvas() -> tuple[Figure, Axes]:
+    """An empty plot of the size that all these figures have."""
     figure, axes = plt.subplots(figsize=(5.6, 3.5), dpi=120, layout="constrained")
     return figure, axes
 
@@ -145,6 +146,7 @@ def sides(axes: Axes, height: float) -> None:
 
 
 def main() -> None:
+    """The command line: draw all figures into a folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parents[1] / "images")
     folder = parser.parse_args().output
