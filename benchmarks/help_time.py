@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from singleshot.cli import VERBS
+from singleshot.cli import verbs
 
 LIMIT_MS = 500.0
 
@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    commands = [["--help"], *([*verb.split(), "--help"] for verb in VERBS)]
+    commands = [["--help"], *([*verb.split(), "--help"] for verb in verbs())]
     found = {" ".join(words): round(milliseconds(words, options.repeats), 1) for words in commands}
     if options.json:
         print(json.dumps({"limit_ms": LIMIT_MS, "median_ms": found}, indent=2))

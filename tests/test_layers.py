@@ -34,7 +34,7 @@ LAYERS = [
     {"data"},
     {"structures", "signature", "plain_data", "data.images", "data.dataset"},
     {"coders", "ops", "prediction"},
-    {"errors", "files", "eval_mode", "version"},
+    {"errors", "files", "eval_mode", "version", "flags", "text_table"},
 ]
 LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in layer}
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from singleshot.analysis.errors import KINDS, ErrorAnalysis, Tally
-from singleshot.analysis.iou import THRESHOLDS, IoUAnalysis, ScoreAnalysis
-from singleshot.analysis.losses import LossDistribution, LossHistogram
+from singleshot.analysis.errors.result import ErrorAnalysis, Tally
+from singleshot.analysis.errors.sorting import KINDS
+from singleshot.analysis.iou.measure import THRESHOLDS
+from singleshot.analysis.iou.result import IoUAnalysis, ScoreAnalysis
+from singleshot.analysis.loss.result import LossDistribution, LossHistogram
 from singleshot.analysis.plots import plot_errors, plot_iou, plot_losses
 from singleshot.errors import UserError
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import singleshot
-from singleshot.cli import VERBS, main
+from singleshot.cli import main, verbs
 
 HEAVY = ("torch", "cv2", "matplotlib", "accelerate", "hotcoco", "numpy", "PIL", "pycocotools")
 PROBE = f"""
@@ -21,7 +21,7 @@ sys.exit(code)
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["data", "--help"], *([*v.split(), "--help"] for v in VERBS)]
+    "words", [["--help"], ["--version"], ["data", "--help"], *([*v.split(), "--help"] for v in verbs())]
 )
 def test_imports_nothing_heavy(words: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", PROBE, *words], capture_output=True, text=True)
@@ -30,7 +30,7 @@ def test_imports_nothing_heavy(words: list[str]) -> None:
     assert done.stdout.endswith("\n")
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", verbs())
 def test_says_what_the_verb_takes(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*verb.split(), "--help"]) == 0
     said = capsys.readouterr().out
@@ -42,7 +42,7 @@ def test_says_what_the_verb_takes(verb: str, capsys: pytest.CaptureFixture[str])
 def test_overview_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    assert all(f"singleshot {verb} " in said for verb in VERBS)
+    assert all(f"singleshot {verb} " in said for verb in verbs())
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,12 +12,15 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
+from singleshot.analysis import ANALYSES, find_analysis
 from singleshot.cli.explain import explain
 from singleshot.cli.output import Result, write
 from singleshot.errors import UserError, did_you_mean, in_brackets
 from singleshot.version import __version__
+
+ANALYSE = "analyse"
 
 # Every verb and its line in `singleshot --help`; `data check` is the module singleshot.cli.data_check.
 VERBS = {
@@ -28,16 +31,21 @@ VERBS = {
     "data check": "validate a dataset: what would stop training, what is mended",
     "data show": "pictures of the labelled boxes, also as training sees them",
     "data split": "lists of images to train and to validate on, where there are none",
-    "analyse errors": "what keeps AP down: missed, misplaced, confused, ...; by class and size",
-    "analyse run": "how training runs went, beside each other: losses and validations",
-    "analyse loss": "how the loss is spread over easy and hard anchors, for several gamma",
-    "analyse iou": "how scores go with the IoU of the boxes, and what NMS loses by it",
+    ANALYSE: "stands for `analyse NAME`: a verb for each analysis of the table, with its own line",
     "models": "every detector: parameters, boxes, FLOPs, published figures",
     "recipes": "the settings that `train --recipe` knows; one of them as YAML",
 }
 
 ELSEWHERE = {"predict": "detect", "infer": "detect", "val": "evaluate", "test": "evaluate", "check": "data check"}
 """What other tools call a verb."""
+
+
+def verbs() -> list[str]:
+    """Every verb: those of `VERBS`, with an `analyse NAME` for each analysis."""
+    found = []
+    for verb in VERBS:
+        found += [f"{ANALYSE} {name}" for name in ANALYSES] if verb == ANALYSE else [verb]
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +79,7 @@ def _run(words: list[str]) -> int:
     if verb is None:
         _print(_help(words[0]))
         return 0
-    module = importlib.import_module(f"singleshot.cli.{verb.replace(' ', '_')}")
+    module = _module(verb)
     options = module.parse(rest)
     # Under --json whatever a library prints goes to stderr: stdout holds the document alone.
     with contextlib.redirect_stdout(sys.stderr) if options["json"] else contextlib.nullcontext():
@@ -85,10 +93,11 @@ def _run(words: list[str]) -> int:
 
 def _verb(words: list[str]) -> tuple[str | None, list[str]]:
     """The verb that the words begin with and the words after it; None where help on a group of verbs is asked for."""
+    known = verbs()
     for length in (2, 1):
-        if (verb := " ".join(words[:length])) in VERBS:
+        if (verb := " ".join(words[:length])) in known:
             return verb, words[length:]
-    group = [verb for verb in VERBS if verb.startswith(f"{words[0]} ")]
+    group = [verb for verb in known if verb.startswith(f"{words[0]} ")]
     if group and words[1:2] in (["-h"], ["--help"]):
         return None, []
     if group:
@@ -97,13 +106,28 @@ def _verb(words: list[str]) -> tuple[str | None, list[str]]:
             f"{came!r} is not a verb: {words[0]!r} is followed by one of {', '.join(v.split()[1] for v in group)}"
         )
     meant = ELSEWHERE.get(words[0].lower())
-    hint = f"did you mean {meant!r}?" if meant else did_you_mean(words[0], VERBS, number=1, show=repr)
-    raise UserError(f"{words[0]!r} is not a verb{in_brackets(hint)}. The verbs are: {', '.join(VERBS)}")
+    hint = f"did you mean {meant!r}?" if meant else did_you_mean(words[0], known, number=1, show=repr)
+    raise UserError(f"{words[0]!r} is not a verb{in_brackets(hint)}. The verbs are: {', '.join(known)}")
+
+
+def _module(verb: str) -> Any:
+    """What has the `parse` and the `run` of a verb."""
+    first, _, name = verb.partition(" ")
+    if first == ANALYSE:
+        from singleshot.cli.analyse import AnalyseVerb
+
+        return AnalyseVerb(name)
+    return importlib.import_module(f"singleshot.cli.{verb.replace(' ', '_')}")
+
+
+def _line(verb: str) -> str:
+    first, _, name = verb.partition(" ")
+    return find_analysis(name).line if first == ANALYSE else VERBS[verb]
 
 
 def _help(group: str | None = None) -> str:
-    verbs = {verb: says for verb, says in VERBS.items() if group is None or verb.startswith(f"{group} ")}
-    lines = [f"  singleshot {verb:<16}{says}" for verb, says in verbs.items()]
+    listed = [verb for verb in verbs() if group is None or verb.startswith(f"{group} ")]
+    lines = [f"  singleshot {verb:<16}{_line(verb)}" for verb in listed]
     title = "Single-stage object detection: train on your own boxes, measure, detect."
     end = "`singleshot VERB --help` explains a verb; with `--json` it prints one JSON document."
     return "\n".join([title, "", *lines, "", end])

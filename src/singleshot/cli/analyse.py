@@ -1,41 +1,155 @@
-"""What the verbs `analyse ...` share."""
+"""`singleshot analyse NAME`, for every analysis of the table `singleshot.analysis.ANALYSES`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
+from singleshot.analysis import Analysis, Findings, find_analysis
 from singleshot.cli.output import Result, write
 from singleshot.cli.parser import VerbParser, whole
+from singleshot.errors import UserError
 
 if TYPE_CHECKING:
     from singleshot.data.dataset import Dataset
-    from singleshot.detectors.detector import Detector
 
 PREFERRED = ("val", "test")  # where no split is named, the first of these that the data has
+_PAGES = (".html", ".htm")
 
 
-class Analysis(Protocol):
-    """What an analysis found."""
+class AnalyseVerb:
+    """The verb of one analysis: `parse` and `run`, as the modules of the other verbs have them."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.analysis: Analysis = find_analysis(name)
+
+    def parse(self, words: Sequence[str]) -> Namespace:
+        """The options. With `--detections` there is no MODEL, and `model` is None."""
+        takes = self.analysis.takes
+        from_files = takes == "detections" and any(word.partition("=")[0] == "--detections" for word in words)
+        parser = VerbParser(f"analyse {self.name}", self.analysis.description, self._epilog())
+        parser.usage = f"{parser.prog} MODEL DATA [flags]"
+        if takes == "runs":
+            parser.usage = f"{parser.prog} RUN [RUN ...] [flags]"
+            parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
+            _add_outputs(parser)
+        else:
+            _add_data(parser, model=not from_files)
+            _add_outputs(parser)
+            _add_pass(parser, anchors=takes == "detector")
+        if takes == "detections":
+            parser.usage += f"\n       {parser.prog} --detections FILE_OR_DIR DATA [flags]"
+            parser.add_argument(
+                "--detections", metavar="FILE_OR_DIR", help="analyse what stands in files, without a model"
+            )
+        for flag in self.analysis.flags:
+            flag.add_to(parser)
+        options = parser.parse(words)
+        if from_files:
+            options["model"] = None
+            if options.builder:
+                raise UserError(
+                    "--builder belongs to a model, and --detections reads what stands in files: leave one out"
+                )
+        return options
+
+    def run(self, options: Namespace) -> Result:
+        """Measure, draw and list."""
+        _ask_where(options)
+        own = {flag.keyword: options[flag.keyword] for flag in self.analysis.flags}
+        if self.analysis.takes == "runs":
+            found, about = self.analysis.measure(options.runs, **own), ", ".join(options.runs)
+        else:
+            found, about = self._on_data(options, own)
+        return self._told(found, options, about)
+
+    def _epilog(self) -> str:
+        files = [] if self.analysis.takes != "detections" else [
+            "Detections from files need no model and no images:\n"
+            f"singleshot analyse {self.name} --detections FILE_OR_DIR DATA"
+        ]  # fmt: skip
+        return "\n".join(
+            [
+                self.analysis.notes,
+                *files,
+                f"--out writes {self.name}.png and {self.name}.json, --html a page with the tables and figures.",
+            ]
+        )
+
+    def _on_data(self, options: Namespace, own: dict[str, Any]) -> tuple[Findings, str]:
+        """What was found, and what it was found on."""
+        from singleshot.cli.progress import shown
+
+        if options.model is None:
+            from singleshot.evaluation.detections import read_detections
+
+            dataset = _open(options)
+            found = self.analysis.measure(dataset, read_detections(options.detections, dataset), **own)
+            return found, _about(options.detections, dataset)
+        from singleshot.cli.model import load_model
+
+        detector = load_model(options.model, builder=options.builder, device=options.device)
+        dataset = _open(options, class_names=detector.class_names)
+        sizes = {"batch_size": options.batch_size, "workers": options.workers}
+        with shown("images") as progress:
+            if self.analysis.takes == "detector":
+                sizes["drop_difficult"] = options.drop_difficult
+                found = self.analysis.measure(detector, dataset, **sizes, progress=progress, **own)
+            else:
+                from singleshot.evaluation.detect_dataset import detect_dataset
+
+                detections = detect_dataset(detector, dataset, **sizes, progress=progress)
+                found = self.analysis.measure(dataset, detections, **own)
+        return found, _about(options.model, dataset)
+
+    def _told(self, found: Findings, options: Namespace, about: str) -> Result:
+        """The result; `--out` writes its figures and its numbers, as `--json` prints them, `--html` its page."""
+        from singleshot.analysis.render.text import to_text
+        from singleshot.files import write_atomically
+
+        section = found.section()
+        text = to_text(section)
+        result = Result(found.to_json(), text)
+        if options.out is not None:
+            from singleshot.analysis.render.pictures import write_pictures
+
+            out = Path(options.out)
+            names = [path.name for path in write_pictures(section, out, self.name)]
+            names.append(f"{self.name}.json")
+            write_atomically(out / names[-1], f"{write(result, as_json=True)}\n".encode())
+            *others, last = names
+            told = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+            text = f"{text}\n\n{told} in {out}"
+        if options.html is not None:
+            from singleshot.analysis.render.html import to_html
+
+            write_atomically(Path(options.html), to_html([section], about=about).encode())
+            text = f"{text}\n\nThe page is {options.html}"
+        return Result(result.document, text)
 
 
-def add_arguments(parser: VerbParser, *, model: bool = True, anchors: bool = True) -> None:
-    """MODEL, DATA, and how they are read and run; `anchors`: where they are matched as in training."""
-    parser.usage = f"{parser.prog} MODEL DATA [flags]"
+def _add_data(parser: VerbParser, *, model: bool) -> None:
     add = parser.add_argument
     if model:
         add("model", metavar="MODEL", help="a detector's file, such as RUN/best.safetensors")
     add("data", metavar="DATA", help="a Pascal VOC folder, a COCO folder or a COCO JSON file")
     add("--split", metavar="NAME", help="the split to analyse (default: val, else test, else the only one)")
     add("--format", choices=["voc", "coco"], help="needed where a folder holds both")
-    add("--out", metavar="DIR", help="write the figure and the numbers into this folder")
+
+
+def _add_outputs(parser: VerbParser) -> None:
+    parser.add_argument("--out", metavar="DIR", help="write the figure and the numbers into this folder")
+    parser.add_argument("--html", metavar="FILE", help="write tables and figures as one page, such as DIR/page.html")
+
+
+def _add_pass(parser: VerbParser, *, anchors: bool) -> None:
+    """How the network runs over the data; `anchors`: where they are matched as in training."""
+    add = parser.add_argument
     if anchors:
         add("--drop-difficult", action="store_true", help="match anchors without VOC's difficult objects")
     add("--batch-size", type=whole(1), default=8, metavar="N", help="images at a time (default: 8)")
@@ -44,43 +158,31 @@ def add_arguments(parser: VerbParser, *, model: bool = True, anchors: bool = Tru
     add("--builder", metavar="NAME", help="for a detector of your own: my_lab.models:my_detector")
 
 
-def opened(options: Namespace) -> tuple[Detector, Dataset, dict[str, Any]]:
-    """The detector, the data, and the keywords of the analysis; first whether `--out` can be written."""
-    from singleshot.cli.model import load_model
-    from singleshot.data.open import open_dataset
+def _ask_where(options: Namespace) -> None:
+    """Before anything is computed: whether the files that are asked for can be written."""
+    if options.out is None and options.html is None:
+        return
     from singleshot.evaluation.detections import writable
 
     if options.out is not None:
         writable(options.out)
-    detector = load_model(options.model, builder=options.builder, device=options.device)
+    if options.html is not None:
+        page = Path(options.html)
+        if page.suffix.lower() not in _PAGES or page.is_dir():
+            raise UserError(f"--html {options.html}: give the name of a file that ends in .html, such as page.html")
+        writable(page.parent)
+
+
+def _open(options: Namespace, class_names: Sequence[str] | None = None) -> Dataset:
+    from singleshot.data.open import open_dataset
+
     dataset = open_dataset(
-        options.data,
-        split=options.split,
-        format=options.format,
-        prefer=PREFERRED,
-        class_names=detector.class_names,
+        options.data, split=options.split, format=options.format, prefer=PREFERRED, class_names=class_names
     )
-    print(f"{dataset.root}: {len(dataset)} images of split {dataset.split!r} ({dataset.format})", file=sys.stderr)
-    names = ("batch_size", "workers", "drop_difficult")
-    return detector, dataset, {name: options[name] for name in names if name in options}
+    if class_names is not None:
+        print(f"{dataset.root}: {len(dataset)} images of split {dataset.split!r} ({dataset.format})", file=sys.stderr)
+    return dataset
 
 
-def reported(found: Analysis, text: str, options: Namespace, name: str) -> Result:
-    """The result; with `--out` also its figure NAME.png and its numbers NAME.json, as `--json` prints them."""
-    result = Result(found.to_json(), text)
-    if options.out is None:
-        return result
-    from singleshot.analysis import plots
-    from singleshot.files import write_atomically
-
-    draw: dict[str, Callable[[Any, Path], Path]]
-    draw = {
-        "errors": plots.plot_errors,
-        "iou": plots.plot_iou,
-        "loss": plots.plot_losses,
-        "run": plots.plot_runs,
-    }
-    out = Path(options.out)
-    draw[name](found, out / f"{name}.png")
-    write_atomically(out / f"{name}.json", f"{write(result, as_json=True)}\n".encode())
-    return Result(result.document, f"{text}\n\n{name}.png and {name}.json are in {out}")
+def _about(what: str, dataset: Dataset) -> str:
+    return f"{what} on {dataset.root}, {len(dataset)} images of split {dataset.split!r}"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from singleshot.text_table import table as table
+
 
 @dataclass(frozen=True)
 class Result:
@@ -44,31 +46,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Iterable):
         return [_plain(item) for item in value]
     raise TypeError(f"{type(value).__name__} is no plain data: {value!r}")
-
-
-def table(rows: Iterable[Iterable[Any]], *, header: Iterable[str]) -> str:
-    """Columns of equal width, two spaces apart: text to the left, numbers to the right."""
-    cells = [[str(name) for name in header], *([_cell(value) for value in row] for row in rows)]
-    numeric = [all(_is_number(row[c]) for row in cells[1:]) for c in range(len(cells[0]))]
-    widths = [max(len(row[c]) for row in cells) for c in range(len(cells[0]))]
-    lines = [
-        "  ".join(
-            cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(row, widths, numeric, strict=True)
-        )
-        for row in cells
-    ]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _is_number(cell: str) -> bool:
-    return cell == "-" or cell.replace(",", "").replace(".", "", 1).lstrip("-").isdigit()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from singleshot.errors import UserError, did_you_mean, in_brackets
+from singleshot.flags import fraction as fraction
+from singleshot.flags import number as number
+from singleshot.flags import whole as whole
 
 
 class VerbParser(ArgumentParser):
@@ -51,43 +53,6 @@ class VerbParser(ArgumentParser):
                 return f"{word!r} is called {own} here"
             return f"{word!r} is not expected here{in_brackets(did_you_mean(word, self.flags(), number=1, show=repr))}"
         return message.removeprefix("argument ")
-
-
-def whole(least: int) -> Callable[[str], int]:
-    """The type of a flag that takes a whole number, `least` or more."""
-
-    def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number, {least} or more, got {text!r}")
-        return value
-
-    return convert
-
-
-def number(text: str) -> float:
-    """The type of a flag that takes a number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return value
-
-
-def fraction(text: str) -> float:
-    """The type of a flag that takes a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
-    return value
 
 
 def take_overrides(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from singleshot.analysis.correlation import average_ranks, correlation, pearson, spearman
+from singleshot.analysis.coefficients import average_ranks, correlation, pearson, spearman
 
 
 def test_worked_by_hand() -> None:

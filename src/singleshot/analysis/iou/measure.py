@@ -6,15 +6,13 @@ Everything is had from one pass of the network: each way to score repeats only t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from singleshot.analysis.correlation import Correlation, correlation
+from singleshot.analysis.iou.result import IoUAnalysis, ScoreAnalysis
 from singleshot.analysis.passes import Visit, match, visit_images
 from singleshot.analysis.truth import best_overlaps, true_iou
 from singleshot.data.dataset import Dataset
@@ -32,71 +30,6 @@ _METRICS = ("AP50", "AP60", "AP70", "AP75", "AP80", "AP90")  # Table 4, and COCO
 _ALL = 1 << 40  # no limit to the detections of an image
 
 Alpha = float | None | Literal["model"]
-Floats32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class ScoreAnalysis:
-    """What comes of one way to score."""
-
-    name: str  # "class score", "IoU-aware", "true IoU"
-    alpha: float | None  # of the IoU-aware score; None: the plain product, or no such score
-    scores: Floats32  # [N] of the detections that are counted
-    ious: Floats32  # [N] with the best object of their class
-    positive_scores: Floats32  # [P] of the positive anchors, for the class that they are matched to
-    positive_ious: Floats32  # [P] of their decoded box with the object that they are matched to
-    reachable: tuple[int, ...]  # objects that have a candidate of IoU >= each of `thresholds`
-    lost: tuple[int, ...]  # those of them that have no such box any more after NMS
-    metrics: dict[str, float]  # AP, AP50, AP60, AP70, AP75, AP80, AP90; -1 where there is nothing to find
-
-    def detections(self, min_iou: float = 0.0) -> Correlation:
-        """Score and IoU of the detections, or of those placed so well."""
-        chosen = self.ious >= min_iou
-        return correlation(self.scores[chosen], self.ious[chosen])
-
-    def positives(self) -> Correlation:
-        """Score and IoU of the positive anchors: the same boxes whatever the score, before NMS and any threshold."""
-        return correlation(self.positive_scores, self.positive_ious)
-
-
-@dataclass(frozen=True)
-class IoUAnalysis:
-    """Score against IoU of a detector's findings: before the IoU-aware score, after it, and with the true IoU."""
-
-    images: int
-    objects: int  # without crowd regions and VOC's difficult objects
-    min_score: float
-    min_iou: float
-    thresholds: tuple[float, ...]
-    scores: tuple[ScoreAnalysis, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, without the single detections; NaN where a coefficient is not defined."""
-
-        def pairs(found: Correlation) -> dict[str, Any]:
-            return {"count": found.count, "pearson": found.pearson, "spearman": found.spearman}
-
-        return {
-            "images": self.images,
-            "objects": self.objects,
-            "min_score": self.min_score,
-            "min_iou": self.min_iou,
-            "scores": [
-                {
-                    "name": one.name,
-                    "alpha": one.alpha,
-                    "detections": pairs(one.detections()),
-                    "well_placed": pairs(one.detections(self.min_iou)),
-                    "positive_anchors": pairs(one.positives()),
-                    "nms": [
-                        {"iou": iou, "reachable": reachable, "lost": lost}
-                        for iou, reachable, lost in zip(self.thresholds, one.reachable, one.lost, strict=True)
-                    ],
-                    "metrics": dict(one.metrics),
-                }
-                for one in self.scores
-            ],
-        }
 
 
 def iou_analysis(

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import singleshot
-from singleshot.analysis import losses
-from singleshot.analysis.losses import LossHistogram, anchor_losses, link_of, loss_distribution
+from singleshot.analysis.loss.measure import anchor_losses, link_of, loss_distribution
+from singleshot.analysis.loss.result import LossHistogram
+from singleshot.analysis.loss.section import HARDEST
 from singleshot.analysis.passes import Visit, match, visit_images
 from singleshot.detectors.detector import Detector
 from singleshot.errors import UserError
@@ -175,7 +176,7 @@ def test_modes_and_document(detector: Detector, data: singleshot.Dataset) -> Non
     document = loss_distribution(detector, data, gammas=[1]).to_json()
     assert detector.training
     assert list(document["positives"]["share_of_hardest"]) == ["1"]
-    assert list(document["positives"]["share_of_hardest"]["1"]) == [f"{part:g}" for part in losses.HARDEST]
+    assert list(document["positives"]["share_of_hardest"]["1"]) == [f"{part:g}" for part in HARDEST]
 
 
 @pytest.mark.parametrize("gammas", [[], [-1.0], [math.nan], [1.0, 1.0]])

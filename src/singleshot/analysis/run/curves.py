@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from singleshot.analysis.run.section import run_section
+from singleshot.analysis.section import Section
 from singleshot.errors import UserError
 from singleshot.training.folder import RunFolder
 from singleshot.training.recipe import from_yaml
@@ -61,6 +63,10 @@ class RunAnalysis:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {"runs": [{**vars(run), "validations": [vars(one) for one in run.validations]} for run in self.runs]}
+
+    def section(self) -> Section:
+        """The table and the figure."""
+        return run_section(self)
 
 
 def read_curves(path: str | Path) -> Curves:

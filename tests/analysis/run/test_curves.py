@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from singleshot.analysis.curves import analyse_runs, read_curves
 from singleshot.analysis.plots import plot_runs
+from singleshot.analysis.run.curves import analyse_runs, read_curves
 from singleshot.cli import main
 from singleshot.errors import UserError
 from singleshot.training.recipe import Recipe, override, to_yaml

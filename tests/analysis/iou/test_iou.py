@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import singleshot
-from singleshot.analysis.iou import AWARE, PLAIN, TRUE, iou_analysis, oracle_iou
+from singleshot.analysis.iou.measure import AWARE, PLAIN, TRUE, iou_analysis, oracle_iou
 from singleshot.analysis.truth import best_overlaps, true_iou
 from singleshot.data.dataset import ImageRecord
 from singleshot.detectors.detector import Detector

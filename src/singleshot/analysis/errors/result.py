@@ -1,0 +1,96 @@
+"""What an analysis of errors finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from singleshot.analysis.errors.section import errors_section
+from singleshot.analysis.errors.sorting import KINDS
+from singleshot.analysis.section import Section
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What became of some objects, and what is wrong with some detections, at one score threshold."""
+
+    name: str
+    found: int  # objects that a detection is right for
+    confused: int  # not found, but a detection of another class is on it
+    misplaced: int  # not found, but a detection of its class is near it
+    missed: int
+    detections: dict[str, int]  # how many of each of `KINDS`
+
+    @property
+    def objects(self) -> int:
+        """How many there are to find."""
+        return self.found + self.confused + self.misplaced + self.missed
+
+
+@dataclass(frozen=True)
+class ErrorAnalysis:
+    """The errors of a set of detections. AP50 and gains are fractions; sizes are square roots of areas in pixels."""
+
+    images: int
+    AP50: float  # COCO's, at an IoU of 0.5
+    gains: dict[str, float]  # what AP50 would gain if all errors of a kind were mended
+    min_score: float  # of the detections that are tallied
+    classes: tuple[Tally, ...]
+    sizes: tuple[Tally, ...]  # from the smallest quarter of the objects to the largest
+    confusions: tuple[tuple[str, str, int], ...]  # (class, taken for, detections), the most frequent first
+
+    @property
+    def total(self) -> Tally:
+        """All classes together."""
+        return _sum("all", self.classes)
+
+    @property
+    def precision(self) -> float:
+        """Right detections among those tallied; NaN where there is none."""
+        kinds = self.total.detections
+        return kinds["right"] / sum(kinds.values()) if sum(kinds.values()) else float("nan")
+
+    @property
+    def recall(self) -> float:
+        """Objects found among all."""
+        return self.total.found / self.total.objects
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+
+        def plain(tally: Tally) -> dict[str, Any]:
+            fates = {"found": tally.found, "confused": tally.confused, "misplaced": tally.misplaced}
+            return {
+                "name": tally.name,
+                "objects": {"all": tally.objects, **fates, "missed": tally.missed},
+                "detections": dict(tally.detections),
+            }
+
+        return {
+            "images": self.images,
+            "AP50": self.AP50,
+            "gains": dict(self.gains),
+            "min_score": self.min_score,
+            "precision": self.precision,
+            "recall": self.recall,
+            "classes": [plain(tally) for tally in self.classes],
+            "sizes": [plain(tally) for tally in self.sizes],
+            "confusions": [{"class": a, "taken_for": b, "detections": n} for a, b, n in self.confusions],
+        }
+
+    def section(self) -> Section:
+        """The tables and the figure."""
+        return errors_section(self)
+
+
+def _sum(name: str, tallies: Iterable[Tally]) -> Tally:
+    tallies = tuple(tallies)
+    return Tally(
+        name,
+        found=sum(one.found for one in tallies),
+        confused=sum(one.confused for one in tallies),
+        misplaced=sum(one.misplaced for one in tallies),
+        missed=sum(one.missed for one in tallies),
+        detections={kind: sum(one.detections[kind] for one in tallies) for kind in KINDS},
+    )

@@ -1,0 +1,1 @@
+"""What can be made of a section: one file for each form."""

@@ -1,0 +1,236 @@
+"""The figures of a section as files: PNG, PDF or SVG, drawn by matplotlib."""
+
+from __future__ import annotations
+
+import io
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import PercentFormatter
+
+from singleshot.analysis.figure import GREY, Axis, Bars, Figure, Line, Panel, Points, Rule
+from singleshot.analysis.section import Section
+from singleshot.errors import UserError
+from singleshot.files import write_atomically
+
+# Okabe and Ito's colours, which everybody can tell apart; lines differ in their dashes and markers too.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+_GREY = "0.75"
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (5, 1, 1, 1, 1, 1)))
+_MARKERS = "os^Dv"
+_WIDE, _SQUARE, _HIGH = 4.0, 3.2, 3.4  # inches of a panel
+_FEW = 1500  # points that are drawn one by one
+_CELLS = 40  # of the density, along each side
+_SMALL = 8  # points of type
+
+
+def write_pictures(section: Section, folder: Path, name: str) -> list[Path]:
+    """Write every figure (PNG) and image of a section into a folder, as NAME.png or NAME_ITS_NAME.png."""
+    written = []
+    for figure in section.figures:
+        written.append(write_figure(figure, folder / f"{_file_name(name, figure.name)}.png"))
+    for image in section.images:
+        content, kind = image.read()
+        path = folder / f"{_file_name(name, image.name)}.{'jpg' if kind == 'jpeg' else kind}"
+        write_atomically(path, content)
+        written.append(path)
+    return written
+
+
+def write_figure(figure: Figure, path: str | Path) -> Path:
+    """Draw a figure into a file.
+
+    Raises:
+        UserError: the file's name ends in neither .png, .pdf nor .svg.
+    """
+    path = Path(path)
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in ("png", "pdf", "svg"):
+        raise UserError(f"{path}: a figure is written as .png, .pdf or .svg")
+    write_atomically(path, to_picture(figure, kind))
+    return path
+
+
+def to_picture(figure: Figure, kind: str, *, stacked: bool = False, clear: bool = False) -> bytes:
+    """The content of a picture file ("png", "pdf", "svg").
+
+    `stacked`: the panels below each other, for narrow pages; `clear`: the page shows through.
+    """
+    content = io.BytesIO()
+    # Nothing in the file depends on chance or the time of day.
+    with matplotlib.rc_context({"svg.hashsalt": "singleshot"}):
+        date = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
+        draw(figure, stacked=stacked).savefig(content, format=kind, dpi=200, metadata=date, transparent=clear)
+    return content.getvalue()
+
+
+def draw(figure: Figure, *, stacked: bool = False) -> Canvas:
+    """The figure on a canvas of matplotlib's, which the caller may change or save."""
+    number = len(figure.panels)
+    widths = [_SQUARE if panel.square else _WIDE for panel in figure.panels]
+    size = (max(widths), _HIGH * number) if stacked else (sum(widths), _HIGH)
+    canvas = Canvas(figsize=size, layout="constrained")
+    rows, columns = (number, 1) if stacked else (1, number)
+    places = canvas.subplots(rows, columns, squeeze=False, sharey=figure.share_y and not stacked).ravel()
+    norm = _norm(figure)
+    density: dict[str, list[Any]] = {}  # what is counted -> the panels that show it as a density
+    mesh: Any = None
+    for place, panel in zip(places, figure.panels, strict=True):
+        shown = _draw_points(place, panel, norm)
+        if shown is not None:
+            mesh, label = shown
+            density.setdefault(label, []).append(place)
+        _draw_bars(place, panel)
+        _draw_lines(place, panel)
+        _finish(place, panel, canvas)
+        if figure.share_y and not stacked and place is not places[0]:
+            place.set_ylabel("")
+    for label, panels in density.items():
+        canvas.colorbar(mesh, ax=panels, label=label, shrink=0.75, pad=0.01)
+    return canvas
+
+
+def _norm(figure: Figure) -> LogNorm | None:
+    """The scale of the densities, the same in all panels; None where every panel has few points."""
+    clouds = [mark for panel in figure.panels for mark in panel.marks if isinstance(mark, Points)]
+    if max((len(cloud.x) for cloud in clouds), default=0) <= _FEW:
+        return None
+    highest = 0.0
+    for panel in figure.panels:
+        for cloud in panel.marks:
+            if isinstance(cloud, Points):
+                highest = max(highest, float(_density(cloud, panel)[0].max()))
+    return LogNorm(1, max(2.0, highest))
+
+
+def _density(cloud: Points, panel: Panel) -> tuple[Any, Any, Any]:
+    """How many points lie in each cell, and the borders of the cells."""
+    x, y = np.asarray(cloud.x, np.float64), np.asarray(cloud.y, np.float64)
+    return np.histogram2d(x, y, bins=_CELLS, range=(_extent(x, panel.x), _extent(y, panel.y)))
+
+
+def _extent(values: Any, axis: Axis) -> tuple[float, float]:
+    low = axis.low if axis.low is not None else float(values.min(initial=0.0))
+    high = axis.high if axis.high is not None else float(values.max(initial=low + 1.0))
+    return low, high
+
+
+def _draw_points(place: Any, panel: Panel, norm: LogNorm | None) -> tuple[Any, str] | None:
+    """Draw the points one by one, or as a density: then its mesh and what is counted."""
+    shown = None
+    for cloud in panel.marks:
+        if not isinstance(cloud, Points):
+            continue
+        if norm is None:
+            place.scatter(cloud.x, cloud.y, s=6, color=_COLOURS[0], alpha=0.4, linewidths=0)
+            continue
+        grid, x, y = _density(cloud, panel)
+        tones = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.2, 1, 256)))  # a single one must be seen
+        mesh = place.pcolormesh(x, y, np.ma.masked_equal(grid.T, 0), cmap=tones, norm=norm, rasterized=True)
+        shown = mesh, cloud.label
+    return shown
+
+
+def _draw_bars(place: Any, panel: Panel) -> None:
+    groups = [mark for mark in panel.marks if isinstance(mark, Bars)]
+    if not groups:
+        return
+    ticks = np.arange(len(groups[0].names))
+    base = np.zeros(len(ticks))
+    beside = panel.bars == "beside"
+    thick = 0.8 / len(groups) if beside else 0.75
+    for k, bars in enumerate(groups):
+        values = np.asarray(bars.values, np.float64)
+        at = ticks + (k - (len(groups) - 1) / 2) * thick if beside else ticks
+        style: Any = {"color": _colour(bars.colour, k), "label": bars.label or None}
+        if panel.lying:
+            drawn = place.barh(at, values, thick, left=None if beside else base, **style)
+        else:
+            drawn = place.bar(at, values, thick, bottom=None if beside else base, **style)
+        if bars.form:
+            texts = [f"{value:{bars.form}}" if np.isfinite(value) else "" for value in values]
+            place.bar_label(drawn, texts, padding=3, fontsize=_SMALL)
+        base = base + np.nan_to_num(values)
+    names = [_plain(name) for name in groups[0].names]
+    if panel.lying:
+        place.set_yticks(ticks, names)
+    else:
+        place.set_xticks(ticks, names, fontsize=_SMALL)
+    if any(bars.form for bars in groups):
+        place.margins(**{"x" if panel.lying else "y": 0.12})
+
+
+def _draw_lines(place: Any, panel: Panel) -> None:
+    order = count()
+    for mark in panel.marks:
+        if isinstance(mark, Rule):
+            rule = place.axhline if mark.across == "y" else place.axvline
+            rule(mark.at, color="0.45", linewidth=0.8, linestyle=":")
+        elif isinstance(mark, Line):
+            k = next(order)
+            place.plot(
+                mark.x,
+                mark.y,
+                label=_plain(mark.label) or None,
+                color=_colour(mark.colour, k),
+                linestyle=_DASHES[k % len(_DASHES)],
+                linewidth=1.6,
+                marker=_MARKERS[k % len(_MARKERS)] if mark.markers else "",
+                markersize=3.8,
+            )
+
+
+def _finish(place: Any, panel: Panel, canvas: Canvas) -> None:
+    """Titles, axes and the legend."""
+    place.set_title(_plain(panel.title), fontsize=10)
+    for axis, letter in ((panel.x, "x"), (panel.y, "y")):
+        _set_axis(place, axis, letter)
+    if panel.square:
+        place.set_box_aspect(1)
+    place.spines[["top", "right"]].set_visible(False)
+    place.grid(color="0.5", alpha=0.22, linewidth=0.6)
+    place.set_axisbelow(True)
+    labelled = any(mark.label and _has_data(mark) for mark in panel.marks if isinstance(mark, Line | Bars))
+    if not labelled or panel.legend == "none":
+        return
+    if panel.legend == "outside":
+        handles, labels = place.get_legend_handles_labels()
+        canvas.legend(handles, labels, loc="outside lower right", ncols=4, frameon=False, fontsize=_SMALL)
+    else:
+        place.legend(frameon=False, loc=panel.legend, fontsize=_SMALL)
+
+
+def _set_axis(place: Any, axis: Axis, letter: str) -> None:
+    place.set(**{f"{letter}label": _plain(axis.label)})
+    if axis.log:
+        place.set(**{f"{letter}scale": "log"})
+    if len(axis.ticks):
+        place.set(**{f"{letter}ticks": axis.ticks, f"{letter}ticklabels": [f"{tick:g}" for tick in axis.ticks]})
+    if axis.percent:
+        {"x": place.xaxis, "y": place.yaxis}[letter].set_major_formatter(PercentFormatter(1, decimals=0))
+    if axis.low is not None or axis.high is not None:
+        place.set(**{f"{letter}lim": (axis.low, axis.high)})
+
+
+def _has_data(mark: Line | Bars) -> bool:
+    return bool(np.isfinite(np.asarray(mark.y if isinstance(mark, Line) else mark.values, np.float64)).any())
+
+
+def _colour(wanted: int | None, own: int) -> str:
+    if wanted == GREY:
+        return _GREY
+    return _COLOURS[(own if wanted is None else wanted) % len(_COLOURS)]
+
+
+def _plain(text: str) -> str:
+    """Text in which matplotlib sees no formula."""
+    return text.replace("$", r"\$")
+
+
+def _file_name(name: str, own: str) -> str:
+    return f"{name}_{own}" if own else name

@@ -1,0 +1,58 @@
+"""How runs went, as a table and a figure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from singleshot.analysis.figure import Axis, Figure, Line, Panel
+from singleshot.analysis.section import Cell, Column, Section, Table
+
+if TYPE_CHECKING:
+    from singleshot.analysis.run.curves import Curves, RunAnalysis
+
+_COCO = ("coco.AP", "coco.AP50", "coco.AP75")
+
+
+def run_section(found: RunAnalysis) -> Section:
+    """A row for each run."""
+    heads: list[Column | str] = [
+        "run",
+        "steps",
+        Column("epochs", ".1f"),
+        "loss",
+        "best of",
+        *(Column(name, ".1f") for name in ("best", "at epoch", "last", "AP", "AP50", "AP75")),
+    ]
+    return Section("How the runs went", "", (Table(heads, [_row(curves) for curves in found.runs]), run_figure(found)))
+
+
+def run_figure(found: RunAnalysis) -> Figure:
+    """Losses and validations over the steps; of one run the terms and metrics apart."""
+    losses, figures = [], []
+    alone = len(found.runs) == 1
+    for run in found.runs:
+        if alone:
+            losses += [Line(run.steps, values, term) for term, values in run.losses.items()]
+        else:
+            losses.append(Line(run.steps, run.loss, run.name))
+        at = [one.step for one in run.validations]
+        for metric in dict.fromkeys((run.metric, *(_COCO if alone else ()))):
+            values = [100 * one.value(metric) for one in run.validations]
+            figures.append(Line(at, values, metric if alone else f"{run.name}: {metric}", markers=True))
+    return Figure(
+        [
+            Panel(losses, "loss", Axis("steps", low=0), Axis(low=0)),
+            Panel(figures, "validation, points", Axis("steps", low=0), Axis(low=0)),
+        ],
+        alt="The losses over the steps on the left, the validations on the right.",
+    )
+
+
+def _row(curves: Curves) -> list[Cell]:
+    steps = f"{curves.steps[-1]:,} of {curves.total:,}"
+    row: list[Cell] = [curves.name, steps, curves.epochs[-1], curves.loss[-1], curves.metric]
+    if curves.best is None:
+        return [*row, *[None] * 6]
+    last = curves.validations[-1]
+    figures = [100 * last.value(name) for name in (curves.metric, *_COCO)]
+    return [*row, 100 * curves.best.value(curves.metric), curves.best.epoch, *figures]
