@@ -22,7 +22,7 @@ class Column:
     title: str
     form: str = ""  # of numbers, as Python's format specifications (".1f"); else 3 digits, whole numbers with commas
     align: Literal["left", "right"] | None = None  # None: numbers to the right, text to the left
-    divider: bool = False  # a line stands before it
+    group: str = ""  # a line stands before it; on a page also this title, above it and those that follow
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def _tallies(title: str, tallies: Sequence[Tally], *, total: bool = False) -> Ta
         "confused",
         "misplaced",
         "missed",
-        Column(first, divider=True),
+        Column(first, group="detections"),
         *others,
     ]
     rows: list[list[Cell]] = [

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 
 from singleshot.analysis.figure import Figure
 from singleshot.analysis.render.pictures import to_picture
 from singleshot.analysis.section import Block, Image, Section, Table
 from singleshot.version import __version__
 
+_DARK = "(prefers-color-scheme: dark)"
 _NARROW = "(max-width: 44rem)"  # from here on the panels of a figure stand below each other
 # A page that loads nothing cannot tell anybody that it was opened.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -21,7 +23,7 @@ _STYLE = """\
   --band: #1e2125; --accent: #6cbcec; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; }
-main { max-width: 64rem; margin: 0 auto; padding: 1.5rem 1.25rem 3rem; }
+main { max-width: 68rem; margin: 0 auto; padding: 1.5rem 1.25rem 3rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0.5rem 0; }
 h2 { font-size: 1.3rem; margin: 2.5rem 0 0.5rem; padding-top: 1.25rem; border-top: 1px solid var(--line); }
 p { max-width: 46rem; margin: 0.9rem 0; overflow-wrap: anywhere; white-space: pre-line; }
@@ -29,19 +31,20 @@ p { max-width: 46rem; margin: 0.9rem 0; overflow-wrap: anywhere; white-space: pr
 .about { margin-top: 0; }
 a { color: var(--accent); }
 nav ul { padding-left: 1.2rem; }
-.scroll { overflow-x: auto; margin: 1.2rem 0; }
-table { border-collapse: collapse; font-size: 0.93rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); padding: 0 0 0.5rem; min-width: 16rem; }
-th, td { padding: 0.32rem 0.75rem; text-align: left; font-weight: inherit; white-space: nowrap; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.86rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.32rem 0.55rem; text-align: left; font-weight: inherit; white-space: nowrap; }
 thead th { font-weight: 600; border-bottom: 2px solid var(--line); vertical-align: bottom; }
 tbody tr { border-bottom: 1px solid var(--line); }
 tbody tr:nth-child(even) { background: var(--band); }
 tr.total { font-weight: 600; border-top: 2px solid var(--line); }
 .right { text-align: right; }
-.divider { border-left: 2px solid var(--line); }
+.divider, .group { border-left: 2px solid var(--line); }
+thead th.group { border-bottom: 0; color: var(--soft); }
 figure { margin: 1.6rem 0; }
+.table { margin: 1.1rem 0; }
+.table figcaption { padding-bottom: 0.4rem; }
 img { display: block; max-width: 100%; height: auto; }
-@media (prefers-color-scheme: dark) { .drawn img { filter: invert(0.9) hue-rotate(180deg); } }
 .next { border-left: 4px solid var(--accent); padding: 0.5rem 0.9rem; background: var(--band); }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 0.75rem; }
 @media print { h2, figure, tr { break-inside: avoid; } .scroll { overflow: visible; } }
@@ -93,7 +96,7 @@ def _table(table: Table) -> str:
     right, heads, cells = table.right(), table.heads, table.cells()
 
     def classes(c: int) -> str:
-        names = [name for name, on in (("right", right[c]), ("divider", heads[c].divider)) if on]
+        names = [name for name, on in (("right", right[c]), ("divider", bool(heads[c].group))) if on]
         return f' class="{" ".join(names)}"' if names else ""
 
     def row(texts: list[str], *, last: bool) -> str:
@@ -106,24 +109,42 @@ def _table(table: Table) -> str:
         kind = ' class="total"' if last and table.total else ""
         return f"<tr{kind}>{inner}</tr>"
 
-    caption = f"<caption>{escape(table.title)}</caption>\n" if table.title else ""
+    title = f"<figcaption>{escape(table.title)}</figcaption>\n" if table.title else ""
     top = "".join(f'<th scope="col"{classes(c)}>{escape(head.title)}</th>' for c, head in enumerate(heads))
+    top = f"{_groups(table)}<tr>{top}</tr>"
     body = _lines([row(texts, last=k == len(cells)) for k, texts in enumerate(cells, 1)])
     # A region that scrolls can be reached with the keyboard.
     return (
-        f'<div class="scroll" tabindex="0">\n<table>\n{caption}<thead><tr>{top}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table>\n</div>"
+        f'<figure class="table">\n{title}<div class="scroll" tabindex="0">\n<table>\n<thead>{top}</thead>\n'
+        f"<tbody>\n{body}\n</tbody>\n</table>\n</div>\n</figure>"
     )
 
 
+def _groups(table: Table) -> str:
+    """A row above the header with the titles of groups of columns; nothing where there are none."""
+    heads = table.heads
+    starts = [c for c, head in enumerate(heads) if head.group]
+    if not starts:
+        return ""
+    row = f'<td colspan="{starts[0]}"></td>' if starts[0] else ""
+    for start, end in pairwise([*starts, len(heads)]):
+        row += f'<th scope="colgroup" class="group" colspan="{end - start}">{escape(heads[start].group)}</th>'
+    return f"<tr>{row}</tr>"
+
+
 def _figure(figure: Figure) -> str:
-    wide = f'<img src="{_data(to_picture(figure, "svg", clear=True), "svg+xml")}" alt="{escape(figure.alt)}">'
-    narrow = ""
-    if len(figure.panels) > 1:
-        stacked = _data(to_picture(figure, "svg", stacked=True, clear=True), "svg+xml")
-        narrow = f'<source media="{_NARROW}" srcset="{stacked}">'
-    caption = _caption(figure.caption)
-    return f'<figure class="drawn"><picture>{narrow}{wide}</picture>{caption}</figure>'
+    sources = []
+    for media, dark, stacked in (
+        (f"{_DARK} and {_NARROW}", True, True),
+        (_NARROW, False, True),
+        (_DARK, True, False),
+    ):
+        if not stacked or len(figure.panels) > 1:
+            picture = _data(to_picture(figure, "svg", stacked=stacked, dark=dark), "svg+xml")
+            sources.append(f'<source media="{media}" srcset="{picture}">')
+    picture = _data(to_picture(figure, "svg"), "svg+xml")
+    sources.append(f'<img src="{picture}" alt="{escape(figure.alt)}">')
+    return f"<figure><picture>{_lines(sources)}</picture>{_caption(figure.caption)}</figure>"
 
 
 def _image(image: Image) -> str:

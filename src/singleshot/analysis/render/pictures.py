@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure as Canvas
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter
 
 from singleshot.analysis.figure import GREY, Axis, Bars, Figure, Line, Panel, Points, Rule
@@ -18,12 +20,36 @@ from singleshot.analysis.section import Section
 from singleshot.errors import UserError
 from singleshot.files import write_atomically
 
-# Okabe and Ito's colours, which everybody can tell apart; lines differ in their dashes and markers too.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
-_GREY = "0.75"
+
+@dataclass(frozen=True)
+class _Theme:
+    """The colours of a drawing. Okabe and Ito's, which everybody can tell apart; lines differ in their dashes too."""
+
+    page: str
+    ink: str
+    colours: tuple[str, ...]
+    grey: str
+    tones: tuple[float, float]  # of the density: the part of `Blues` for few and for many; a single one must be seen
+
+
+_LIGHT = _Theme(
+    "#ffffff",
+    "#000000",
+    ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000"),
+    "0.75",
+    (0.2, 1),
+)
+_DARK = _Theme(
+    "#16181b",
+    "#e4e6e9",
+    ("#56B4E9", "#E69F00", "#2BC79B", "#F07C32", "#DE93BC", "#8AA8FF", "#f0f0f0"),
+    "0.4",
+    (0.9, 0.1),
+)
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (5, 1, 1, 1, 1, 1)))
 _MARKERS = "os^Dv"
 _WIDE, _SQUARE, _HIGH = 4.0, 3.2, 3.4  # inches of a panel
+_NARROW = 4.4  # of panels below each other, with the scale of a density
 _FEW = 1500  # points that are drawn one by one
 _CELLS = 40  # of the density, along each side
 _SMALL = 8  # points of type
@@ -56,37 +82,47 @@ def write_figure(figure: Figure, path: str | Path) -> Path:
     return path
 
 
-def to_picture(figure: Figure, kind: str, *, stacked: bool = False, clear: bool = False) -> bytes:
+def to_picture(figure: Figure, kind: str, *, stacked: bool = False, dark: bool = False) -> bytes:
     """The content of a picture file ("png", "pdf", "svg").
 
-    `stacked`: the panels below each other, for narrow pages; `clear`: the page shows through.
+    `stacked`: the panels below each other, for narrow pages; `dark`: for dark ones.
     """
     content = io.BytesIO()
     # Nothing in the file depends on chance or the time of day.
     with matplotlib.rc_context({"svg.hashsalt": "singleshot"}):
         date = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
-        draw(figure, stacked=stacked).savefig(content, format=kind, dpi=200, metadata=date, transparent=clear)
+        draw(figure, stacked=stacked, dark=dark).savefig(content, format=kind, dpi=200, metadata=date)
     return content.getvalue()
 
 
-def draw(figure: Figure, *, stacked: bool = False) -> Canvas:
+def draw(figure: Figure, *, stacked: bool = False, dark: bool = False) -> Canvas:
     """The figure on a canvas of matplotlib's, which the caller may change or save."""
+    theme = _DARK if dark else _LIGHT
+    ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    page = ("figure.facecolor", "axes.facecolor")
+    colours: Any = dict.fromkeys(ink, theme.ink) | dict.fromkeys(page, theme.page)
+    with matplotlib.rc_context(colours):
+        return _draw(figure, theme, stacked=stacked)
+
+
+def _draw(figure: Figure, theme: _Theme, *, stacked: bool) -> Canvas:
     number = len(figure.panels)
     widths = [_SQUARE if panel.square else _WIDE for panel in figure.panels]
-    size = (max(widths), _HIGH * number) if stacked else (sum(widths), _HIGH)
-    canvas = Canvas(figsize=size, layout="constrained")
+    size = (_NARROW, _HIGH * number) if stacked else (sum(widths), _HIGH)
+    # Padding in inches, so that the last number of an axis does not touch the next one's.
+    canvas = Canvas(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08))
     rows, columns = (number, 1) if stacked else (1, number)
     places = canvas.subplots(rows, columns, squeeze=False, sharey=figure.share_y and not stacked).ravel()
     norm = _norm(figure)
     density: dict[str, list[Any]] = {}  # what is counted -> the panels that show it as a density
     mesh: Any = None
     for place, panel in zip(places, figure.panels, strict=True):
-        shown = _draw_points(place, panel, norm)
+        shown = _draw_points(place, panel, norm, theme)
         if shown is not None:
             mesh, label = shown
             density.setdefault(label, []).append(place)
-        _draw_bars(place, panel)
-        _draw_lines(place, panel)
+        _draw_bars(place, panel, theme)
+        _draw_lines(place, panel, theme)
         _finish(place, panel, canvas)
         if figure.share_y and not stacked and place is not places[0]:
             place.set_ylabel("")
@@ -120,23 +156,23 @@ def _extent(values: Any, axis: Axis) -> tuple[float, float]:
     return low, high
 
 
-def _draw_points(place: Any, panel: Panel, norm: LogNorm | None) -> tuple[Any, str] | None:
+def _draw_points(place: Any, panel: Panel, norm: LogNorm | None, theme: _Theme) -> tuple[Any, str] | None:
     """Draw the points one by one, or as a density: then its mesh and what is counted."""
     shown = None
     for cloud in panel.marks:
         if not isinstance(cloud, Points):
             continue
         if norm is None:
-            place.scatter(cloud.x, cloud.y, s=6, color=_COLOURS[0], alpha=0.4, linewidths=0)
+            place.scatter(cloud.x, cloud.y, s=6, color=theme.colours[0], alpha=0.4, linewidths=0)
             continue
         grid, x, y = _density(cloud, panel)
-        tones = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.2, 1, 256)))  # a single one must be seen
+        tones = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(*theme.tones, 256)))
         mesh = place.pcolormesh(x, y, np.ma.masked_equal(grid.T, 0), cmap=tones, norm=norm, rasterized=True)
         shown = mesh, cloud.label
     return shown
 
 
-def _draw_bars(place: Any, panel: Panel) -> None:
+def _draw_bars(place: Any, panel: Panel, theme: _Theme) -> None:
     groups = [mark for mark in panel.marks if isinstance(mark, Bars)]
     if not groups:
         return
@@ -147,7 +183,7 @@ def _draw_bars(place: Any, panel: Panel) -> None:
     for k, bars in enumerate(groups):
         values = np.asarray(bars.values, np.float64)
         at = ticks + (k - (len(groups) - 1) / 2) * thick if beside else ticks
-        style: Any = {"color": _colour(bars.colour, k), "label": bars.label or None}
+        style: Any = {"color": _colour(theme, bars.colour, k), "label": bars.label or None}
         if panel.lying:
             drawn = place.barh(at, values, thick, left=None if beside else base, **style)
         else:
@@ -165,7 +201,7 @@ def _draw_bars(place: Any, panel: Panel) -> None:
         place.margins(**{"x" if panel.lying else "y": 0.12})
 
 
-def _draw_lines(place: Any, panel: Panel) -> None:
+def _draw_lines(place: Any, panel: Panel, theme: _Theme) -> None:
     order = count()
     for mark in panel.marks:
         if isinstance(mark, Rule):
@@ -177,7 +213,7 @@ def _draw_lines(place: Any, panel: Panel) -> None:
                 mark.x,
                 mark.y,
                 label=_plain(mark.label) or None,
-                color=_colour(mark.colour, k),
+                color=_colour(theme, mark.colour, k),
                 linestyle=_DASHES[k % len(_DASHES)],
                 linewidth=1.6,
                 marker=_MARKERS[k % len(_MARKERS)] if mark.markers else "",
@@ -221,10 +257,10 @@ def _has_data(mark: Line | Bars) -> bool:
     return bool(np.isfinite(np.asarray(mark.y if isinstance(mark, Line) else mark.values, np.float64)).any())
 
 
-def _colour(wanted: int | None, own: int) -> str:
+def _colour(theme: _Theme, wanted: int | None, own: int) -> str:
     if wanted == GREY:
-        return _GREY
-    return _COLOURS[(own if wanted is None else wanted) % len(_COLOURS)]
+        return theme.grey
+    return theme.colours[(own if wanted is None else wanted) % len(theme.colours)]
 
 
 def _plain(text: str) -> str:

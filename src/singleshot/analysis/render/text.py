@@ -22,7 +22,7 @@ def to_text(section: Section) -> str:
 def _table(table: Table) -> str:
     rows = [[head.title for head in table.heads], *table.cells()]
     right = table.right()
-    for place in reversed([c for c, head in enumerate(table.heads) if head.divider]):
+    for place in reversed([c for c, head in enumerate(table.heads) if head.group]):
         for row in rows:
             row.insert(place, "|")
         right.insert(place, False)
