@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from singleshot.analysis.render.pictures import draw, to_picture
 LINE = Line([0, 1], [2.0, 3.0], "a $x$ line")
 
 
-def drawn(panel: Panel, **choices: bool):  # type: ignore[no-untyped-def]  # matplotlib's axes
+def drawn(panel: Panel, **choices: bool) -> Any:
+    """The axes of matplotlib's."""
     return draw(Figure([panel], alt=""), **choices).axes[0]
 
 
