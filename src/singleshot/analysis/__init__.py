@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from singleshot.analysis.analysis import Analysis as Analysis
 from singleshot.analysis.analysis import Findings as Findings
-from singleshot.errors import UserError
+from singleshot.errors import UserError, did_you_mean, in_brackets
 
 if TYPE_CHECKING:
     from singleshot.analysis.coefficients import Correlation as Correlation
@@ -91,7 +91,8 @@ __all__ = ["ANALYSES", "Analysis", "Findings", "find_analysis", *_WHERE]
 def find_analysis(name: str) -> Analysis:
     """The description of an analysis; a `UserError` for a name that is not in the table."""
     if name not in ANALYSES:
-        raise UserError(f"analysis {name!r} is unknown; the analyses are: {', '.join(ANALYSES)}")
+        hint = in_brackets(did_you_mean(name, ANALYSES))
+        raise UserError(f"analysis {name!r} is unknown{hint}; the analyses are: {', '.join(ANALYSES)}")
     found: Analysis = importlib.import_module(ANALYSES[name]).ANALYSIS
     return found
 
