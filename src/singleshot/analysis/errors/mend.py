@@ -1,4 +1,4 @@
-"""Detections and datasets in which one kind of error is mended, to see what it costs (TIDE, section 2.3)."""
+"""Detections and datasets without one kind of error, to see what it costs (TIDE, section 2.3)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from singleshot.evaluation.detections import ImageDetections, as_sides
 def mended(
     detections: Sequence[ImageDetections], dataset: Dataset, sortings: Sequence[Sorting], kind: int
 ) -> list[ImageDetections]:
+    """The detections without one kind of error, a place in `KINDS`.
+
+    Of the detections that are confused with, or misplaced near, an object that is not found, the best is put on it; all
+    others of the kind go.
+    """
     result = []
     for found, record, one in zip(detections, dataset.records, sortings, strict=True):
         boxes, labels = found.boxes.copy(), found.labels.copy()
@@ -41,6 +46,7 @@ def _candidates(found: ImageDetections, one: Sorting) -> Integers:
 
 
 def without_missed(dataset: Dataset, sortings: Sequence[Sorting]) -> Dataset:
+    """The dataset without the objects that no detection is right for, confused with or misplaced near."""
     records = []
     for record, one in zip(dataset.records, sortings, strict=True):
         keep = ~one.counts | (fates_of(one, np.ones(len(one.kind), bool)) != NEITHER)

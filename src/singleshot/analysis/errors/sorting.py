@@ -22,7 +22,7 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Sorting:
-    """One image."""
+    """What the detections of one image are, N of them, and its objects, G of them."""
 
     kind: Integers  # [N] of each detection: a place in `KINDS`, or NEITHER
     subject: Integers  # [N] the object of the record that the kind speaks of, -1: none
@@ -31,6 +31,7 @@ class Sorting:
 
 
 def sort_image(found: ImageDetections, record: ImageRecord, iou: float, background: float) -> Sorting:
+    """Match the detections of an image as COCO does, and name the error of each other; see `error_analysis`."""
     ignored = record.crowd | record.difficult
     boxes, truth = (torch.from_numpy(np.asarray(b, np.float64).reshape(-1, 4)) for b in (found.boxes, record.boxes))
     overlap = torch.where(torch.from_numpy(ignored), coverage(boxes, truth), pairwise_iou(boxes, truth)).numpy()

@@ -37,9 +37,11 @@ class Tallies:
         self.kinds, self.found_labels, self.found_sizes, self.subjects = map(np.concatenate, zip(*tallied, strict=True))
 
     def by_class(self, names: Sequence[str]) -> tuple[Tally, ...]:
+        """A tally for each class."""
         return tuple(self._tally(name, self.labels == k, self.found_labels == k) for k, name in enumerate(names))
 
     def by_size(self) -> tuple[Tally, ...]:
+        """A tally for each quarter of the objects, from the smallest to the largest."""
         edges = np.quantile(self.sizes, (0.25, 0.5, 0.75))
         names = [
             f"up to {edges[0]:.0f} px",
@@ -50,6 +52,7 @@ class Tallies:
         return tuple(self._tally(name, place == k, found == k) for k, name in enumerate(names))
 
     def confusions(self, names: Sequence[str]) -> tuple[tuple[str, str, int], ...]:
+        """(class, taken for, how often), the most frequent first."""
         rows = self.kinds == CONFUSED
         pairs = Counter(zip(self.subjects[rows].tolist(), self.found_labels[rows].tolist(), strict=True))
         return tuple((names[a], names[b], n) for (a, b), n in sorted(pairs.items(), key=lambda one: (-one[1], one[0])))
