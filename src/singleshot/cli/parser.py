@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
@@ -38,9 +39,9 @@ class VerbParser(ArgumentParser):
         except ArgumentError as error:
             raise UserError(f"{self._tell(str(error))}\n`{self.prog} --help` lists what can be given") from None
 
-    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
+    def format_help(self, *given: Any) -> str:
         """The help text, ending in one newline."""
-        return f"{super().format_help(formatter).rstrip()}\n"
+        return f"{super().format_help(*given).rstrip()}\n"  # jsonargparse 4.53 and newer give a formatter
 
     def flags(self) -> list[str]:
         """Every flag that is known here."""
