@@ -64,7 +64,7 @@ def generated(images: int, found_per_image: int, seed: int = 0) -> tuple[Dataset
         detections.append(ImageDetections(as_corners(boxes), rng.random(found_per_image).round(4), guess, xywh=boxes))
     names = tuple(f"class {k}" for k in range(CLASSES))
     ids = tuple(range(1, CLASSES + 1))
-    return Dataset(Path("generated"), "coco", "val", names, ids, tuple(records)), detections
+    return Dataset(Path("generated"), "coco", "val", names, ids, tuple(records), own_ids=True), detections
 
 
 def for_pycocotools(dataset: Dataset, detections: list[ImageDetections]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -32,7 +32,7 @@ LAYERS = [
     {"anchors", "matchers"},
     {"data.loader"},
     {"data"},
-    {"structures", "signature", "plain_data", "data.images", "data.dataset"},
+    {"structures", "signature", "plain_data", "data.images", "data.dataset", "data.normalised"},
     {"coders", "ops", "prediction"},
     {"errors", "files", "eval_mode", "version", "flags", "text_table"},
 ]
@@ -52,7 +52,7 @@ NETWORK |= {
     "files",
     "eval_mode",
 }
-RECORDS = {"data.dataset", "data.images", "ops", "structures", "errors", "files"}
+RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files"}
 ONLY = {
     **dict.fromkeys(NETWORK, NETWORK | {"data.images"}),
     "weights": NETWORK | {"version"},

@@ -1,9 +1,10 @@
-"""The one error that a user can cause, and what it says of a word that is nearly right."""
+"""The one error that a user can cause, and how its message speaks of a value, of many names, of a word nearly right."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 
 class UserError(ValueError):
@@ -36,3 +37,17 @@ def did_you_mean(
 def in_brackets(hint: str) -> str:
     """A hint for the middle of a sentence: ` (did you mean a?)`; nothing where there is no hint."""
     return f" ({hint})" if hint else ""
+
+
+def short(value: Any) -> str:
+    """A value as Python writes it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def some(names: Sequence[str], what: str = "", *, limit: int = 4) -> str:
+    """The first names: `a, b and 3 more`; with `what`, after their number: `5 missing: a, b and 3 more`."""
+    if not names:
+        return ""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{f'{len(names)} {what}: ' if what else ''}{', '.join(names[:limit])}{more}"

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from singleshot.errors import UserError, did_you_mean
+from singleshot.errors import UserError, did_you_mean, short
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ def load_yaml(path: Path, expected: str = "a mapping of recipe fields, such as `
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     tree = read_yaml(text, str(path))
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected {expected}, got {_short(tree)}")
+        raise UserError(f"{path}: expected {expected}, got {short(tree)}")
     return tree
 
 
@@ -98,7 +98,7 @@ def merge(kind: type, tree: dict[str, Any], key: str, value: Any, *, where: str 
             for name, item in value.items():
                 merge(inner, tree[first], str(name), item, where=where, path=f"{path}{first}.")  # type: ignore[arg-type]
         else:
-            raise UserError(f"{place}: expected a mapping of {', '.join(_types(inner))}, got {_short(value)}")
+            raise UserError(f"{place}: expected a mapping of {', '.join(_types(inner))}, got {short(value)}")
     elif get_origin(inner) is dict:
         value = read_yaml(value, place) if isinstance(value, str) else value
         if rest:
@@ -106,7 +106,7 @@ def merge(kind: type, tree: dict[str, Any], key: str, value: Any, *, where: str 
         elif isinstance(value, dict):
             tree[first] = {**tree[first], **value}
         else:
-            raise UserError(f"{place}: expected a mapping, got {_short(value)}")
+            raise UserError(f"{place}: expected a mapping, got {short(value)}")
     elif rest:
         raise UserError(f"{place}: {first} has no parts; say {first} itself")
     else:
@@ -116,7 +116,7 @@ def merge(kind: type, tree: dict[str, Any], key: str, value: Any, *, where: str 
 def _put(tree: Any, keys: list[str], value: Any, place: str) -> dict[str, Any]:
     """A mapping with the value under a path of keys; what is missing on the way is made."""
     if not isinstance(tree, dict | None):
-        raise UserError(f"{place}: there is {_short(tree)}, which has no part {keys[0]!r}: set the whole of it")
+        raise UserError(f"{place}: there is {short(tree)}, which has no part {keys[0]!r}: set the whole of it")
     first, *rest = keys
     known = tree or {}
     return {**known, first: _put(known.get(first), rest, value, place) if rest else value}
@@ -144,15 +144,15 @@ def _convert(kind: Any, value: Any, key: str, where: str) -> Any:
     if origin is Literal:
         if value in options:
             return value
-        raise UserError(f"{_place(where)}{key}: expected one of {', '.join(map(str, options))}, got {_short(value)}")
+        raise UserError(f"{_place(where)}{key}: expected one of {', '.join(map(str, options))}, got {short(value)}")
     if dataclasses.is_dataclass(kind):
         if isinstance(value, dict):
             return from_plain(kind, value, where=where, path=f"{key}.")  # type: ignore[arg-type]
-        raise UserError(f"{_place(where)}{key}: expected a mapping of {', '.join(_types(kind))}, got {_short(value)}")
+        raise UserError(f"{_place(where)}{key}: expected a mapping of {', '.join(_types(kind))}, got {short(value)}")
     if kind is str:
         if isinstance(value, (str, Path)):
             return str(value)
-        raise UserError(f"{_place(where)}{key}: expected text, got {_short(value)}")
+        raise UserError(f"{_place(where)}{key}: expected text, got {short(value)}")
     if isinstance(value, str):
         value = read_yaml(value, f"{_place(where)}{key}")
     if origin is tuple:
@@ -167,7 +167,7 @@ def _convert(kind: Any, value: Any, key: str, where: str) -> Any:
     if kind is float and not isinstance(value, bool) and isinstance(value, (int, float)):
         return float(value)
     expected = {bool: "true or false", int: "a whole number", float: "a number", dict: "a mapping"}[origin or kind]
-    raise UserError(f"{_place(where)}{key}: expected {expected}, got {_short(value)}")
+    raise UserError(f"{_place(where)}{key}: expected {expected}, got {short(value)}")
 
 
 def _types(kind: Any) -> dict[str, Any]:
@@ -187,11 +187,6 @@ def _unknown(key: str, name: str, kind: type, where: str) -> str:
 
 def _place(where: str) -> str:
     return f"{where}: " if where else ""
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _lists(value: Any) -> Any:

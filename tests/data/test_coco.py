@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from singleshot.data.coco import find_splits, read_coco
+from singleshot.data.open import find_splits, open_dataset
 from singleshot.errors import UserError
+
+read_coco = partial(open_dataset, format="coco", need_truth=False, strict=False)
 
 
 def content(**changes: Any) -> dict[str, Any]:
@@ -303,6 +306,106 @@ def test_files_of_one_name_in_two_folders(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         write(tmp_path / folder / "instances_default.json", content())
     assert find_splits(tmp_path) == ("a/instances_default", "b/instances_default")
+
+
+@pytest.fixture
+def two_files(tmp_path: Path) -> Path:
+    """train2014 with the images 42 and 7; valminusminival2014 with 8, in val2014, and another list of categories."""
+    write(tmp_path / "annotations/instances_train2014.json", content())
+    value = content(
+        images=[{"id": 8, "file_name": "c.jpg"}],
+        annotations=[
+            {"image_id": 8, "category_id": 3, "bbox": [1, 1, 5, 5]},
+            {"image_id": 8, "category_id": 90, "bbox": [2, 2, 5, 5]},
+        ],
+        categories=[{"id": 3, "name": "ant"}, {"id": 90, "name": "bee"}, {"id": 4, "name": "zebra"}],
+    )
+    write(tmp_path / "annotations/instances_valminusminival2014.json", value)
+    touch(*(tmp_path / name for name in ("train2014/a.jpg", "train2014/b.jpg", "val2014/c.jpg")))
+    return tmp_path
+
+
+def test_files_are_joined(two_files: Path) -> None:
+    data = read_coco(two_files, split="train2014+valminusminival2014")
+    assert (data.split, data.splits) == ("train2014+valminusminival2014", ("train2014", "valminusminival2014"))
+    assert [record.id for record in data.records] == [42, 7, 8]
+    assert [record.path.relative_to(two_files).as_posix() for record in data.records] == [
+        "train2014/a.jpg",
+        "train2014/b.jpg",
+        "val2014/c.jpg",
+    ]
+    assert [record.annotation.name for record in data.records if record.annotation is not None] == [
+        "instances_train2014.json",
+        "instances_train2014.json",
+        "instances_valminusminival2014.json",
+    ]
+    # One list: the first file's in its order, then what is new. A name is one class, and an id is that of one class.
+    assert data.class_names == ("zebra", "ant", "bee")
+    assert data.category_ids[:2] == (90, 3)
+    assert len(set(data.category_ids)) == 3
+    assert [record.labels.tolist() for record in data.records] == [[0, 1], [1], [1, 2]]
+    assert data.own_ids
+    assert not data.problems
+    words = read_coco(two_files, split="train+valminusminival")  # a word finds its split here, too
+    assert words.split == "train2014+valminusminival2014"
+    for wrong, message in (("train2014+train", "'train2014' twice"), ("train2014+dev", "no split 'dev'")):
+        with pytest.raises(UserError, match=message):
+            read_coco(two_files, split=wrong)
+    with pytest.raises(UserError, match="'cow'|'bee'"):
+        open_dataset(two_files, split="train2014+valminusminival2014", class_names=("ant", "zebra"))
+
+
+def test_an_image_in_both_files_is_a_problem(two_files: Path) -> None:
+    path = two_files / "annotations/instances_valminusminival2014.json"
+    value = json.loads(path.read_text())
+    value["images"].append({"id": 7, "file_name": "b.jpg"})
+    value["annotations"].append({"image_id": 7, "category_id": 3, "bbox": [1, 1, 5, 5]})
+    write(path, value)
+    data = read_coco(two_files, split="train2014+valminusminival2014")
+    assert [record.id for record in data.records] == [42, 7, 8]
+    assert len(data.records[1].labels) == 1  # what the first file says
+    (problem,) = data.problems
+    assert problem.kind == "duplicate image id"
+    assert problem.where == f"{path}: images[1]"
+    assert "'b.jpg' is listed twice" in problem.message
+    assert not data.notes
+
+
+def test_files_that_number_their_own_images_get_ids_of_their_own(two_files: Path) -> None:
+    """As most tools export them: every file counts from 1."""
+    path = two_files / "annotations/instances_valminusminival2014.json"
+    value = json.loads(path.read_text().replace('"image_id": 8', '"image_id": 42'))
+    value["images"][0]["id"] = 42
+    write(path, value)
+    data = read_coco(two_files, split="train2014+valminusminival2014")
+    assert [record.id for record in data.records] == ["train2014/42", "train2014/7", "valminusminival2014/42"]
+    assert [record.labels.tolist() for record in data.records] == [[0, 1], [1], [1, 2]]
+    assert not data.problems
+    assert not data.own_ids  # these ids are in no file: the order of the splits counts
+    assert read_coco(two_files, split="valminusminival2014").records[0].id == 42
+
+
+def test_one_of_two_files_divided_by_the_image_size(two_files: Path) -> None:
+    path = two_files / "annotations/instances_valminusminival2014.json"
+    value = json.loads(path.read_text())
+    for entry in value["annotations"]:
+        entry["bbox"] = [0.1, 0.2, 0.3, 0.4]
+    write(path, value)
+    with pytest.raises(UserError, match=r"instances_valminusminival2014.json: all 2 boxes .* normalised"):
+        read_coco(two_files, split="train2014+valminusminival2014")
+
+
+def test_images_in_the_folders_of_other_splits(two_files: Path) -> None:
+    """Only for a split that has no folder of its own, and a name that is in one of them alone."""
+    path = two_files / "annotations" / "instances_valminusminival2014.json"
+    assert read_coco(path).records[0].path == two_files / "val2014" / "c.jpg"
+    touch(two_files / "train2014" / "c.jpg")
+    assert not read_coco(path).records[0].path.exists()
+    (two_files / "train2014" / "c.jpg").unlink()
+    touch(two_files / "preview" / "c.jpg")
+    assert read_coco(path).records[0].path == two_files / "val2014" / "c.jpg"
+    (two_files / "valminusminival2014").mkdir()
+    assert read_coco(path).records[0].path == two_files / "valminusminival2014" / "c.jpg"
 
 
 def test_coco128(shared: Path) -> None:

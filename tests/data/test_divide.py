@@ -150,6 +150,15 @@ def test_a_coco_file(tmp_path: Path, folder: str) -> None:
         write_parts(root, split="default")
 
 
+def test_joined_coco_files_are_not_divided(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        images = [{"id": f"{name}{i}", "file_name": f"{name}{i}.jpg"} for i in range(4)]
+        (tmp_path / f"instances_{name}.json").write_text(json.dumps({"images": images}))
+    with pytest.raises(UserError, match="only one file is divided at a time, not a, b: name one of them with --split"):
+        write_parts(tmp_path, split="a+b")
+    assert write_parts(tmp_path, 0.5, split="b")["val"][1] == 2
+
+
 def test_a_folder_around_the_dataset(tiny_voc: Path, tmp_path: Path) -> None:
     """The lists go where they are looked for: into the dataset, not beside it."""
     root = shutil.copytree(tiny_voc, tmp_path / "outer" / "cells")

@@ -94,7 +94,7 @@ def test_yolo_labels_are_named(tmp_path: Path, place: str) -> None:
     with pytest.raises(UserError, match="no dataset found in this folder"):
         open_dataset(tmp_path)
     (tmp_path / "data.yaml").write_text("names: [dog]\n")
-    with pytest.raises(UserError, match=r"no JSON; .* examples/yolo_to_coco.py"):
+    with pytest.raises(UserError, match=r"none of the known formats. .* examples/yolo_to_coco.py"):
         open_dataset(tmp_path / "data.yaml")
 
 
@@ -126,7 +126,7 @@ def test_what_holds_no_dataset(tmp_path: Path, voc: Path, coco: Path) -> None:
     for name, message in (
         ("gone", "no such file or folder"),
         ("empty", "no dataset found in this folder"),
-        ("notes.txt", "a file that is no JSON"),
+        ("notes.txt", "this file is in none of the known formats"),
     ):
         with pytest.raises(UserError, match=f"{name}: {message}.*expected a Pascal VOC folder"):
             open_dataset(tmp_path / name)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from singleshot.data.dataset import Dataset
-from singleshot.data.voc import find_parts, find_splits, read_voc
-from singleshot.data.vocxml import Annotation, parse
+from singleshot.data.formats.voc import find_parts
+from singleshot.data.formats.vocxml import Annotation, parse
+from singleshot.data.open import find_splits, open_dataset
 from singleshot.errors import UserError
+
+read_voc = partial(open_dataset, format="voc", need_truth=False, strict=False)
 
 BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
 
@@ -238,7 +242,8 @@ def test_wrong_and_empty_splits_and_folders(folder: Path, tmp_path: Path) -> Non
     (folder / "ImageSets/Main/empty.txt").write_text("\n")
     with pytest.raises(UserError, match="'empty' is empty"):
         read_voc(folder, split="empty")
-    with pytest.raises(UserError, match="no Pascal VOC data"):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match=r"no VOC data in this folder; expected a Pascal VOC folder"):
         read_voc(tmp_path / "nothing")
 
 

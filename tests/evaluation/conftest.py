@@ -105,6 +105,7 @@ def coco_dataset() -> Callable[[dict[str, Any]], Dataset]:
             class_names=tuple(str(category["name"]) for category in content["categories"]),
             category_ids=category_ids,
             records=tuple(records),
+            own_ids=True,
         )
 
     return make

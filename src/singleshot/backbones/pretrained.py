@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from singleshot.backbones.backbone import Backbone
-from singleshot.errors import UserError
+from singleshot.errors import UserError, some
 
 WRAPPERS = ("module.", "model.", "backbone.", "body.", "state_dict.")
 """What other programs (and our own detectors) put before a backbone's keys."""
@@ -50,7 +50,7 @@ def load_backbone_weights(backbone: Backbone, path: str | Path) -> None:
         for key in own
         if key in weights and weights[key].shape != own[key].shape
     ]
-    problems = [_some("missing", missing), _some("unexpected", unexpected), _some("of another shape", shapes)]
+    problems = [some(missing, "missing"), some(unexpected, "unexpected"), some(shapes, "of another shape")]
     if any(problems):
         raise UserError(
             f"{path}: these weights are not for this {type(backbone).__name__}: {'; '.join(filter(None, problems))}. "
@@ -59,7 +59,7 @@ def load_backbone_weights(backbone: Backbone, path: str | Path) -> None:
     fitting = {key: value for key, value in weights.items() if key in own}
     broken = [key for key, value in fitting.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
-        raise UserError(f"{path}: {_some('with NaN or infinite values', broken)}; the file is damaged")
+        raise UserError(f"{path}: {some(broken, 'with NaN or infinite values')}; the file is damaged")
     backbone.load_state_dict(fitting, strict=False)
 
 
@@ -117,10 +117,3 @@ def _unwrap(weights: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]
 
 def _is_optional(key: str, backbone: Backbone) -> bool:
     return key.endswith(_COUNTERS) or key.startswith(backbone.optional_weights)
-
-
-def _some(what: str, names: list[str], limit: int = 4) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"{len(names)} {what}: {', '.join(names[:limit])}{more}"

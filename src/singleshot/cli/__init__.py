@@ -30,6 +30,7 @@ VERBS = {
     "detect": "find objects in images, folders and globs; draw them",
     "data check": "validate a dataset: what would stop training, what is mended",
     "data show": "pictures of the labelled boxes, also as training sees them",
+    "data formats": "the formats of datasets that are read and written, and how they look",
     "data split": "lists of images to train and to validate on, where there are none",
     ANALYSE: "stands for `analyse NAME`: a verb for each analysis of the table, with its own line",
     "models": "every detector: parameters, boxes, FLOPs, published figures",

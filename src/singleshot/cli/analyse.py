@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 
 from singleshot.analysis import Analysis, Findings, find_analysis
+from singleshot.cli.dataset import add_data, add_format
 from singleshot.cli.output import Result, write
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.errors import UserError
@@ -137,9 +138,9 @@ def _add_data(parser: VerbParser, *, model: bool) -> None:
     add = parser.add_argument
     if model:
         add("model", metavar="MODEL", help="a detector's file, such as RUN/best.safetensors")
-    add("data", metavar="DATA", help="a Pascal VOC folder, a COCO folder or a COCO JSON file")
+    add_data(parser)
     add("--split", metavar="NAME", help="the split to analyse (default: val, else test, else the only one)")
-    add("--format", choices=["voc", "coco"], help="needed where a folder holds both")
+    add_format(parser)
 
 
 def _add_outputs(parser: VerbParser) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
+from singleshot.cli.dataset import add_data, add_format
 from singleshot.cli.output import Result, table
 from singleshot.cli.parser import VerbParser
 from singleshot.errors import UserError
@@ -30,9 +31,9 @@ def parse(words: Sequence[str]) -> Namespace:
     """The options of this verb."""
     parser = VerbParser("data check", "Validates a dataset and lists what is wrong with it.", EPILOG)
     parser.usage = "singleshot data check DATA [flags]"
-    parser.add_argument("data", metavar="DATA", help="a Pascal VOC folder, a COCO folder or a COCO JSON file")
+    add_data(parser)
     parser.add_argument("--split", metavar="NAME", help="the split to check (default: all, one after another)")
-    parser.add_argument("--format", choices=["voc", "coco"], help="needed where a folder holds both")
+    add_format(parser)
     parser.add_argument(
         "--skip-bad", action="store_true", help="errors are left out, as in training, and give exit code 0"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from singleshot.cli import train
+from singleshot.cli.dataset import add_data, add_format
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.errors import UserError
@@ -23,12 +24,12 @@ def parse(words: Sequence[str]) -> Namespace:
     parser = VerbParser("data show", "Draws the labelled boxes of a dataset.", EPILOG)
     parser.usage = "singleshot data show DATA --out FILE.png [flags] [--recipe NAME|FILE [--key.sub value ...]]"
     add = parser.add_argument
-    add("data", metavar="DATA", help="a Pascal VOC folder, a COCO folder or a COCO JSON file")
+    add_data(parser)
     add("--out", metavar="FILE.png", help="where to write the sheet; no file is overwritten")
     add("--number", type=whole(1), default=12, metavar="N", help="of images (default: 12)")
     add("--split", metavar="NAME", help="the split to draw from (default: train, else the only one)")
     add("--seed", type=whole(0), default=0, metavar="N", help="of the draw and of the augmentation (default: 0)")
-    add("--format", choices=["voc", "coco"], help="needed where a folder holds both")
+    add_format(parser)
     add("--recipe", metavar="NAME|FILE", help="as training by this recipe sees them")
     words, overrides = train.take_recipe_fields(words, parser.flags())
     options = parser.parse(words)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from jsonargparse import Namespace
 
+from singleshot.cli.dataset import add_data, add_format
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, number, whole
 
@@ -20,11 +21,11 @@ def parse(words: Sequence[str]) -> Namespace:
     parser = VerbParser("data split", "Divides the images of a dataset into train and val.", EPILOG)
     parser.usage = "singleshot data split DATA [flags]"
     add = parser.add_argument
-    add("data", metavar="DATA", help="a Pascal VOC folder, a COCO folder or a COCO JSON file")
+    add_data(parser)
     add("--val", type=number, default=0.2, metavar="SHARE", help="of the images to validate on (default: 0.2)")
     add("--split", metavar="NAME", help="the split to divide (default: the only one)")
     add("--seed", type=whole(0), default=0, metavar="N", help="of the draw (default: 0)")
-    add("--format", choices=["voc", "coco"], help="needed where a folder holds both")
+    add_format(parser)
     return parser.parse(words)
 
 

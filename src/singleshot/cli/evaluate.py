@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from singleshot.cli.dataset import add_data, add_format
 from singleshot.cli.multiscale import HELP as TTA
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
@@ -36,10 +37,10 @@ def parse(words: Sequence[str]) -> Namespace:
     from_files = any(word.partition("=")[0] == "--detections" for word in words)
     if not from_files:
         parser.add_argument("model", metavar="MODEL", help="a detector's file, such as RUN/best.safetensors")
-    parser.add_argument("data", metavar="DATA", help="a Pascal VOC folder, a COCO folder or a COCO JSON file")
+    add_data(parser)
     add = parser.add_argument
     add("--split", metavar="NAME", help="the split to measure on (default: val, else test, else the only one)")
-    add("--format", choices=["voc", "coco"], help="needed where a folder holds both")
+    add_format(parser)
     add("--detections", metavar="FILE_OR_DIR", help="measure what stands in files, without a model")
     add("--save-detections", metavar="DIR", help="write the detections in both forms, for the VOC and COCO servers")
     add(

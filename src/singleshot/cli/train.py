@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
+from singleshot.cli.dataset import add_data, add_format
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, number, take_overrides, whole
 from singleshot.errors import UserError
@@ -75,9 +76,7 @@ def parse(words: Sequence[str]) -> Namespace:
     about = "Trains a detector on your images; the format is found by itself."
     parser = VerbParser("train", about, EPILOG, elsewhere=ELSEWHERE)
     parser.usage = "singleshot train DATA [flags] [--key.sub value ...]\n       singleshot train --resume RUN"
-    parser.add_argument(
-        "data", metavar="DATA", nargs="?", help="a Pascal VOC folder, a COCO folder or a COCO JSON file"
-    )
+    add_data(parser, optional=True)
     add = parser.add_argument
     add("--recipe", metavar="NAME|FILE", help=f"a published setting or a YAML file (default: {DEFAULT_RECIPE})")
     add("--out", metavar="RUN", help="a new folder for the run (default: the next free runs/RECIPE-N)")
@@ -95,7 +94,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add("--from", metavar="MODEL", help="go on from a trained detector's file, also with other classes")
     add("--resume", metavar="RUN", help="go on with a run that was stopped, exactly")
     add("--skip-bad", action="store_true", help="leave out images that the check finds bad, instead of stopping")
-    add("--format", choices=["voc", "coco"], help="needed where a folder holds both")
+    add_format(parser)
     add("--builder", metavar="NAME", help="a builder of this package, or your own as my_lab.models:my_detector")
     words, overrides = take_recipe_fields(words, parser.flags())
     options = parser.parse(words)

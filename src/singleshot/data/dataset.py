@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Id = int | str
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,20 @@ class ImageRecord:
     """
 
     path: Path
-    name: str  # the stem in VOC, `file_name` in COCO
-    id: int | str  # the image id of the files (the stem in VOC; YEAR/stem where several years are joined)
+    name: str  # what the annotations call it: the stem in VOC, `file_name` in COCO
+    id: Id  # the image id of the files, else the name; GROUP/ID where several datasets are joined (VOC2007/000005)
     size: tuple[int, int]  # (height, width) as the annotation says; (0, 0) when it says nothing
     boxes: Floats  # [N, 4] xyxy, exactly as the file has them (COCO: x, y, x + w, y + h)
     labels: NDArray[np.int64]  # [N] index into `Dataset.class_names`
-    difficult: NDArray[np.bool_]  # [N] VOC's difficult
-    crowd: NDArray[np.bool_]  # [N] COCO's iscrowd
+    difficult: NDArray[np.bool_]  # [N] hard to recognise (VOC): neither right nor wrong to find it
+    crowd: NDArray[np.bool_]  # [N] a region with many objects (COCO's iscrowd)
     truncated: NDArray[np.bool_]  # [N]
-    areas: Floats  # [N] COCO's area; box area where the file has none
+    areas: Floats  # [N] the file's own (COCO: of the mask); that of the box where it has none
     annotation: Path | None = None  # the file that describes it, for messages
     annotated: bool = True
-    xywh: Floats | None = None  # [N, 4] COCO's own x, y, w, h: (x + w) - x need not be w again in floating point
+    # [N, 4] the file's own x, y, w, h, where it has those (COCO): (x + w) - x need not be w again in floating point.
+    xywh: Floats | None = None
+    stem: str | None = None  # what VOC's files of detections call it; None: the name without folders and ending
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,17 @@ class Dataset:
     """An ordered set of images with one list of classes."""
 
     root: Path
-    format: str  # "voc" or "coco"
+    format: str  # its name in the table `data.formats.FORMATS`
     split: str
     class_names: tuple[str, ...]
-    category_ids: tuple[int | str, ...]  # the id of each class in the files (VOC: 1..K in order of names)
+    category_ids: tuple[Id, ...]  # the id of each class in the files (VOC has none: 1..K)
     records: tuple[ImageRecord, ...]
     splits: tuple[str, ...] = field(default=())  # every split that the folder offers
     problems: tuple[Problem, ...] = field(default=())  # what the reader could not take and left out of `records`
     notes: tuple[Problem, ...] = field(default=())  # what the reader left out without harm
+    # Whether the images have ids in the files (COCO), which then say the order of images and classes where a metric
+    # depends on it. False: they have names alone, and the order of the split and of the classes counts.
+    own_ids: bool = False
 
     def __len__(self) -> int:
         return len(self.records)

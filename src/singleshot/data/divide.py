@@ -1,22 +1,19 @@
 """Dividing a dataset that has no validation split into `train` and `val`, as lists beside the data.
 
-Only lists are written (VOC: `ImageSets/Main/*.txt`, COCO: `instances_*.json`); images and annotations stay as they are.
+Only lists are written, as the format has them (VOC: `ImageSets/Main/*.txt`, COCO: `instances_*.json`); images and
+annotations stay as they are.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from singleshot.data import cocojson
-from singleshot.data.coco import ImageFinder, file_name, identifier
 from singleshot.data.dataset import Dataset
-from singleshot.data.open import find_splits, open_dataset
-from singleshot.data.voc import find_parts
+from singleshot.data.folders import each_listed_once
+from singleshot.data.formats import FORMATS, load
+from singleshot.data.open import find_dataset
 from singleshot.errors import UserError
 from singleshot.files import write_atomically
 
@@ -60,17 +57,29 @@ def write_parts(
     """Divide one split of a dataset (the only one, or `split`) and write the lists: part -> (file, number of images).
 
     Raises:
-        UserError: what `open_dataset` and `divide` say, or a list of that name that exists: none is overwritten.
+        UserError: what `open_dataset` and `divide` say, a format that has no lists, or a list of that name that
+            exists: none is overwritten.
     """
-    splits = find_splits(path, format=format)
+    found = find_dataset(path, format=format)
+    splits = tuple(found.splits)
+    if found.format.lists is None:
+        able = ", ".join(name for name in FORMATS if load(name).lists is not None)
+        raise UserError(
+            f"{path}: {found.format.title} has no lists of images, so this dataset cannot be divided where it is. The "
+            f"formats that can be divided are: {able}. Put the images of each part, and their annotations, into a "
+            "folder of its own."
+        )
     if taken := [name for name in PARTS if name in splits]:
         raise UserError(
             f"{path} has a split {taken[0]!r} already (its splits: {', '.join(splits)}), and no list is overwritten: "
             "rename it, say to trainval, and divide that with --split"
         )
-    dataset = open_dataset(path, split=split, format=format, strict=False, need_truth=False)
-    indices = dict(zip(PARTS, divide(dataset, share, seed), strict=True))
-    contents = _voc_lists(dataset, indices) if dataset.format == "voc" else _coco_files(dataset, indices)
+    with each_listed_once():
+        chosen = found.choose(split)
+        dataset = found.read(chosen)
+        indices = dict(zip(PARTS, divide(dataset, share, seed), strict=True))
+        parts = {part: [dataset.records[k] for k in rows] for part, rows in indices.items()}
+        contents = found.format.lists(chosen, parts)
     for file in contents:
         if file.exists():
             raise UserError(f"{file} exists already, and no list is overwritten: move it away, or give another folder")
@@ -85,49 +94,3 @@ def write_parts(
             file.unlink()
         raise
     return {part: (file, len(indices[part])) for part, file in zip(PARTS, contents, strict=True)}
-
-
-def _voc_lists(dataset: Dataset, indices: dict[str, tuple[int, ...]]) -> dict[Path, bytes]:
-    parts = find_parts(dataset.root)
-    if len(parts) > 1:
-        raise UserError(
-            f"{dataset.root} holds several datasets ({', '.join(dataset.splits)}): give the folder of one of them"
-        )
-    names = [record.name for record in dataset.records]
-    for record in dataset.records:
-        if record.name != record.name.encode(errors="replace").decode():
-            raise UserError(f"{record.path!r}: a list is UTF-8, and this file's name is not; rename it")
-    return {
-        parts[0].root / "ImageSets" / "Main" / f"{part}.txt": "".join(f"{names[k]}\n" for k in chosen).encode()
-        for part, chosen in indices.items()
-    }
-
-
-def _coco_files(dataset: Dataset, indices: dict[str, tuple[int, ...]]) -> dict[Path, bytes]:
-    source = dataset.root if dataset.root.is_file() else cocojson.find_files(dataset.root)[dataset.split]
-    content = cocojson.load(source)
-    places = {record.id: record.path for record in dataset.records}
-    found = {}
-    for part, chosen in indices.items():
-        file = source.with_name(f"instances_{part}.json")
-        ids = {dataset.records[k].id for k in chosen}
-        finder = ImageFinder(file, part)
-        images = [_as_found(image, places, finder, file) for image in _entries(content, "images", "id", ids)]
-        parts: dict[str, Any] = {"images": images}
-        if "annotations" in content:  # without any the images are not labelled, which is not: empty
-            parts["annotations"] = _entries(content, "annotations", "image_id", ids)
-        found[file] = json.dumps({**content, **parts}).encode()
-    return found
-
-
-def _entries(content: dict[str, Any], name: str, key: str, ids: set[int | str]) -> list[dict[str, Any]]:
-    """The entries of these images; what is no entry at all is left behind."""
-    return [entry for entry in content[name] if isinstance(entry, dict) and identifier(entry.get(key)) in ids]
-
-
-def _as_found(image: dict[str, Any], places: dict[int | str, Path], finder: ImageFinder, file: Path) -> dict[str, Any]:
-    """The entry of an image; where its folder has the name of the split that is divided, with that folder."""
-    place = places[identifier(image["id"])]  # type: ignore[index]  # it is one of those that were chosen
-    if finder.path(file_name(image) or "") == place:
-        return image
-    return {**image, "file_name": Path(os.path.relpath(place, file.absolute().parent)).as_posix()}

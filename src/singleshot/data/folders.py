@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from singleshot.errors import UserError
 
+_Listing = tuple[dict[str, os.DirEntry[str]], dict[str, Path]]
+_known: ContextVar[dict[Path, _Listing] | None] = ContextVar("known", default=None)
+
 
 def files(folder: Path) -> dict[str, os.DirEntry[str]]:
-    """The files of a folder by name, in order of names; nothing where there is no such folder."""
-    return {entry.name: entry for entry in _entries(folder) if entry.is_file()}
+    """The files of a folder by name, in order of names; nothing where there is no such folder. Not to be changed."""
+    return _listing(folder)[0]
 
 
 def folders(folder: Path) -> dict[str, Path]:
-    """The folders in a folder by name, in order of names, without hidden ones."""
-    found = (entry for entry in _entries(folder) if entry.is_dir() and not entry.name.startswith("."))
-    return {entry.name: folder / entry.name for entry in found}
+    """The folders in a folder by name, in order of names, without hidden ones. Not to be changed."""
+    return _listing(folder)[1]
+
+
+@contextmanager
+def each_listed_once() -> Iterator[None]:
+    """Within this block a folder that was listed is not listed again: several formats look at the same ones."""
+    token = None if _known.get() is not None else _known.set({})
+    try:
+        yield
+    finally:
+        if token is not None:
+            _known.reset(token)
+
+
+def _listing(folder: Path) -> _Listing:
+    known = _known.get()
+    if known is not None and folder in known:
+        return known[folder]
+    entries = _entries(folder)
+    found = (
+        {entry.name: entry for entry in entries if entry.is_file()},
+        {entry.name: folder / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")},
+    )
+    if known is not None:
+        known[folder] = found
+    return found
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from singleshot.data import coco, voc
-from singleshot.data.cocojson import find_files
 from singleshot.data.dataset import Dataset, Problem
-from singleshot.data.folders import files, folders
+from singleshot.data.folders import each_listed_once
+from singleshot.data.formats import FORMATS, load
+from singleshot.data.formats.format import Format, Split
+from singleshot.data.formats.unread import advice
+from singleshot.data.gather import Gather
+from singleshot.data.splits import choose_splits
 from singleshot.errors import UserError
 
-FORMATS = ("voc", "coco")
-
-_EXPECTED = (
-    "expected a Pascal VOC folder (Annotations/*.xml, JPEGImages, ImageSets/Main/*.txt), a folder with COCO JSON files "
-    "(annotations/instances_train2017.json and images), or a COCO JSON file"
-)
-_YOLO = "Write COCO files from them: python examples/yolo_to_coco.py FOLDER (in the sources of this project)"
-_YOLO_LINE = re.compile(rb"\d+( +-?[\d.]+(e-?\d+)?){4,}\s*$")
 _SHOWN = 20  # problems that one message lists
 
 
@@ -37,18 +33,17 @@ def open_dataset(
 ) -> Dataset:
     """Read the images of one split and their truth, without opening an image or asking whether it exists.
 
-    The format is found by itself, or given as `format` ("voc", "coco"). The split is `split`, else the first of
-    `prefer` that exists, else the only one; a name also finds the only split that has it as a word (val: val2017,
-    valid), and VOC's may be joined: VOC2007:trainval+VOC2012:trainval. Labels index `class_names` where that is given
-    (by a checkpoint, say), else the classes of the data. `need_truth=False` takes images without annotations.
+    The format is found by itself, or given as `format`, its name in `data.formats.FORMATS`. The split is `split`, else
+    the first of `prefer` that exists, else the only one; a name also finds the only split that has it as a word (val:
+    val2017, valid), and several may be joined: VOC2007:trainval+VOC2012:trainval. Labels index `class_names` where that
+    is given (by a checkpoint, say), else the classes of the data. `need_truth=False` takes images without annotations.
 
     `strict=False` is for what is checked next (`data.check.check`): problems then stand in `Dataset.problems`, and the
     images concerned are left out of the records. Raises UserError for everything else that is wrong.
     """
-    root = Path(path)
-    kind = _format(root, format)
-    read = voc.read_voc if kind == "voc" else coco.read_coco
-    dataset = read(root, split=split, prefer=prefer, class_names=class_names)
+    with each_listed_once():
+        found = find_dataset(path, format=format)
+        dataset = found.read(found.choose(split, prefer), class_names)
     if need_truth and not any(record.annotated for record in dataset.records) and not dataset.problems:
         raise UserError(
             f"{path}: split {dataset.split!r} has no annotations, and the truth is needed here. "
@@ -61,52 +56,81 @@ def open_dataset(
 
 def find_splits(path: str | Path, *, format: str | None = None) -> tuple[str, ...]:
     """The splits that a dataset offers, as `open_dataset` names them."""
+    return tuple(find_dataset(path, format=format).splits)
+
+
+@dataclass(frozen=True)
+class FoundDataset:
+    """A dataset of which nothing is read yet: its format, and the splits that it offers, by name."""
+
+    root: Path
+    name: str  # of the format, in the table
+    format: Format[Any]
+    splits: Mapping[str, Split]
+
+    def choose(self, split: str | None, prefer: Sequence[str] = ()) -> tuple[Split, ...]:
+        """The splits that are meant, more than one where they are joined with +. UserError when that is not clear."""
+        names = choose_splits(list(self.splits), split, prefer, str(self.root))
+        return tuple(self.splits[name] for name in names)
+
+    def read(self, chosen: Sequence[Split], class_names: Sequence[str] | None = None) -> Dataset:
+        """Read these splits as one dataset. UserError when there is nothing in them."""
+        assert self.format.read is not None  # `find_dataset` asks no other
+        gather = Gather(class_names)
+        with each_listed_once():
+            for split in chosen:
+                gather.begin(split.name, split.place)
+                self.format.read(split, gather)
+        dataset = gather.dataset(self.root, self.name, tuple(self.splits))
+        if not dataset.records and not dataset.problems:
+            raise UserError(f"{self.root}: split {dataset.split!r} is empty: no image is listed or found.")
+        return dataset
+
+
+def find_dataset(path: str | Path, *, format: str | None = None) -> FoundDataset:
+    """Ask every format, or the one that is named, what a path holds.
+
+    Raises UserError when no format knows the path, or when two do and nobody says which is meant.
+    """
     root = Path(path)
-    return voc.find_splits(root) if _format(root, format) == "voc" else coco.find_splits(root)
-
-
-def _format(root: Path, wanted: str | None) -> str:
-    """The format of a path; UserError when it has none, or two and nobody says which."""
-    if wanted is not None and wanted not in FORMATS:
-        raise UserError(f"format {wanted!r} is unknown; the formats are: {', '.join(FORMATS)}.")
+    formats = {name: load(name) for name in (FORMATS if format is None else (format,))}
+    asked = {name: one for name, one in formats.items() if one.read is not None}
+    if not asked:
+        raise UserError(f"format {format!r} is only written, not read (`singleshot data formats` lists all of them)")
     if not root.exists():
-        raise UserError(f"{root}: no such file or folder; {_EXPECTED}.")
-    if not root.is_dir():
-        if root.suffix.lower() != ".json":
-            yolo = f" If it describes a folder with YOLO's labels: {_YOLO}." if root.suffix.lower() == ".yaml" else ""
-            raise UserError(f"{root}: a file that is no JSON; {_EXPECTED}.{yolo}")
-        if wanted == "voc":
-            raise UserError(f"{root}: a JSON file cannot be read as VOC; give the folder with Annotations/*.xml.")
-        return "coco"
+        raise UserError(f"{root}: no such file or folder; {_expected(asked)}.")
+    with each_listed_once():
+        claims = {name: splits for name, one in asked.items() if (splits := one.find(root))}
+        if len(claims) > 1:
+            raise UserError(_two_formats(root, asked, claims))
+        if not claims:
+            raise UserError(_nothing_found(root, asked, format))
+    ((name, splits),) = claims.items()
+    return FoundDataset(root, name, asked[name], {split.name: split for split in splits})
+
+
+def _two_formats(root: Path, asked: Mapping[str, Format[Any]], claims: Mapping[str, Sequence[Split]]) -> str:
+    places = [f"{asked[name].title} ({splits[0].place})" for name, splits in claims.items()]
+    number = {2: "two", 3: "three"}.get(len(claims), str(len(claims)))
+    return (
+        f"{root} holds {number} formats: {' and '.join(places)}. Choose with "
+        f"{' or '.join(f'--format {name}' for name in claims)} (format= in Python), or give the path of one of them."
+    )
+
+
+def _nothing_found(root: Path, asked: Mapping[str, Format[Any]], wanted: str | None) -> str:
     if wanted is not None:
-        return wanted
-    parts, files = voc.find_parts(root), find_files(root)
-    if parts and files:
-        xml = next((part.annotations[0] for part in parts if part.annotations), root)
-        json = ", ".join(str(file.relative_to(root)) for file in list(files.values())[:3])
-        raise UserError(
-            f"{root} holds two formats: VOC (XML files in {xml}) and COCO ({json}). "
-            "Choose with --format voc or --format coco (format= in Python), or give the JSON file."
-        )
-    if parts:
-        return "voc"
-    if files:
-        return "coco"
-    if (labels := _yolo_labels(root)) is not None:
-        raise UserError(f"{root}: {labels} looks like YOLO's labels, which are not read. {_YOLO}.")
-    raise UserError(f"{root}: no dataset found in this folder; {_EXPECTED}.")
+        title = asked[wanted].title
+        what = f"no {title} data in this folder" if root.is_dir() else f"this file cannot be read as {title}"
+    else:
+        what = "no dataset found in this folder" if root.is_dir() else "this file is in none of the known formats"
+    if (hint := advice(root)) is not None:
+        return f"{root}: {what}. {hint}"
+    return f"{root}: {what}; {_expected(asked)}."
 
 
-def _yolo_labels(root: Path) -> Path | None:
-    """A text file with lines such as `0 0.5 0.5 0.1 0.2`, in the folder or at most two below it."""
-    inner = list(folders(root).values())
-    for place in (root, *inner, *(folder for above in inner for folder in folders(above).values())):
-        texts = [place / name for name in files(place) if name.endswith(".txt")]
-        for text in texts[:3]:  # the first may be a list of classes
-            with text.open("rb") as file:
-                if _YOLO_LINE.match(file.readline(4096)):
-                    return text
-    return None
+def _expected(asked: Mapping[str, Format[Any]]) -> str:
+    return f"expected {', '.join(one.looks_like for one in asked.values())}"
 
 
 def _refuse(dataset: Dataset, need_truth: bool) -> None:

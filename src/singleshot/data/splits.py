@@ -30,6 +30,15 @@ def is_split_name(name: str) -> bool:
     return bool(words) and words <= _USUAL
 
 
+def choose_splits(splits: Sequence[str], wanted: str | None, prefer: Sequence[str], where: str) -> list[str]:
+    """The split that is meant, as `choose_split` finds it, or several: train2014+val2014. UserError for one twice."""
+    names = wanted.split("+") if wanted is not None and wanted not in splits else [wanted]
+    chosen = [choose_split(splits, name, prefer, where) for name in names]
+    if len(set(chosen)) < len(chosen):
+        raise UserError(f"{where}: split {wanted!r} names {max(chosen, key=chosen.count)!r} twice.")
+    return chosen
+
+
 def choose_split(splits: Sequence[str], wanted: str | None, prefer: Sequence[str], where: str) -> str:
     """`wanted`, or the first of `prefer` that exists, or the only one; UserError naming all of them if none."""
     if wanted is not None:

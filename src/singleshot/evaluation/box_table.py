@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from singleshot.data.dataset import Dataset, Floats, ImageRecord
-from singleshot.errors import UserError
+from singleshot.errors import UserError, some
 from singleshot.evaluation.detections import ImageDetections, as_corners, as_sides
 
 Integers = NDArray[np.int64]
@@ -50,7 +50,7 @@ def truth_columns(dataset: Dataset) -> Truth:
     if missing:
         raise UserError(
             f"{dataset.root}: {len(missing)} of {len(records)} images of split {dataset.split!r} have no annotation "
-            f"({_some(missing)}), and without truth nothing can be measured; "
+            f"({some(missing)}), and without truth nothing can be measured; "
             f"add the annotations, or take the images out of the split"
         )
     boxes = _rows([record.boxes for record in records])
@@ -69,8 +69,7 @@ def truth_columns(dataset: Dataset) -> Truth:
         labels=_joined([record.labels for record in records]),
         boxes=boxes,
         xywh=xywh,
-        # VOC says nothing of areas, and COCO's own word for them is the area of the mask.
-        areas=areas if dataset.format == "coco" else xywh[:, 2] * xywh[:, 3],
+        areas=areas,
         ignored=_joined([record.difficult | record.crowd for record in records]).astype(bool),
     )
 
@@ -122,7 +121,3 @@ def _rows(parts: Sequence[Floats]) -> Floats:
 
 def _joined(parts: Sequence[NDArray[np.int64] | NDArray[np.bool_]]) -> Integers:
     return np.concatenate([np.asarray(part).astype(np.int64).reshape(-1) for part in parts] or [np.zeros(0, np.int64)])
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -53,15 +53,16 @@ class CocoMetrics:
 def coco_metrics(dataset: Dataset, detections: Sequence[ImageDetections]) -> CocoMetrics:
     """Measure detections as pycocotools does.
 
-    On VOC data difficult objects are crowds and areas are (x2 - x1) * (y2 - y1). Order decides between equal scores and
-    the last bit of the means, so it is pycocotools': images and categories by id, boxes as in the files.
+    Difficult objects (VOC) count as crowds, and the areas are those of the records. Order decides between equal scores
+    and the last bit of the means, so it is pycocotools': boxes as in the files, and where the files have ids
+    (`Dataset.own_ids`) images and categories by id.
     """
     truth, found = truth_columns(dataset), found_columns(dataset, detections)
     count = len(dataset.class_names)
-    if dataset.format == "coco":
+    if dataset.own_ids:
         image_ids = _ranks([record.id for record in dataset.records])
         category_ids = _ranks(dataset.category_ids)
-    else:  # VOC has no ids: its order is the order of the split and of the classes
+    else:  # the order of the split and of the classes
         image_ids = np.arange(1, len(dataset) + 1)
         category_ids = np.arange(1, count + 1)
     if len(dataset) and count:

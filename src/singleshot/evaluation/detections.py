@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from singleshot.data.dataset import Dataset, Floats
+from singleshot.data.normalised import refuse_normalised
 from singleshot.errors import UserError
 from singleshot.evaluation.coco_results import RESULTS_NAME, ResultsText, coco_entries
 from singleshot.files import write_atomically
@@ -164,7 +165,7 @@ def _read_results(path: Path, dataset: Dataset) -> list[ImageDetections]:
         boxes.append(box)
         scores.append(score)
     xywh = np.array(boxes, np.float64).reshape(-1, 4)
-    _refuse_normalised(path, xywh)
+    refuse_normalised(path, xywh)
     return _per_image(dataset, images, labels, scores, as_corners(xywh), xywh=xywh)
 
 
@@ -252,7 +253,7 @@ def _read_voc(files: Sequence[tuple[int, Path]], dataset: Dataset) -> list[Image
                 labels.append(label)
                 order.append(line_number)
     table = np.array(numbers, np.float64).reshape(-1, 5)
-    _refuse_normalised(files[0][1].parent, table[:, 1:])
+    refuse_normalised(files[0][1].parent, table[:, 1:])
     return _per_image(dataset, images, labels, table[:, 0], table[:, 1:], order=np.array(order, np.int64))
 
 
@@ -270,8 +271,7 @@ def _voc_lines(dataset: Dataset, detections: Sequence[ImageDetections]) -> list[
 
 def _voc_names(dataset: Dataset) -> list[str]:
     """What VOC files call the images: the stem, or the id where images share one (a/1.jpg and b/1.jpg, two years)."""
-    voc = dataset.format == "voc"
-    stems = [record.name if voc else Path(record.name).stem for record in dataset.records]
+    stems = [Path(record.name).stem if record.stem is None else record.stem for record in dataset.records]
     return stems if len(set(stems)) == len(stems) else [str(record.id) for record in dataset.records]
 
 
@@ -320,15 +320,6 @@ def _per_image(
             )
         )
     return result
-
-
-def _refuse_normalised(path: Path, boxes: Floats) -> None:
-    """Boxes divided by the image size, read as pixels, would lie in the first corner, and every number would be 0."""
-    if len(boxes) and (np.abs(boxes) <= 1.5).all() and (boxes != np.round(boxes)).any():
-        raise UserError(
-            f"{path}: no box reaches beyond the first pixels (the first is {boxes[0].tolist()}): boxes divided by the "
-            f"image size? They must be in pixels: multiply x by the image's width and y by its height"
-        )
 
 
 def _is_finite(value: Any) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from singleshot.data.formats import FORMATS
 from singleshot.errors import UserError
 from singleshot.plain_data import from_plain, load_yaml, merge, to_plain, to_yaml_text
 
@@ -28,7 +29,7 @@ class Data:
     """Which images, and what is done about the awkward ones."""
 
     path: str | None = None  # folder or annotation file
-    format: Literal["voc", "coco"] | None = None  # None: found by itself
+    format: str | None = None  # one of `singleshot data formats`; None: found by itself
     split: str | None = None  # None: `train`, `trainval`, or the only one
     val_path: str | None = None  # None: the same as `path`
     val_split: str | None = None  # None: `val` where the data has one; "none": no validation
@@ -41,6 +42,10 @@ class Data:
     overfit: int | None = None
     limit: int | None = None  # train on so many images alone, drawn evenly: what fewer labels would give
     workers: int | None = None  # processes that prepare images; None: by the number of cores
+
+    def __post_init__(self) -> None:
+        if self.format == "none":  # "none" is a word for null where the words are those of a list
+            object.__setattr__(self, "format", None)
 
 
 @dataclass(frozen=True)
@@ -201,6 +206,7 @@ def check_values(recipe: Recipe) -> None:
     rules = (
         ("batch_size", recipe.batch_size, recipe.batch_size >= 1, "1 or more"),
         ("seed", recipe.seed, 0 <= recipe.seed < 2**63, "0 or more, below 2**63"),
+        ("data.format", data.format, data.format is None or data.format in FORMATS, f"null or {', '.join(FORMATS)}"),
         ("data.overfit", data.overfit, data.overfit is None or data.overfit >= 1, "1 or more images, or null"),
         ("data.limit", data.limit, data.limit is None or data.limit >= 1, "1 or more images, or null"),
         ("data.workers", workers, workers is None or workers >= 0, "0 or more processes, or null"),

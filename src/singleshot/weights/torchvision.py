@@ -12,7 +12,7 @@ from torch import Tensor
 from singleshot.backbones.pretrained import read_tensors
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.retinanet import retinanet
-from singleshot.errors import UserError
+from singleshot.errors import UserError, some
 from singleshot.ops.shapes import without_values
 
 # COCO's categories by id, 1 to 90; COCO has never used the ids left out.
@@ -135,7 +135,7 @@ def _translate(given: Mapping[str, Tensor], detector: Detector, where: str) -> d
             state[key] = given[name].detach().to("cpu", own.dtype, copy=True)
             used.add(name)
     unexpected = [name for name in given if name not in used]
-    problems = [_some("missing", missing), _some("unexpected", unexpected), _some("of another shape", shapes)]
+    problems = [some(missing, "missing"), some(unexpected, "unexpected"), some(shapes, "of another shape")]
     if any(problems):
         trunk = detector.arguments.get("backbone", "resnet50")
         raise UserError(
@@ -143,7 +143,7 @@ def _translate(given: Mapping[str, Tensor], detector: Detector, where: str) -> d
             "Another ResNet? Name it, such as backbone='resnet101'"
         )
     if broken := [key for key, value in state.items() if not value.isfinite().all()]:
-        raise UserError(f"{where}{_some('with NaN or infinite values', broken)}; the weights are damaged")
+        raise UserError(f"{where}{some(broken, 'with NaN or infinite values')}; the weights are damaged")
     return state
 
 
@@ -176,10 +176,3 @@ def _absorb_epsilon(state: dict[str, Tensor], epsilon: float) -> None:
             factor = torch.where(variance + epsilon > 0, ((variance + _EPSILON) / (variance + epsilon)).sqrt(), 1.0)
             weight = key.removesuffix("running_var") + "weight"
             state[weight] = (state[weight].double() * factor).float()
-
-
-def _some(what: str, names: list[str], limit: int = 4) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"{len(names)} {what}: {', '.join(names[:limit])}{more}"

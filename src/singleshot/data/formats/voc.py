@@ -1,25 +1,30 @@
-"""Reader of Pascal VOC folders: one XML file per image, splits as text files of image names.
+"""Pascal VOC folders: one XML file per image, splits as text files of image names.
 
 The layout of the development kit (Everingham et al., IJCV 2010): `Annotations/*.xml`, `JPEGImages/*`,
 `ImageSets/Main/<split>.txt`. Also read are a folder of several years (`VOCdevkit` with `VOC2007`, `VOC2012`), a folder
 without `ImageSets`, lists `train.txt`, `val.txt` beside the other folders, XML files beside their images, and folders
 `train`, `valid`, `test` of such.
+
+Coordinates are taken as they stand, without the 1 that VOC starts to count at. Classes are all names in the annotations
+of the folder (of the years that are read), so that every split has the same list. Images are looked for by the stem of
+the XML file, then by its `filename`. An image without an XML file has `annotated=False`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
-from singleshot.data.dataset import Dataset, ImageRecord, Problem
+from singleshot.data.dataset import ImageRecord, Problem
 from singleshot.data.folders import files, folders
+from singleshot.data.formats.format import Format, Split
+from singleshot.data.formats.vocxml import Annotation, parse
+from singleshot.data.gather import Gather
 from singleshot.data.images import IMAGE_SUFFIXES
-from singleshot.data.splits import choose_split, is_split_name
-from singleshot.data.vocxml import Annotation, parse
+from singleshot.data.splits import is_split_name
 from singleshot.errors import UserError
 
 _WHOLE = "all"  # the name of the one split of a folder without ImageSets
@@ -36,16 +41,22 @@ class Part:
     images: tuple[Path, ...]  # folders of images
     splits: dict[str, Path]  # the files that list images
 
-    @property
-    def split_names(self) -> list[str]:
-        """The splits as a user names them: train, VOC2007:train, or the part itself where it has no lists."""
-        if not self.splits:
-            return [self.name or _WHOLE]
-        return [f"{self.name}:{split}" if self.name else split for split in self.splits]
+    @cached_property
+    def files(self) -> _PartFiles:
+        """The files of the part, listed and read when they are first asked for."""
+        return _PartFiles(self)
+
+
+@dataclass(frozen=True)
+class VocSplit(Split):
+    """One split of a part."""
+
+    part: Part
+    parts: tuple[Part, ...]  # all that the folder holds
 
 
 def find_parts(root: Path) -> list[Part]:
-    """The parts that a folder holds; none when it is no VOC folder."""
+    """The parts that a folder holds; none when it is not a VOC folder."""
     whole = _part(root, "")
     if whole is not None:
         return [whole]
@@ -56,56 +67,65 @@ def find_parts(root: Path) -> list[Part]:
     return [part for part in found if part is not None]
 
 
-def find_splits(root: Path) -> tuple[str, ...]:
-    """The splits that a folder offers."""
-    return tuple(split for part in find_parts(root) for split in part.split_names)
+def find(path: Path) -> list[VocSplit]:
+    """The splits that a folder offers: train, VOC2007:train, or the part itself where it has no lists."""
+    parts = tuple(find_parts(path))
+    found = []
+    for part in parts:
+        place = part.annotations[0] if part.annotations else part.root
+        names = [f"{part.name}:{split}" if part.name else split for split in part.splits] or [part.name or _WHOLE]
+        found += [VocSplit(name, place, part, parts) for name in names]
+    return found
 
 
-def read_voc(
-    root: Path, *, split: str | None = None, prefer: Sequence[str] = (), class_names: Sequence[str] | None = None
-) -> Dataset:
-    """Read one split of a VOC folder, or several joined as `VOC2007:trainval+VOC2012:trainval`.
-
-    Coordinates are taken as they stand, without the 1 that VOC starts to count at. Classes are all names in the
-    annotations of the folder (of the years that are read) in alphabetical order, VOC's own for its 20, so that every
-    split has the same list; their ids are 1..K. Images are looked for by the stem of the XML file, then by its
-    `filename`, and are not opened. Files that cannot be read are in `Dataset.problems`, images without an XML file
-    have `annotated=False`.
-
-    Raises UserError for a folder without data, for a wrong split and for an empty one.
-    """
-    parts = find_parts(root)
-    if not parts:
-        raise UserError(f"{root}: no Pascal VOC data; expected Annotations/*.xml, JPEGImages and ImageSets/Main/*.txt")
-    offered = [name for part in parts for name in part.split_names]
-    wanted = split.split("+") if split is not None and split not in offered else [split]
-    chosen = [choose_split(offered, name, prefer, str(root)) for name in wanted]
-    if len(set(chosen)) < len(chosen):
-        raise UserError(f"{root}: split {split!r} names {max(chosen, key=chosen.count)!r} twice.")
-    owners = {name: part.name for part in parts for name in part.split_names}
+def read(split: VocSplit, gather: Gather) -> None:
+    """Read the images that the split lists."""
+    part = split.part
     # Parts with lists are datasets of their own (years); parts without are the splits of one, with one list of classes.
-    used = {owners[name] for name in chosen}
-    whole = any(part.name in used and not part.splits for part in parts)
-    readers = {part.name: _PartReader(part) for part in parts if part.name in used or (whole and not part.splits)}
-    names = sorted({name for reader in readers.values() for name in reader.class_names()})
-    classes = tuple(names) if class_names is None else tuple(class_names)
+    for one in (part,) if part.splits else (other for other in split.parts if not other.splits):
+        for name in sorted(one.files.class_names()):
+            gather.add_class(name)
+    source, stems = part.files.stems(split.name)
+    for stem in stems:
+        annotation = part.files.xml.get(stem)
+        if isinstance(annotation, Problem):
+            gather.problem(annotation.kind, annotation.where, annotation.message)
+        else:
+            _read_image(part, stem, annotation, source, gather)
 
-    gathered = _Gathered(classes, tuple(names))
-    for name in chosen:
-        readers[owners[name]].read(name, len(used) > 1, gathered)
-    label = "+".join(chosen)
-    if not gathered.records and not gathered.problems:
-        raise UserError(f"{root}: split {label!r} is empty: no image is listed or found.")
-    return Dataset(
-        root=root,
-        format="voc",
-        split=label,
-        class_names=classes,
-        category_ids=tuple(range(1, len(classes) + 1)),
-        records=tuple(gathered.records),
-        splits=tuple(offered),
-        problems=(*gathered.problems, *gathered.unknown_classes()),
+
+def lists(splits: Sequence[VocSplit], parts: Mapping[str, Sequence[ImageRecord]]) -> dict[Path, bytes]:
+    """A list in `ImageSets/Main` for each part."""
+    root, several = splits[0].part.root, splits[0].parts
+    if len(several) > 1:
+        names = ", ".join(part.name for part in several)
+        raise UserError(f"{root.parent} holds several datasets ({names}): give the folder of one of them")
+    for record in (record for records in parts.values() for record in records):
+        if record.name != record.name.encode(errors="replace").decode():
+            raise UserError(f"{record.path!r}: a list is UTF-8, and this file's name is not; rename it")
+    return {
+        root / "ImageSets" / "Main" / f"{part}.txt": "".join(f"{record.name}\n" for record in records).encode()
+        for part, records in parts.items()
+    }
+
+
+def _read_image(part: Part, stem: str, annotation: Annotation | None, source: Path, gather: Gather) -> None:
+    image = gather.add_image(
+        part.files.path(stem, annotation),
+        stem,
+        size=annotation.size if annotation else (0, 0),
+        annotation=Path(annotation.path) if annotation else None,
+        annotated=annotation is not None,
+        stem=stem,
+        group=part.name,
+        where=str(source),
     )
+    if image is None or annotation is None:
+        return
+    for name, box, difficult, truncated in zip(
+        annotation.names, annotation.boxes, annotation.difficult, annotation.truncated, strict=True
+    ):
+        gather.add_object(image, name, box, difficult=difficult, truncated=truncated)
 
 
 def _part(folder: Path, name: str) -> Part | None:
@@ -164,31 +184,7 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-class _Gathered:
-    """Records as they are read, and what went wrong on the way."""
-
-    def __init__(self, classes: tuple[str, ...], found: tuple[str, ...]) -> None:
-        self.classes = classes
-        self.found = found
-        self.index = {name: label for label, name in enumerate(classes)}
-        self.records: list[ImageRecord] = []
-        self.problems: list[Problem] = []
-        self.ids: set[str] = set()
-        self.unknown: dict[str, list[Path]] = {}  # class name -> the file of each box
-
-    def unknown_classes(self) -> list[Problem]:
-        return [
-            Problem(
-                "unknown class",
-                str(places[0]),
-                f"class {name!r} ({len(places)} boxes in {len(set(places))} files) is not in the class list: expected "
-                f"{', '.join(self.classes)}; the data has {', '.join(self.found)}",
-            )
-            for name, places in sorted(self.unknown.items())
-        ]
-
-
-class _PartReader:
+class _PartFiles:
     """The files of one part, listed once."""
 
     def __init__(self, part: Part) -> None:
@@ -212,21 +208,6 @@ class _PartReader:
         return {
             name for annotation in self.xml.values() if isinstance(annotation, Annotation) for name in annotation.names
         }
-
-    def read(self, split: str, several: bool, gathered: _Gathered) -> None:
-        source, stems = self.stems(split)
-        for stem in stems:
-            key = f"{self.part.name}/{stem}" if several else stem
-            if key in gathered.ids:
-                message = f"image {stem!r} is listed twice"
-                gathered.problems.append(Problem("duplicate image id", str(source), message))
-                continue
-            gathered.ids.add(key)
-            annotation = self.xml.get(stem)
-            if isinstance(annotation, Problem):
-                gathered.problems.append(annotation)
-                continue
-            gathered.records.append(self.record(stem, key, annotation, gathered))
 
     def stems(self, split: str) -> tuple[Path, list[str]]:
         """Where the list comes from, and the images of a split in its order."""
@@ -257,39 +238,26 @@ class _PartReader:
             return named  # of several images with this stem, the one that the annotation names
         return self.by_stem.get(stem) or (named if named in self.places else None)
 
-    def record(self, stem: str, key: str, annotation: Annotation | None, gathered: _Gathered) -> ImageRecord:
+    def path(self, stem: str, annotation: Annotation | None) -> Path:
+        """The image of an annotation, or where it is expected."""
         image = self.image(stem, annotation)
-        if image is None:
-            named = annotation.filename if annotation else ""
-            path = self.part.images[0] / (named if _split_suffix(named)[1] in IMAGE_SUFFIXES else f"{stem}.jpg")
-        else:
-            path = self.places[image] / image
-        annotation_path = None if annotation is None else Path(annotation.path)
-        keep = []
-        for i, name in enumerate(annotation.names if annotation else ()):
-            if name in gathered.index:
-                keep.append(i)
-            elif annotation_path is not None:
-                gathered.unknown.setdefault(name, []).append(annotation_path)
-        known = annotation or Annotation("", "", (0, 0), (), (), (), ())
-        boxes = np.array([known.boxes[i] for i in keep], np.float64).reshape(-1, 4)
-        return ImageRecord(
-            path=path,
-            name=stem,
-            id=key,
-            size=known.size,
-            boxes=boxes,
-            labels=np.array([gathered.index[known.names[i]] for i in keep], np.int64),
-            difficult=np.array([known.difficult[i] for i in keep], np.bool_),
-            crowd=np.zeros(len(keep), np.bool_),
-            truncated=np.array([known.truncated[i] for i in keep], np.bool_),
-            areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
-            annotation=annotation_path,
-            annotated=annotation is not None,
-        )
+        if image is not None:
+            return self.places[image] / image
+        named = annotation.filename if annotation else ""
+        return self.part.images[0] / (named if _split_suffix(named)[1] in IMAGE_SUFFIXES else f"{stem}.jpg")
 
 
 def _split_suffix(name: str) -> tuple[str, str]:
     """Stem and ending in lower case; `a.b.jpg` is `a.b` and `.jpg`."""
     stem, dot, ending = name.rpartition(".")
     return (stem, f".{ending.lower()}") if dot and stem else (name, "")
+
+
+FORMAT = Format(
+    title="VOC",
+    looks_like="a Pascal VOC folder (Annotations/*.xml, JPEGImages, ImageSets/Main/*.txt)",
+    holds=("boxes", "difficult", "truncated", "image sizes", "splits"),
+    find=find,
+    read=read,
+    lists=lists,
+)

@@ -1,0 +1,34 @@
+"""`singleshot data formats`: every format of datasets, and how it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jsonargparse import Namespace
+
+from singleshot.cli.output import Result
+from singleshot.cli.parser import VerbParser
+
+EPILOG = """\
+The format of a dataset is found by itself; where a folder holds several, --format NAME says which is meant."""
+
+
+def parse(words: Sequence[str]) -> Namespace:
+    """The options of this verb."""
+    return VerbParser("data formats", "Lists the formats of datasets.", EPILOG).parse(words)
+
+
+def run(options: Namespace) -> Result:
+    """List the table."""
+    from singleshot.data.formats import FORMATS, load
+
+    found = [{"name": name, **load(name).to_json()} for name in FORMATS]
+    lines = []
+    for one in found:
+        able = " and ".join(word for word, key in (("read", "reads"), ("written", "writes")) if one[key])
+        lines += [
+            f"{one['name']}  ({able})",
+            f"  looks like  {one['looks_like']}",
+            f"  holds       {', '.join(one['holds'])}",
+        ]
+    return Result(found, "\n".join(lines))

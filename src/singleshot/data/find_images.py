@@ -1,0 +1,67 @@
+"""Finding the images that an annotation file names, without asking the disk for each one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from singleshot.data.folders import files, folders
+from singleshot.data.splits import is_split_name
+
+
+class ImageFinder:
+    """Finds images by name in the folders where they usually are, listing each folder once."""
+
+    def __init__(self, source: Path, split: str) -> None:
+        here = source.absolute().parent
+        near, far = [here, here.parent], [here.parent.parent, here.parent.parent.parent]
+        own = [split, f"images/{split}", f"{split}/images"]
+        inner = [*own, "images", "JPEGImages", "Images", "img", "imgs", "data"]
+        places = [root / name for root in near for name in inner]
+        self.expected = next((place for place in places if place.is_dir()), here)
+        # Far folders count only below a name, so that no foreign folder is taken for ours.
+        places += [*near, *(root / name for root in far for name in inner)]
+        self.folders = [place for place in dict.fromkeys(places) if place.is_dir()]
+        self.tables: dict[str, dict[str, Path]] = {}
+        # A split without a folder of its own is made of the images of others: valminusminival2014 lies in val2014.
+        self.has_own = any((root / name).is_dir() for root in near for name in own)
+        self.near = near
+        self.others: dict[str, Path] | None = None
+
+    def path(self, name: str) -> Path:
+        """The image of this name; where it is not found, the place where it is expected."""
+        parent, _, base = name.replace("\\", "/").rpartition("/")
+        for inner in dict.fromkeys((parent, "")):  # with its folders, then without
+            folder = self._table(inner).get(base)
+            if folder is not None:
+                return folder / base
+        if not self.has_own and (folder := self._other_splits().get(base)) is not None:
+            return folder / base
+        return self.expected / parent / base
+
+    def _table(self, inner: str) -> dict[str, Path]:
+        """Which folder each file lies in, over all places; the first place counts."""
+        if inner not in self.tables:
+            table: dict[str, Path] = {}
+            for place in self.folders:
+                for name in files(place / inner):
+                    table.setdefault(name, place / inner)
+            self.tables[inner] = table
+        return self.tables[inner]
+
+    def _other_splits(self) -> dict[str, Path]:
+        """Which folder of another split each file lies in; a name that two of them have is in none."""
+        if self.others is None:
+            places = [place for root in self.near for base in (root, root / "images") for place in _split_folders(base)]
+            found: dict[str, Path] = {}
+            twice: set[str] = set()
+            for place in dict.fromkeys(places):
+                for name in files(place):
+                    if found.setdefault(name, place) != place:
+                        twice.add(name)
+            self.others = {name: place for name, place in found.items() if name not in twice}
+        return self.others
+
+
+def _split_folders(root: Path) -> list[Path]:
+    """The folders in a folder that are named as splits are."""
+    return [folder for name, folder in folders(root).items() if is_split_name(name)]

@@ -1,0 +1,276 @@
+"""What a reader fills with images, objects and problems, and what makes one dataset of them at the end."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from singleshot.data.dataset import Dataset, Floats, Id, ImageRecord, Problem
+from singleshot.data.normalised import refuse_normalised
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What is known of an image beside its objects."""
+
+    path: Path
+    name: str
+    id: Id | None  # None: the name stands for it
+    stem: str | None
+    group: str
+    split: str
+    size: tuple[int, int]
+    annotation: Path | None
+    annotated: bool
+
+
+class Gather:
+    """The images, objects, classes and problems of the splits that are read, one split after another.
+
+    Readers say what stands in their files and no more. The classes are `class_names` where those are given, else what
+    the readers name; an object of another class is left out and becomes one "unknown class" problem with all others of
+    that class. An id that occurs twice is a problem too. Where several splits are joined, an image that two of them
+    list is one that occurs twice; where two splits use one id for different images, `SPLIT/` is put before all ids.
+    """
+
+    def __init__(self, class_names: Sequence[str] | None = None) -> None:
+        self._given = None if class_names is None else tuple(class_names)
+        self._labels = {name: label for label, name in enumerate(self._given or ())}  # as objects get them at first
+        self._class_ids: dict[str, Id | None] = {}  # of the classes in the data
+        self._unordered: set[str] = set()  # those of them whose place no file says
+        self._unknown: dict[str, list[Path]] = {}  # class outside of the given ones -> the file of each object
+        self._images: list[_Image] = []
+        self._ids: dict[tuple[str, Id], int] = {}  # of all splits: (group, id) -> the first image
+        self._split_ids: set[Id] = set()  # of the split that is being read
+        self._clash = False  # whether two splits use one id for different images
+        self._problems: dict[Problem, None] = {}  # a file that two splits list is broken once
+        self._notes: list[Problem] = []
+        self._starts: list[tuple[str, Path, int]] = []  # name, place and first object of each split
+        # One entry per object, in the order of reading.
+        self._image_of, self._label_of = array("q"), array("q")
+        self._numbers, self._areas = array("d"), array("d")  # four numbers each: corners, or x, y, w, h
+        self._are_sides, self._difficult = array("b"), array("b")
+        self._crowd, self._truncated = array("b"), array("b")
+
+    def begin(self, split: str, place: Path) -> None:
+        """The next split begins. `place` is the file or folder that it stands in, for messages."""
+        self._starts.append((split, place, len(self._image_of)))
+        self._split_ids = set()
+
+    def add_image(
+        self,
+        path: Path,
+        name: str,
+        *,
+        id: Id | None = None,
+        size: tuple[int, int] = (0, 0),
+        annotation: Path | None = None,
+        annotated: bool = True,
+        stem: str | None = None,
+        group: str = "",
+        where: str | None = None,
+    ) -> int | None:
+        """Add an image. Returns its number, for `add_object`; None where the image is there already: a problem.
+
+        Args:
+            path: the file, or where it is expected.
+            name: what the annotations call it; it also stands for the id where there is none.
+            id: the id in the files, a number or a text.
+            size: (height, width) as the files say; (0, 0) where they say nothing.
+            annotation: the file that describes it, for messages.
+            annotated: False for an image that nobody has labelled, which is not: an image without objects.
+            stem: what VOC's files of detections call it, if that is not `name` without folders and ending.
+            group: the dataset of its own that it belongs to, such as a year of VOC. Where images of several are
+                joined, `GROUP/` is put before all ids.
+            where: the place that names it, for messages; None: `annotation`, or else the place of the split.
+        """
+        key = name if id is None else id
+        split, place, _ = self._starts[-1]
+        first = self._ids.setdefault((group, key), len(self._images))
+        if first < len(self._images):
+            other = self._images[first]
+            if key in self._split_ids or other.path == path:
+                same = other.path == path and other.name == name
+                message = (
+                    f"image {name!r} is listed twice"
+                    if same
+                    else f"{name}: the id {key!r} is that of {other.name}, too"
+                )
+                self.problem("duplicate image id", where or str(annotation or place), message)
+                return None
+            self._clash = True
+        self._split_ids.add(key)
+        self._images.append(_Image(path, name, id, stem, group, split, size, annotation, annotated))
+        return len(self._images) - 1
+
+    def add_class(self, name: str, id: Id | None = None) -> None:
+        """Say that the data has a class.
+
+        Classes keep their order if they have ids; without ids they come in the order of the alphabet. To say one again
+        changes nothing, and an id that another class has already is not taken.
+        """
+        if id is not None and id in self._class_ids.values():
+            id = None
+        known = self._class_ids.get(name)
+        if name not in self._class_ids and id is None:
+            self._unordered.add(name)
+        if known is None:
+            self._class_ids[name] = id
+            if id is not None:
+                self._unordered.discard(name)
+
+    def add_object(
+        self,
+        image: int,
+        class_name: str,
+        box: Sequence[float],
+        *,
+        sides: bool = False,
+        area: float | None = None,
+        difficult: bool = False,
+        crowd: bool = False,
+        truncated: bool = False,
+    ) -> None:
+        """Add an object to an image, by the number that `add_image` gave.
+
+        `box` is x1, y1, x2, y2 in pixels, or with `sides` x, y, width, height; it may have any size and be not finite,
+        which the check looks at. `area` is the file's own; None: that of the box.
+        """
+        label = self._labels.get(class_name)
+        if label is None:
+            if class_name not in self._class_ids:
+                self.add_class(class_name)
+            if self._given is not None:
+                found = self._images[image]
+                self._unknown.setdefault(class_name, []).append(found.annotation or found.path)
+                return
+            label = self._labels[class_name] = len(self._labels)
+        x, y, third, fourth = box
+        if area is None:
+            area = third * fourth if sides else (third - x) * (fourth - y)
+        self._image_of.append(image)
+        self._label_of.append(label)
+        self._numbers.extend((x, y, third, fourth))
+        self._areas.append(area)
+        self._are_sides.append(sides)
+        self._difficult.append(difficult)
+        self._crowd.append(crowd)
+        self._truncated.append(truncated)
+
+    def problem(self, kind: str, where: str, message: str) -> None:
+        """Say what is wrong and was left out: one of `data.check.ERRORS`, the place, and what was found there."""
+        self._problems[Problem(kind, where, message)] = None
+
+    def note(self, kind: str, where: str, message: str) -> None:
+        """Say what was left out without harm: one of `data.check.WARNINGS`."""
+        self._notes.append(Problem(kind, where, message))
+
+    def dataset(self, root: Path, format: str, splits: Sequence[str]) -> Dataset:
+        """All of it as one dataset.
+
+        Args:
+            root: the path that was opened.
+            format: the format's name.
+            splits: all splits that the path offers.
+
+        Raises:
+            UserError: the boxes of a split are divided by the image size.
+        """
+        if self._given is not None:  # the data has what was taken of it, too
+            for label in set(self._label_of):
+                self.add_class(self._given[label])
+        found = self._found_classes()
+        classes = found if self._given is None else self._given
+        several = len({image.group for image in self._images}) > 1
+        return Dataset(
+            root=root,
+            format=format,
+            split="+".join(split for split, _, _ in self._starts),
+            class_names=classes,
+            category_ids=self._category_ids(classes),
+            records=self._records(classes, several),
+            splits=tuple(splits),
+            problems=(*self._problems, *self._unknown_classes(found)),
+            notes=tuple(self._notes),
+            own_ids=not (several or self._clash) and all(image.id is not None for image in self._images),
+        )
+
+    def _found_classes(self) -> tuple[str, ...]:
+        """The classes of the data, in their order."""
+        return (*(name for name in self._class_ids if name not in self._unordered), *sorted(self._unordered))
+
+    def _category_ids(self, classes: tuple[str, ...]) -> tuple[Id, ...]:
+        """The files' ids; a class that has none there gets a number that they do not use."""
+        ids = [self._class_ids.get(name) for name in classes]
+        unused = max([0, *(key for key in self._class_ids.values() if isinstance(key, int))]) + 1
+        return tuple(unused + label if key is None else key for label, key in enumerate(ids))
+
+    def _unknown_classes(self, found: tuple[str, ...]) -> list[Problem]:
+        problems = []
+        for name, places in sorted(self._unknown.items()):
+            files = len(set(places))
+            count = f"{len(places)} boxes" + (f" in {files} files" if files > 1 else "")
+            message = f"class {name!r} ({count}) is not in the class list: expected {', '.join(self._given or ())}"
+            problems.append(Problem("unknown class", str(places[0]), f"{message}; the data has {', '.join(found)}"))
+        return problems
+
+    def _records(self, classes: tuple[str, ...], several: bool) -> tuple[ImageRecord, ...]:
+        image_of = np.array(self._image_of, np.int64)
+        order = np.argsort(image_of, kind="stable")  # the order of the files within an image
+        ends = np.cumsum(np.bincount(image_of, minlength=len(self._images))).tolist()
+        final = {name: label for label, name in enumerate(classes)}
+        labels = np.array([final[name] for name in self._labels], np.int64)[np.array(self._label_of, np.int64)]
+        boxes, xywh = self._boxes()
+        boxes, labels, areas = boxes[order], labels[order], np.array(self._areas, np.float64)[order]
+        xywh = None if xywh is None else xywh[order]
+        difficult, crowd, truncated = (
+            _flags(column)[order] for column in (self._difficult, self._crowd, self._truncated)
+        )
+        records, start = [], 0
+        for image, end in zip(self._images, ends, strict=True):
+            key = image.name if image.id is None else image.id
+            before = image.split if self._clash else image.group if several else ""
+            records.append(
+                ImageRecord(
+                    path=image.path,
+                    name=image.name,
+                    id=f"{before}/{key}" if before else key,
+                    size=image.size,
+                    boxes=boxes[start:end],
+                    labels=labels[start:end],
+                    difficult=difficult[start:end],
+                    crowd=crowd[start:end],
+                    truncated=truncated[start:end],
+                    areas=areas[start:end],
+                    annotation=image.annotation,
+                    annotated=image.annotated,
+                    xywh=None if xywh is None else xywh[start:end],
+                    stem=image.stem,
+                )
+            )
+            start = end
+        return tuple(records)
+
+    def _boxes(self) -> tuple[Floats, Floats | None]:
+        """All boxes as corners [N, 4], and as the files' x, y, w, h where they have those."""
+        numbers = np.array(self._numbers, np.float64).reshape(-1, 4)
+        sides = _flags(self._are_sides)
+        boxes = numbers.copy()
+        with np.errstate(invalid="ignore"):  # infinity minus infinity: the check speaks of it
+            boxes[sides, 2:] += boxes[sides, :2]
+            starts = [start for _, _, start in self._starts]
+            for (_, place, start), end in zip(self._starts, [*starts[1:], len(boxes)], strict=True):
+                refuse_normalised(place, boxes[start:end])
+            if not sides.any():
+                return boxes, None
+            numbers[~sides, 2:] -= numbers[~sides, :2]
+        return boxes, numbers
+
+
+def _flags(column: array[int]) -> NDArray[np.bool_]:
+    return np.array(column, np.int8).astype(np.bool_)
