@@ -30,14 +30,19 @@ from singleshot.structures import Matched, Predictions
 
 ANCHORS = 201_600  # of RetinaNet at 800x1344
 POSITIVES = 60  # anchors of an image with an object
-LOSSES = ["plain", *CLASSIFICATION_LOSSES, "OHEM 1:3"]
+OHEM = {
+    "OHEM 1:3": {"ratio": 3.0},
+    "OHEM 1:3, 10,000": {"ratio": 3.0, "candidates": 10_000},
+    "OHEM 1:3, positives kept": {"ratio": 3.0, "keep_positives": True},
+}
+LOSSES = ["plain", *CLASSIFICATION_LOSSES, *OHEM]
 
 
 def built(name: str) -> Any:
     """The loss with its default settings."""
     if name == "plain":
         return plain
-    return restore_argument({"type": "OHEMLoss", "ratio": 3.0} if name == "OHEM 1:3" else {"type": name})
+    return restore_argument({"type": "OHEMLoss", **OHEM[name]} if name in OHEM else {"type": name})
 
 
 def plain(predictions: Predictions, matched: Matched) -> Tensor:

@@ -149,12 +149,21 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+# What a loss did that was recorded before it had these fields.
+_FORMER = {"OHEMLoss": {"keep_positives": True, "candidates": 10_000}}
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Lines `key: before -> now` of two settings; a key that one of them lacks stands for the recipe's default."""
+    """Lines `key: before -> now` of two settings; a key that one of them lacks stands for the recipe's default.
+
+    `before` is a record. A loss of it that has got fields since then stands for what it did at the time.
+    """
     default = settings_of(Recipe())
     found = []
     for key in sorted(before.keys() | now.keys()):
         old, new = (_with_defaults(side.get(key, default.get(key)), key) for side in (before, now))
+        if isinstance(old, dict):
+            old = {**_FORMER.get(old.get("type", ""), {}), **old}
         if old != new:
             found.append(f"{key}: {json.dumps(old)} -> {json.dumps(new)}")
     return found

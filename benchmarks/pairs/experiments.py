@@ -68,8 +68,17 @@ RETINANET = Experiment(
         "balanced_ce": Arm({"arguments.classification": {"type": "BalancedCrossEntropy", "alpha": 0.75}}),
         "ohem_1_3": Arm(
             # An image has some 100 positives here: with a batch of 128 there would be no room for three times as many
-            # negatives.
-            {"arguments.classification": {"type": "OHEMLoss", "batch_size": 512, "nms": 0.5, "ratio": 3.0}}
+            # negatives. The last two are what the loss did without being asked when these runs were made.
+            {
+                "arguments.classification": {
+                    "type": "OHEMLoss",
+                    "batch_size": 512,
+                    "nms": 0.5,
+                    "ratio": 3.0,
+                    "keep_positives": True,
+                    "candidates": 10_000,
+                }
+            }
         ),
         "softmax_mining": Arm({"arguments.classification": {"type": "SoftmaxLoss", "ratio": 3.0}}),
     },

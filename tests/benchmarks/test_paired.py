@@ -199,6 +199,17 @@ def test_settings_without_paths_and_with_defaults() -> None:
     assert differences(settings, {**settings, "seed": 2}) == ["seed: 1 -> 2"]
 
 
+def test_a_loss_that_has_got_fields_since_its_record() -> None:
+    """Runs with OHEM 1:3 kept all positives before it could be chosen."""
+    recorded = {"arguments.classification": {"type": "OHEMLoss", "ratio": 3.0}}
+    same = {"type": "OHEMLoss", "ratio": 3.0, "keep_positives": True, "candidates": 10_000}
+    assert differences(recorded, {"arguments.classification": same}) == []
+    (line,) = differences(recorded, recorded)  # today's default is another reading
+    assert line.startswith("arguments.classification: ")
+    paper = {"type": "OHEMLoss", "ratio": 3.0, "keep_positives": False, "candidates": None}
+    assert differences({"arguments.classification": paper}, {"arguments.classification": paper}) == []
+
+
 def test_a_killed_session_counts_up_to_its_last_saving(tmp_path: Path) -> None:
     folder = tmp_path / "mined-0"
     folder.mkdir()

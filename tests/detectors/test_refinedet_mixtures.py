@@ -152,9 +152,15 @@ def slow_classification(
     assert isinstance(loss, OHEMLoss)
     assert loss.nms is not None
     of = {a: sum(term for _, _, term in sigmoid_terms(logits[a], labels.get(a))) for a in (*labels, *negatives)}
-    rivals = list(of) if loss.ratio is None else list(negatives)
+    rivals = list(negatives) if loss.keep_positives else list(of)
     alive = reference.greedy_nms([anchors[a] for a in rivals], [of[a] for a in rivals], loss.nms)
     number, chosen = loss.batch_size, []
+    if loss.ratio is not None and not loss.keep_positives:  # the paper's reading: 1:3 among the survivors
+        survivors = [rivals[k] for k in alive]
+        shown = [a for a in survivors if a in labels][: max(1, int(loss.batch_size / (1 + loss.ratio)))]
+        others = [a for a in survivors if a not in labels]
+        taken = shown + others[: min(int(loss.ratio * len(shown)), loss.batch_size - len(shown))]
+        return sum(of[a] for a in taken), len(taken)
     if loss.ratio is not None:
         share = int(loss.batch_size * loss.ratio / (1 + loss.ratio))
         number, chosen = min(share, int(loss.ratio * len(labels))), list(labels)
@@ -256,6 +262,8 @@ LOSSES: list[Any] = [
     FocalLoss(alpha=0.5, gamma=0.5),
     OHEMLoss(ratio=3),
     OHEMLoss(ratio=3, batch_size=12),
+    OHEMLoss(ratio=3, keep_positives=True),
+    OHEMLoss(ratio=3, batch_size=12, keep_positives=True),
     OHEMLoss(batch_size=20),
     SoftmaxLoss(ratio=3),
     SoftmaxLoss(ratio=1.5),
@@ -297,7 +305,7 @@ def test_filtered_terms_equal_plain_loops(loss: Any, kept: float) -> None:
         assert not (moved["class_logits"] & ~positive & ~keep).any()
         assert torch.equal(moved["box_deltas"], positive)
         assert torch.equal(moved["iou_logits"], positive)
-        if not (isinstance(loss, OHEMLoss) and loss.ratio is None):  # which chooses among positives too
+        if not isinstance(loss, OHEMLoss) or loss.keep_positives:  # the others choose among positives too
             assert moved["class_logits"][positive].all()
 
 

@@ -40,6 +40,7 @@ LOSSES: list[Any] = [
     OHEMLoss(batch_size=6),
     OHEMLoss(batch_size=6, nms=None),
     OHEMLoss(batch_size=60, ratio=3.0),
+    OHEMLoss(batch_size=60, ratio=3.0, keep_positives=True),
     SoftmaxLoss(),
     QualityFocalLoss(),
     QualityFocalLoss(beta=0.0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import reference
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from singleshot.coders import DeltaCoder
 from singleshot.errors import UserError
+from singleshot.losses import ohem
 from singleshot.losses.criterion import Criterion
 from singleshot.losses.ohem import OHEMLoss
 from singleshot.losses.sigmoid import BalancedCrossEntropy
@@ -65,18 +67,22 @@ def test_the_loss_of_an_anchor_is_summed_over_its_classes() -> None:
 def slow_choice(loss: OHEMLoss, losses: list[float], matched: Matched, i: int) -> set[int]:
     """The definition, one image, with Python's lists."""
     positives = [a for a in range(len(losses)) if matched.positive[i, a]]
-    eligible = [a for a in range(len(losses)) if matched.counted[i, a] and (loss.ratio is None or a not in positives)]
+    eligible = [a for a in range(len(losses)) if matched.counted[i, a] and not (loss.keep_positives and a in positives)]
     ranked = sorted(eligible, key=lambda a: -losses[a])[: loss.candidates]
     if loss.nms is not None:
         boxes = [matched.anchors[a].tolist() for a in ranked]
         ranked = [ranked[k] for k in reference.greedy_nms(boxes, [losses[a] for a in ranked], loss.nms)]
     if loss.ratio is None:
         return set(ranked[: loss.batch_size])
+    if not loss.keep_positives:
+        shown = [a for a in ranked if a in positives][: max(1, int(loss.batch_size / (1 + loss.ratio)))]
+        others = [a for a in ranked if a not in positives]
+        return {*shown, *others[: min(int(loss.ratio * len(shown)), loss.batch_size - len(shown))]}
     share = int(loss.batch_size * loss.ratio / (1 + loss.ratio))
     return set(positives) | set(ranked[: min(share, int(loss.ratio * len(positives)))])
 
 
-@pytest.mark.parametrize("chunk", [8, 1024])
+@pytest.mark.parametrize(("chunk", "first"), [(8, 1), (1024, 16), (64, 1024)])
 @pytest.mark.parametrize(
     "loss",
     [
@@ -88,11 +94,20 @@ def slow_choice(loss: OHEMLoss, losses: list[float], matched: Matched, i: int) -
         OHEMLoss(batch_size=10, nms=0.5, ratio=3.0),
         OHEMLoss(batch_size=50, nms=None, ratio=1.5),
         OHEMLoss(batch_size=50, ratio=0.0),
+        OHEMLoss(batch_size=12, nms=0.5, ratio=3.0, candidates=20),
+        OHEMLoss(batch_size=2, nms=0.5, ratio=3.0),
+        OHEMLoss(batch_size=100, nms=0.3, ratio=3.0, keep_positives=True),
+        OHEMLoss(batch_size=10, nms=0.5, ratio=3.0, keep_positives=True),
+        OHEMLoss(batch_size=50, nms=None, ratio=1.5, keep_positives=True),
+        OHEMLoss(batch_size=50, ratio=0.0, keep_positives=True, candidates=15),
     ],
     ids=repr,
 )
-def test_chooses_as_the_definition_says(loss: OHEMLoss, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chooses_as_the_definition_says(
+    loss: OHEMLoss, chunk: int, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(nms, "_CPU_CHUNK", chunk)
+    monkeypatch.setattr(ohem, "_FIRST", first)
     generator = torch.Generator().manual_seed(3)
     positive = torch.rand(3, 90, generator=generator) < torch.tensor([[0.0], [0.05], [0.3]])
     counted = positive | (torch.rand(3, 90, generator=generator) < 0.9)
@@ -129,11 +144,58 @@ def test_the_gradient_is_that_of_the_chosen_and_nothing_else() -> None:
     assert count == chosen.sum() == 16
 
 
-def test_all_positives_come_first_with_a_ratio() -> None:
+def test_one_to_three_by_hand() -> None:
+    """Losses fall from anchor to anchor. 0 and 1 lie on one another, 0 the harder; all others stand apart."""
+    low = torch.tensor([0.0, 0, *range(20, 200, 20)])[:, None] * torch.tensor([[1.0, 0.0]])
+    anchors = torch.cat([low, low + 10], 1)  # 11 of them
+    losses = torch.arange(11.0, 0, -1)[None]
+
+    def chosen(positives: list[int], **arguments: Any) -> list[int]:
+        positive = torch.zeros(1, 11, dtype=torch.bool)
+        positive[0, positives] = True
+        loss = OHEMLoss(**{"batch_size": 8, "nms": 0.5, "ratio": 3.0, **arguments})
+        return loss.choose(losses, matched_of(anchors, positive))[0].nonzero()[:, 0].tolist()
+
+    assert chosen([4]) == [0, 2, 3, 4]  # three negatives for the one positive; 1 is suppressed by 0
+    assert chosen([1]) == []  # the positive itself is suppressed, by a harder negative
+    assert chosen([0]) == [0, 2, 3, 4]  # here it suppresses the negative
+    assert chosen([2, 5, 8]) == [0, 2, 3, 4, 5, 6, 7, 9]  # two of three positives: a quarter of the batch of 8
+    assert chosen([9, 10]) == [0, 2, 3, 4, 5, 6, 9, 10]  # easy ones too
+    assert chosen([9, 10], candidates=6) == []  # not within a limit that they do not reach
+    assert chosen([2, 5, 8], nms=None) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert chosen([]) == []
+
+
+def test_the_batch_is_never_larger_than_it_says() -> None:
+    """With positives outside of NMS and batch, a batch of 8 once chose 14 anchors."""
+    generator = torch.Generator().manual_seed(0)
+    positive = torch.rand(6, 90, generator=generator) < 0.1
+    matched, losses = matched_of(boxes_of(90), positive), torch.rand(6, 90, generator=generator)
+    paper = OHEMLoss(batch_size=8, ratio=3.0).choose(losses, matched)
+    assert paper.sum(1).max() == 8
+    assert ((paper & ~positive).sum(1) == 3 * (paper & positive).sum(1)).all()
+    kept = OHEMLoss(batch_size=8, ratio=3.0, keep_positives=True).choose(losses, matched)
+    assert (kept & positive).sum() == positive.sum()
+    assert kept.sum(1).max() >= 14
+
+
+def test_a_limit_of_candidates_matters_only_beyond_it() -> None:
+    """The hardest are looked at first, so whoever fills the batch is the same with and without a limit."""
+    generator = torch.Generator().manual_seed(0)
+    positive = torch.rand(2, 3000, generator=generator) < 0.02
+    matched, losses = matched_of(boxes_of(3000), positive), torch.rand(2, 3000, generator=generator)
+    every = OHEMLoss(batch_size=16, ratio=3.0).choose(losses, matched)
+    assert torch.equal(OHEMLoss(batch_size=16, ratio=3.0, candidates=2000).choose(losses, matched), every)
+    assert every.sum(1).tolist() == [16, 16]
+    assert (OHEMLoss(batch_size=16, ratio=3.0, candidates=20).choose(losses, matched).sum(1) < 16).all()
+
+
+def test_all_positives_come_first_when_they_are_kept() -> None:
     # All 20 anchors lie on one another, so that NMS leaves one; the positives are kept all the same.
     anchors = torch.tensor([[0.0, 0, 10, 10]]).expand(20, 4)
     positive = torch.arange(20)[None] < 6
-    chosen = OHEMLoss(batch_size=4, nms=0.5, ratio=3.0).choose(torch.rand(1, 20), matched_of(anchors, positive))
+    loss = OHEMLoss(batch_size=4, nms=0.5, ratio=3.0, keep_positives=True)
+    chosen = loss.choose(torch.rand(1, 20), matched_of(anchors, positive))
     assert chosen[0, :6].all()
     assert chosen[0, 6:].sum() == 1
 
@@ -156,6 +218,7 @@ def test_divided_by_the_number_of_the_chosen() -> None:
         ({"candidates": 0}, "candidates"),
         ({"nms": 1.5}, "nms"),
         ({"ratio": -1.0}, "ratio"),
+        ({"keep_positives": True}, "keep_positives"),
         ({"prior": 0.0}, "prior"),
     ],
 )

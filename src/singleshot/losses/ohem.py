@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,29 +14,48 @@ from singleshot.losses.sigmoid import BalancedCrossEntropy, SigmoidLink
 from singleshot.ops.nms import nms_sorted
 from singleshot.structures import Matched, Predictions
 
+Take = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Survivors [B, N] and the anchors that they are, hardest first -> those that count, and which images need no more."""
+
+_FIRST = 1024  # of an image's anchors so many are looked at, the hardest; then twice as many, until the batch is full
+
 
 @dataclass(frozen=True)
 class OHEMLoss(SigmoidLink):
-    """Cross-entropy of the hardest anchors of each image (RetinaNet paper, section 5.1 and Table 1d).
+    """Cross-entropy of the hardest anchors of each image (Shrivastava et al., 2016, arXiv 1604.03540; RetinaNet paper,
+    section 5.1 and Table 1d).
 
-    The loss of an anchor is its sigmoid cross-entropy summed over the classes. In each image the `candidates` anchors
-    of highest loss go through NMS by loss (`nms`: IoU of anchors above which the easier one is dropped; None: no NMS),
-    and the first `batch_size` survivors count. The paper does not say whether its batch is that of an image or of all;
-    here it is per image, so that what an image teaches does not depend on the images beside it.
+    The loss of an anchor is its sigmoid cross-entropy summed over the classes. In each image all anchors go through
+    NMS by loss (`nms`: IoU of anchors above which the easier one is dropped; None: no NMS), and the `batch_size`
+    hardest survivors count. The paper does not say whether its batch is that of an image or of all; here it is per
+    image, so that what an image teaches does not depend on the images beside it.
 
-    With `ratio` (the paper's "OHEM 1:3", after SSD) all positives count, whatever their loss and overlap, and of the
-    surviving negatives the hardest: up to `ratio` for each positive of the image, and no more than their share of the
-    batch, ratio / (1 + ratio) of `batch_size`. An image without positives then has no negatives either.
+    `ratio` is the paper's "OHEM 1:3": "after applying nms to all examples, the minibatch is constructed to enforce a
+    1:3 ratio between positives and negatives". Of the survivors the hardest positives count, up to their share of the
+    batch, batch_size / (1 + ratio), and the hardest negatives, `ratio` for each of these positives. So never more than
+    `batch_size` anchors count. A positive that overlaps a harder anchor is dropped as any other, and an image without
+    positives has no negatives either.
 
-    Gives the sum and the number of anchors that it is to be divided by. NMS waits for the device, and nothing else.
+    `keep_positives` reads `ratio` as SSD's mining does: all positives count, whatever their loss and overlap. NMS is
+    done among the negatives alone, and up to `ratio` for each positive of the image count, at most their share of the
+    batch. So every matched anchor teaches, but a batch of 8 may have 14 anchors.
+
+    `candidates`: only so many of an image's hardest anchors go through NMS; those after them cannot count. None is no
+    limit, as in the paper. A limit makes a difference only where the batch is not full within it, as with positives
+    that are easier than that many negatives. Memory needs no limit: anchors are looked at from the hardest on until the
+    batch is full, and NMS holds a fixed number of overlaps at a time (measured in docs/results.md, Memory). What a
+    limit bounds is the time on a CPU, where an image's last anchors may have to be looked at.
+
+    Gives the sum and the number of anchors that it is to be divided by. Waits for the device.
     """
 
     batch_size: int = 128
     nms: float | None = 0.5
     ratio: float | None = None
     prior: float = 0.01
-    candidates: int = 10_000
+    candidates: int | None = None
     key: str = "class_logits"
+    keep_positives: bool = False
     own_number: ClassVar[bool] = True
 
     def __call__(self, predictions: Predictions, matched: Matched) -> tuple[Tensor, Tensor]:
@@ -46,36 +66,70 @@ class OHEMLoss(SigmoidLink):
 
     def choose(self, losses: Tensor, matched: Matched) -> Tensor:
         """Losses of the anchors [B, A] -> [B, A] bool: those that count."""
-        positive = matched.positive
+        counted, positive = matched.counted, matched.positive
         if self.ratio is None:
-            return self._hardest(losses, matched.counted, matched.anchors, self.batch_size, None)
-        most = int(self.batch_size * self.ratio / (1 + self.ratio))
-        quota = self.ratio * positive.sum(1)
-        return positive | self._hardest(losses, matched.counted & ~positive, matched.anchors, most, quota)
+            batch = torch.full_like(positive.sum(1), self.batch_size)
+            return self._survivors(
+                losses, counted, matched.anchors, lambda alive, _: _first(alive, batch), self.batch_size
+            )
+        if self.keep_positives:
+            share = int(self.batch_size * self.ratio / (1 + self.ratio))
+            quota = (self.ratio * positive.sum(1)).floor().clamp(max=share)  # a fraction of an anchor is none
+            negatives = counted & ~positive
+            return positive | self._survivors(
+                losses, negatives, matched.anchors, lambda alive, _: _first(alive, quota), share
+            )
+        return self._survivors(
+            losses, counted, matched.anchors, lambda alive, order: self._one_to_ratio(alive, order, counted & positive)
+        )
 
-    def _hardest(self, losses: Tensor, eligible: Tensor, anchors: Tensor, most: int, quota: Tensor | None) -> Tensor:
-        number = min(self.candidates, losses.shape[1])
-        if self.nms is None:
-            number = min(number, most)
-        order = losses.masked_fill(~eligible, -torch.inf).topk(number, dim=1).indices  # [B, number], hardest first
-        alive = eligible.gather(1, order)
-        if self.nms is not None:
-            boxes = anchors[order] if anchors.ndim == 2 else anchors.gather(1, order[..., None].expand(-1, -1, 4))
-            alive = nms_sorted(boxes, alive, self.nms, enough=most)
-        rank = alive.cumsum(1)
-        taken = alive & (rank <= most)
-        if quota is not None:
-            taken &= rank <= quota[:, None]  # a fraction of an anchor is none
-        return torch.zeros_like(eligible).scatter_(1, order, taken)
+    def _one_to_ratio(self, alive: Tensor, order: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+        """The hardest positives among the survivors, and `ratio` times as many negatives."""
+        assert self.ratio is not None
+        shown = positive.gather(1, order)
+        share = max(1, int(self.batch_size / (1 + self.ratio)))
+        positives, enough = _first(alive & shown, torch.full_like(order.sum(1), share))
+        count = positives.sum(1)
+        quota = torch.minimum((self.ratio * count).floor(), self.batch_size - count)
+        negatives, full = _first(alive & ~shown, quota)
+        return positives | negatives, full & (enough | (shown.sum(1) == positive.sum(1)))
+
+    def _survivors(
+        self, losses: Tensor, eligible: Tensor, anchors: Tensor, take: Take, enough: int | None = None
+    ) -> Tensor:
+        """What `take` takes of the anchors [B, A] that survive NMS by loss; `enough`: of the first so many of them."""
+        most = losses.shape[1] if self.candidates is None else min(self.candidates, losses.shape[1])
+        ranked = losses.masked_fill(~eligible, -torch.inf)
+        number = min(_FIRST, most)
+        while True:
+            order = ranked.topk(number, dim=1).indices  # [B, number], hardest first
+            alive = eligible.gather(1, order)
+            ended = alive.sum(1) == eligible.sum(1)
+            if self.nms is not None:
+                boxes = anchors[order] if anchors.ndim == 2 else anchors.gather(1, order[..., None].expand(-1, -1, 4))
+                alive = nms_sorted(boxes, alive, self.nms, enough=enough)
+            # Who survives depends on harder anchors alone, so what is taken of the hardest is final.
+            taken, full = take(alive, order)
+            if number == most or bool((full | ended).all()):
+                return torch.zeros_like(eligible).scatter_(1, order, taken)
+            number = min(2 * number, most)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.batch_size < 1 or self.candidates < 1:
+        if self.batch_size < 1 or (self.candidates is not None and self.candidates < 1):
             raise UserError(
-                "OHEMLoss: batch_size and candidates are numbers of anchors per image, at least 1, "
-                f"got {self.batch_size} and {self.candidates}"
+                "OHEMLoss: batch_size and candidates are numbers of anchors per image, at least 1 (candidates None: "
+                f"all), got {self.batch_size} and {self.candidates}"
             )
+        if self.keep_positives and self.ratio is None:
+            raise UserError("OHEMLoss: keep_positives is a reading of ratio, such as ratio=3, and there is none")
         if self.nms is not None and not 0 <= self.nms <= 1:
             raise UserError(f"OHEMLoss: nms is an IoU from 0 to 1, or None for no NMS, got {self.nms}")
         if self.ratio is not None and not self.ratio >= 0:
             raise UserError(f"OHEMLoss: ratio is a number of negatives for each positive, or None, got {self.ratio}")
+
+
+def _first(alive: Tensor, quota: Tensor) -> tuple[Tensor, Tensor]:
+    """The first `quota` [B] of those alive [B, N] -> who they are, and which images have so many."""
+    rank = alive.cumsum(1)
+    return alive & (rank <= quota[:, None]), alive.sum(1) >= quota
