@@ -22,8 +22,9 @@ _FIRST = 1024  # of an image's anchors so many are looked at, the hardest; then 
 
 @dataclass(frozen=True)
 class OHEMLoss(SigmoidLink):
-    """Cross-entropy of the hardest anchors of each image (Shrivastava et al., 2016, arXiv 1604.03540; RetinaNet paper,
-    section 5.1 and Table 1d).
+    """Cross-entropy of the hardest anchors of each image (RetinaNet paper, section 5.1 and Table 1d).
+
+    Online hard example mining is by Shrivastava et al., 2016, arXiv 1604.03540.
 
     The loss of an anchor is its sigmoid cross-entropy summed over the classes. In each image all anchors go through
     NMS by loss (`nms`: IoU of anchors above which the easier one is dropped; None: no NMS), and the `batch_size`
