@@ -10,7 +10,8 @@ import pytest
 from singleshot.errors import UserError
 from singleshot.plain_data import to_yaml_text
 from singleshot.training import from_yaml, override, to_yaml
-from singleshot.training.recipe import Data, Published, Recipe, Schedule, Validation, check_values
+from singleshot.training.recipe import Data, Published, Recipe, Schedule, Validation
+from singleshot.training.values import check_values
 
 
 @pytest.mark.parametrize(

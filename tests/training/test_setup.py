@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import singleshot as ss
-from singleshot.training.recipe import Recipe, check_values, override
+from singleshot.training.recipe import Recipe, override
 from singleshot.training.setup import open_data
+from singleshot.training.values import check_values
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from singleshot.training.recipe import Recipe
 
 EPILOG = """\
-With NAME, prints the recipe as YAML: every setting with its value, to be saved, changed and given to
-`singleshot train DATA --recipe FILE`. Published figures are others' measurements, not promises."""
+With NAME, prints the recipe as YAML: every setting with its value and its meaning, below the published figures.
+Save it, change it, and give the file to `singleshot train DATA --recipe FILE`.
+Others measured the published figures: they are no promise."""
 
 
 def parse(words: Sequence[str]) -> Namespace:
@@ -30,11 +31,11 @@ def run(options: Namespace) -> Result:
     """List them, or print one."""
     from singleshot import recipes
     from singleshot.plain_data import to_plain
-    from singleshot.training.recipe import to_yaml
+    from singleshot.recipes.commented import commented_yaml
 
     if options.name is not None:
         recipe = recipes.load(options.name)
-        return Result(to_plain(recipe), to_yaml(recipe).rstrip("\n"))
+        return Result(to_plain(recipe), commented_yaml(recipe).rstrip("\n"))
     found = [recipes.get(name) for name in recipes.names()]
     header = ["name", "detector", "images a step", "length", "published"]
     return Result([_document(recipe) for recipe in found], table([_row(recipe) for recipe in found], header=header))

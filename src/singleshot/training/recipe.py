@@ -8,40 +8,45 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from singleshot.data.formats import FORMATS
-from singleshot.errors import UserError
 from singleshot.plain_data import from_plain, load_yaml, merge, to_plain, to_yaml_text
+
+T = TypeVar("T")
+
+
+def about(default: T, text: str) -> T:
+    """A field with its default, and what it means in one line (`singleshot recipes NAME` prints it)."""
+    return field(default=default, metadata={"about": text})
 
 
 @dataclass(frozen=True)
 class Published:
     """A figure that somebody published for these settings. Never a promise: what was measured stands in the results."""
 
-    metric: str  # what was measured, and on which images
-    value: float  # in per cent
-    source: str
+    metric: str = field(metadata={"about": "on which images, and what was measured there"})
+    value: float = field(metadata={"about": "in per cent"})
+    source: str = field(metadata={"about": "the paper and its table"})
 
 
 @dataclass(frozen=True)
 class Data:
-    """Which images, and what is done about the awkward ones."""
+    """Which images are used, and what is done about the awkward ones."""
 
-    path: str | None = None  # folder or annotation file
-    format: str | None = None  # one of `singleshot data formats`; None: found by itself
-    split: str | None = None  # None: `train`, `trainval`, or the only one
-    val_path: str | None = None  # None: the same as `path`
-    val_split: str | None = None  # None: `val` where the data has one; "none": no validation
-    classes: tuple[str, ...] = ()  # names in the order of the labels; empty: as the data has them
-    drop_difficult: bool = False  # True: objects marked difficult (VOC) are not trained on
-    crowd: Literal["drop", "ignore"] = "drop"  # crowd regions (COCO): left out, or no negatives inside
-    skip_empty: bool = False  # True: images without an object to train on are left out
-    skip_bad: bool = False  # True: what the check calls an error is left out instead of stopping
-    # Train and validate on the first so many images alone: who cannot learn 20 images by heart has a mistake somewhere.
-    overfit: int | None = None
-    limit: int | None = None  # train on so many images alone, drawn evenly: what fewer labels would give
-    workers: int | None = None  # processes that prepare images; None: by the number of cores
+    path: str | None = about(None, "folder or annotation file")
+    format: str | None = about(None, "one of `singleshot data formats`; null: found by itself")
+    split: str | None = about(None, "split to train on; null: train, trainval, or the only one")
+    val_path: str | None = about(None, "where the images to validate on are; null: in the same place")
+    val_split: str | None = about(None, "split to validate on; null: val where the data has it; none: no validation")
+    classes: tuple[str, ...] = about((), "class names in the order of the labels; []: as the data has them")
+    drop_difficult: bool = about(False, "true: objects marked difficult (VOC) are not trained on")
+    crowd: Literal["drop", "ignore"] = about("drop", "crowd regions (COCO): drop, or ignore: nothing is learnt inside")
+    skip_empty: bool = about(False, "true: images without an object to train on are left out")
+    skip_bad: bool = about(False, "true: images that the check calls errors are left out; false: they stop the run")
+    # Who cannot learn 20 images by heart has a mistake somewhere.
+    overfit: int | None = about(None, "train and validate on this many images, the first ones; null: on all")
+    limit: int | None = about(None, "train on this many images, drawn evenly; null: on all")
+    workers: int | None = about(None, "processes that prepare images; null: by the number of cores")
 
     def __post_init__(self) -> None:
         if self.format == "none":  # "none" is a word for null where the words are those of a list
@@ -50,61 +55,66 @@ class Data:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The random changes to a training image, in the order in which they are made (SSD, section 2.2 and 3.6).
+    """The random changes to a training image, in the order in which they are made.
 
-    The size at the end is the detector's: one for all, or by a rule that keeps the aspect ratio, with or without a
-    short side drawn for each image (RetinaNet's scale jitter, an argument of its builder).
+    They are SSD's (sections 2.2 and 3.6), and some more. The size at the end is the detector's: one for all, or by a
+    rule that keeps the aspect ratio, with or without a short side drawn for each image (RetinaNet's scale jitter, an
+    argument of its builder).
     """
 
-    photometric: bool = True  # brightness, contrast, saturation, hue
-    expand: bool = True  # the image on a canvas up to 4 x 4 times as large ("zoom out")
-    crop: bool = True  # the seven samplers ("zoom in")
-    flip: bool = True  # mirror every second image
-    expand_maximum: float = 4.0  # largest side of the canvas, in sides of the image
-    crop_scale: float = 0.3  # smallest scale of a crop
-    jitter: tuple[float, ...] = ()  # (smallest, largest) zoom, in place of expand and crop: gentler
-    vertical_flip: bool = False  # where a picture has no up and down: cells, surfaces, views from above
-    quarter_turns: bool = False
+    photometric: bool = about(True, "brightness, contrast, saturation and hue change")
+    expand: bool = about(True, "the image is put on a larger canvas: objects become smaller (zoom out)")
+    crop: bool = about(True, "a part of the image is taken by SSD's seven samplers: objects become larger (zoom in)")
+    flip: bool = about(True, "every second image is mirrored")
+    expand_maximum: float = about(4.0, "largest side of the canvas, in sides of the image")
+    crop_scale: float = about(0.3, "smallest side of a crop, in sides of the image")
+    jitter: tuple[float, ...] = about((), "[smallest, largest] zoom in place of expand and crop, gentler; []: none")
+    vertical_flip: bool = about(False, "every second image is turned upside down: cells, surfaces, views from above")
+    quarter_turns: bool = about(
+        False, "every second image has its sides swapped; with both flips, all turns by 90 degrees"
+    )
 
 
 @dataclass(frozen=True)
 class Optimizer:
     """How a gradient becomes a step."""
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = 1e-3  # at `base_batch_size` images per step
-    base_batch_size: int = 32  # lr is multiplied by (images per step) / base_batch_size; 0: never scaled
-    momentum: float = 0.9  # sgd; the first beta of adam and adamw
-    beta2: float = 0.999  # adam, adamw
-    nesterov: bool = False
-    weight_decay: float = 5e-4
-    bias_lr_factor: float = 2.0  # biases of convolutions learn at this multiple of the rate
-    bias_decay: bool = False  # True: biases decay too
-    norm_decay: bool = True  # False: scale and shift of batch norm do not decay
-    # The next two are for a backbone that somebody has trained: one that is drawn anew learns as a whole, from the
+    name: Literal["sgd", "adam", "adamw"] = about("sgd", "sgd, adam or adamw")
+    lr: float = about(1e-3, "learning rate at base_batch_size images in a step")
+    base_batch_size: int = about(32, "the rate is multiplied by (images in a step) / this number; 0: never")
+    momentum: float = about(0.9, "of sgd; the first beta of adam and adamw")
+    beta2: float = about(0.999, "the second beta of adam and adamw")
+    nesterov: bool = about(False, "true: sgd with Nesterov's momentum")
+    weight_decay: float = about(5e-4, "of the weights of convolutions")
+    bias_lr_factor: float = about(2.0, "biases of convolutions learn at this multiple of the rate")
+    bias_decay: bool = about(False, "true: biases decay too")
+    norm_decay: bool = about(True, "false: scale and shift of norms do not decay")
+    # The next two are for a backbone that somebody has trained. One that is drawn anew learns as a whole, from the
     # first step, at the full rate (`resolve.with_nothing_to_keep`, also about the builder's `frozen_stages`).
-    backbone_lr_factor: float = 1.0  # the backbone learns at this multiple of the rate
-    freeze_norm_steps: int = 0  # batch norm of the backbone keeps its statistics for so many steps; -1: always
-    clip_norm: float | None = None  # the gradient's norm is cut to this
-    # Batches per step. They give the loss and the gradient of one batch with all their images, but for what a batch
-    # decides in itself: the statistics of batch norm, and the size that images of different shapes are padded to.
-    accumulate: int = 1
+    backbone_lr_factor: float = about(1.0, "a trained backbone learns at this multiple of the rate")
+    freeze_norm_steps: int = about(0, "a trained backbone's batch norm is fixed for this many steps; -1: always")
+    clip_norm: float | None = about(None, "the norm of the gradient is cut to this; null: never")
+    # Equal but for what a batch decides in itself: batch norm's statistics, the padding of images of different shapes.
+    accumulate: int = about(1, "batches in a step; they have the gradient of one batch with all their images")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The length of a run and the rate over it."""
+    """The length of a run, and the rate over it.
 
-    # The length, in one of three units; where several are given the last one counts, and stretches the milestones.
-    steps: int | None = None  # optimiser steps, to which `milestones` refers
-    images: int | None = None  # images shown, repeats counted: as many, whatever a batch and the data hold
-    epochs: float | None = None  # passes over the data
-    kind: Literal["step", "cosine", "constant"] = "step"
-    milestones: tuple[int, ...] = ()  # steps at which the rate is multiplied by `gamma`
-    gamma: float = 0.1
-    final_factor: float = 0.0  # cosine ends at this multiple of the rate
-    warmup_steps: int = 0  # the rate rises linearly over so many steps ...
-    warmup_start: float = 0.1  # ... from this multiple
+    The length is given in one of three units. Where several are given the first of epochs, images and steps counts,
+    and stretches the milestones.
+    """
+
+    steps: int | None = about(None, "length in steps of the optimiser; the milestones refer to it")
+    images: int | None = about(None, "length in images shown, repeats counted; counts more than steps")
+    epochs: float | None = about(None, "length in passes over the data; counts more than images and steps")
+    kind: Literal["step", "cosine", "constant"] = about("step", "the rate's course: step, cosine or constant")
+    milestones: tuple[int, ...] = about((), "step: the rate is multiplied by gamma at these steps")
+    gamma: float = about(0.1, "step: what the rate is multiplied by")
+    final_factor: float = about(0.0, "cosine: ends at this multiple of the rate")
+    warmup_steps: int = about(0, "the rate rises linearly over this many steps")
+    warmup_start: float = about(0.1, "the multiple of the rate that the warm-up begins with")
 
     @property
     def unit(self) -> str | None:
@@ -119,60 +129,65 @@ LENGTHS = ("epochs", "images", "steps")  # fields of `Schedule`: the first that 
 class Ema:
     """The exponential moving average of the weights, which is evaluated and saved in place of them."""
 
-    decay: float | None = None  # None: no average
-    ramp: float = 10.0  # the average starts as min(decay, (1 + step) / (ramp + step))
+    decay: float | None = about(None, "the share of the average that each step keeps; null: no average")
+    ramp: float = about(10.0, "the average begins with min(decay, (1 + step) / (ramp + step))")
 
 
 @dataclass(frozen=True)
 class Validation:
     """When the detector is measured during training, and what follows from it."""
 
-    every: float = 1.0  # epochs
-    times: int | None = None  # in place of `every`: so many times, evenly, whatever the number of images
-    metric: str = "coco.AP"  # what "best" means: coco.AP, coco.AP50, voc07.mAP, voc10.mAP
-    patience: int | None = None  # stop after so many validations without a better one
-    batch_size: int = 8  # images
+    every: float = about(1.0, "epochs from one validation to the next")
+    times: int | None = about(None, "in place of every: the number of validations in the run, evenly spread")
+    metric: str = about("coco.AP", "what best means: coco.AP, coco.AP50, voc07.mAP, voc10.mAP and others")
+    patience: int | None = about(None, "stop after this many validations without a better one; null: never")
+    batch_size: int = about(8, "images at a time")
 
 
 @dataclass(frozen=True)
 class Compute:
     """The machine."""
 
-    device: str = "auto"  # "cpu", "cuda", "cuda:1"; auto: CUDA where there is one
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # of the network; losses and boxes are float32 always
-    compile: bool = False  # torch.compile for the network
-    channels_last: bool = False
+    device: str = about("auto", "cpu, cuda or cuda:N; auto: cuda where there is one")
+    # Losses and boxes are float32 always.
+    precision: Literal["auto", "bf16", "fp32"] = about("auto", "of the network; auto: bf16 where the machine has it")
+    compile: bool = about(False, "true: torch.compile for the network")
+    channels_last: bool = about(False, "the memory format of the network's maps; true is faster on most machines")
 
 
 @dataclass(frozen=True)
 class Log:
     """What is written down, and how often."""
 
-    every: int = 20  # steps
-    save_every: int | None = None  # steps; the state is saved after each validation at least ...
-    save_minutes: float = 5.0  # ... and after so many minutes
-    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    every: int = about(20, "steps from one line of the log to the next")
+    save_every: int | None = about(None, "save the state after this many steps too, not only after a validation")
+    save_minutes: float = about(5.0, "save the state after this many minutes too")
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = about((), "tensorboard, wandb, mlflow")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A whole training run. Every field is plain data, so that a file can hold it."""
 
-    name: str = "custom"
-    expected: tuple[Published, ...] = ()
-    builder: str = "ssd"  # a builder of this package, or a dotted path "my_lab.models:my_detector"
+    name: str = about("custom", "names the recipe and its run folders")
+    expected: tuple[Published, ...] = about((), "published figures for these settings")
+    builder: str = about("ssd", "a detector of this package, or your own as my_lab.models:my_detector")
     arguments: dict[str, Any] = field(
-        default_factory=dict
-    )  # for the builder; number and names of classes come from the data
-    # What `arguments` leaves open, for builders that take it, and not for a network that `start_from` describes; null:
-    # the builder's own.
-    defaults: dict[str, Any] = field(default_factory=dict)
-    start_from: str | None = None  # a trained detector's file to go on from
-    # What `start_from` means for builder and arguments. "own": these here count; what they leave open is as in the
-    # file, if that has the same builder. "file": the file's count. "needed": as "own", and there has to be a file.
-    start: Literal["own", "file", "needed"] = "own"
-    batch_size: int = 32  # images per process and batch; a step takes batch_size x processes x optimizer.accumulate
-    seed: int = 0
+        default_factory=dict, metadata={"about": "for the builder; the classes come from the data"}
+    )
+    # Not for a network that `start_from` describes.
+    defaults: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"about": "what arguments leaves open, for builders that take it; null: the builder's own"},
+    )
+    start_from: str | None = about(None, "a trained detector's file to go on from")
+    # "own": builder and arguments here count; what they leave open is as in the file, if that has the same builder.
+    # "file": the file's count. "needed": as "own", and there has to be a file.
+    start: Literal["own", "file", "needed"] = about(
+        "own", "own: builder and arguments here count; file: those of start_from; needed: own, with a start_from"
+    )
+    batch_size: int = about(32, "images in a batch, for each process; a step takes this x processes x accumulate")
+    seed: int = about(0, "of everything random")
     data: Data = Data()
     augmentation: Augmentation = Augmentation()
     optimizer: Optimizer = Optimizer()
@@ -181,54 +196,6 @@ class Recipe:
     validation: Validation = Validation()
     compute: Compute = Compute()
     log: Log = Log()
-
-
-METRICS = (
-    *(
-        f"coco.{name}"
-        for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-    ),
-    "voc07.mAP",
-    "voc10.mAP",
-)
-"""What "best" may mean: the numbers of `singleshot evaluate`, by group and name."""
-
-
-def check_values(recipe: Recipe) -> None:
-    """Refuse values that no run can have, before anything is opened.
-
-    Raises:
-        UserError: naming the field, what it is and what it may be.
-    """
-    optimizer, data, validation, log, ema = recipe.optimizer, recipe.data, recipe.validation, recipe.log, recipe.ema
-    beta, decay, workers = optimizer.momentum, ema.decay, data.workers
-    clip, every, times = optimizer.clip_norm, log.save_every, validation.times
-    rules = (
-        ("batch_size", recipe.batch_size, recipe.batch_size >= 1, "1 or more"),
-        ("seed", recipe.seed, 0 <= recipe.seed < 2**63, "0 or more, below 2**63"),
-        ("data.format", data.format, data.format is None or data.format in FORMATS, f"null or {', '.join(FORMATS)}"),
-        ("data.overfit", data.overfit, data.overfit is None or data.overfit >= 1, "1 or more images, or null"),
-        ("data.limit", data.limit, data.limit is None or data.limit >= 1, "1 or more images, or null"),
-        ("data.workers", workers, workers is None or workers >= 0, "0 or more processes, or null"),
-        ("optimizer.lr", optimizer.lr, optimizer.lr >= 0, "0 or more"),
-        ("optimizer.momentum", beta, 0 <= beta < 1, "0 or more, below 1"),
-        ("optimizer.beta2", optimizer.beta2, 0 <= optimizer.beta2 < 1, "0 or more, below 1"),
-        ("optimizer.nesterov", optimizer.nesterov, not optimizer.nesterov or beta > 0, "false where momentum is 0"),
-        ("optimizer.weight_decay", optimizer.weight_decay, optimizer.weight_decay >= 0, "0 or more"),
-        ("optimizer.clip_norm", clip, clip is None or clip > 0, "more than 0, or null"),
-        ("optimizer.accumulate", optimizer.accumulate, optimizer.accumulate >= 1, "1 or more"),
-        ("ema.decay", decay, decay is None or 0 < decay < 1, "a number between 0 and 1, or null"),
-        ("ema.ramp", ema.ramp, ema.ramp > 0, "more than 0"),
-        ("log.every", log.every, log.every >= 1, "1 or more"),
-        ("log.save_every", every, every is None or every >= 1, "1 or more steps, or null"),
-        ("validation.every", validation.every, validation.every > 0, "more than 0"),
-        ("validation.times", times, times is None or times >= 1, "1 or more, or null"),
-        ("validation.batch_size", validation.batch_size, validation.batch_size >= 1, "1 or more"),
-        ("validation.metric", validation.metric, validation.metric in METRICS, ", ".join(METRICS)),
-    )
-    for name, value, right, expected in rules:
-        if not right:
-            raise UserError(f"{name} is {value}; expected {expected}")
 
 
 def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:

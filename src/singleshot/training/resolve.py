@@ -17,10 +17,11 @@ from singleshot.errors import UserError
 from singleshot.training import tracking
 from singleshot.training.folder import RunFolder
 from singleshot.training.parallel import find_device
-from singleshot.training.recipe import Recipe, check_values, from_yaml, override
+from singleshot.training.recipe import Recipe, from_yaml, override
 from singleshot.training.resume import check_changes, differences
 from singleshot.training.setup import choose_precision
 from singleshot.training.state import SavedState
+from singleshot.training.values import check_values
 from singleshot.weights import checkpoint
 
 
