@@ -149,6 +149,15 @@ def varifocal(p: float, q: float, alpha: float = 0.75, gamma: float = 2.0) -> fl
     return -alpha * p**gamma * math.log(1 - p)
 
 
+def centreness(anchor: Box, box: Box) -> float:
+    """Equation 3 of FCOS, at the anchor's centre; 0 where that lies outside of the box."""
+    x, y = (anchor[0] + anchor[2]) / 2, (anchor[1] + anchor[3]) / 2
+    left, top, right, bottom = x - box[0], y - box[1], box[2] - x, box[3] - y
+    if min(left, top, right, bottom) <= 0:
+        return 0.0
+    return math.sqrt(min(left, right) / max(left, right) * (min(top, bottom) / max(top, bottom)))
+
+
 def hard_negatives(losses: Sequence[float], eligible: Sequence[bool], number: int) -> set[int]:
     """The anchors with the highest loss as background, at most `number` of them."""
     candidates = sorted((a for a in range(len(losses)) if eligible[a]), key=lambda a: -losses[a])

@@ -27,6 +27,7 @@ LAYERS = [
     {"weights"},
     {"detectors"},
     {"heads", "necks", "refiner", "preprocess", "postprocess"},
+    {"outputs"},
     {"backbones"},
     {"losses", "layers"},
     {"anchors", "matchers"},
@@ -39,7 +40,18 @@ LAYERS = [
 LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in layer}
 
 # Narrower than the order above: pictures and files are no business of the network, nor readers of the metrics.
-NETWORK = {"detectors", "heads", "necks", "refiner", "preprocess", "postprocess", "backbones", "losses", "layers"}
+NETWORK = {
+    "detectors",
+    "outputs",
+    "heads",
+    "necks",
+    "refiner",
+    "preprocess",
+    "postprocess",
+    "backbones",
+    "losses",
+    "layers",
+}
 NETWORK |= {
     "anchors",
     "coders",

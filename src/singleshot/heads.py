@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from singleshot.errors import UserError
 from singleshot.layers import GroupNorm, fan_in_uniform_
+from singleshot.outputs.output import ExtraOutput
 from singleshot.structures import Predictions
 
 TOWER_NORMS = (None, "group")
@@ -73,16 +74,25 @@ def _tower_layers(channels: int, norm: str | None) -> list[nn.Module]:
 class Head(nn.Module):
     """Branches applied to every map: each map with layers of its own, or all with the same ones (`shared`).
 
+    `outputs` are read where the boxes are, at the end of their tower, or of a tower like it if they have their own.
+
     Forward: maps -> name -> float32 [B, A, numbers]; levels in order, within a level row, column, box.
     """
 
     def __init__(
-        self, channels: Sequence[int], anchors: Sequence[int], branches: Sequence[Branch], *, shared: bool = False
+        self,
+        channels: Sequence[int],
+        anchors: Sequence[int],
+        branches: Sequence[Branch],
+        *,
+        outputs: Sequence[ExtraOutput] = (),
+        shared: bool = False,
     ) -> None:
         super().__init__()
         if shared and (len(set(channels)) > 1 or len(set(anchors)) > 1):
             raise ValueError(f"maps that share layers must be alike, got channels {channels} and anchors {anchors}")
         self.shared = shared
+        branches = [one for branch in branches for one in _with_outputs(branch, outputs)]
         kinds = list(zip(channels, anchors, strict=True))
         self.levels = nn.ModuleList(
             nn.ModuleList(BranchLayers(branch, width, count) for branch in branches)
@@ -97,3 +107,18 @@ class Head(nn.Module):
             assert isinstance(branches, nn.ModuleList)
             levels.append({name: value for branch in branches for name, value in branch(level).items()})
         return {name: torch.cat([level[name] for level in levels], 1).float() for name in levels[0]}
+
+
+def _with_outputs(branch: Branch, outputs: Sequence[ExtraOutput]) -> list[Branch]:
+    """The branch of the boxes with what stands beside them, and those with towers of their own; any other as it is."""
+    if "box_deltas" not in branch.outputs:
+        return [branch]
+    own = [output for output in outputs if output.own_tower]
+    if own and not branch.depth:
+        raise UserError(
+            f"{own[0].name}: this head has no towers, each output is read from the maps by a convolution of its own "
+            "already; leave the choice of a branch out"
+        )
+    beside = {output.key: output.channels for output in outputs if not output.own_tower}
+    first = replace(branch, outputs={**branch.outputs, **beside})
+    return [first, *(replace(branch, outputs={output.key: output.channels}, bias={}) for output in own)]

@@ -60,7 +60,7 @@ def test_one_pass_gives_the_numbers_of_many(weights: Path, tiny_voc: Path) -> No
     own: Any = detector.postprocess
     others = {
         "": own,
-        "alpha=1": replace(own, scores=replace(own.scores, alpha=1.0)),
+        "alpha=1": replace(own, scores=own.scores.with_alpha("iou_alpha", 1.0)),
         "few": replace(own, threshold=0.3, detections=5),
     }
     for name, postprocess in others.items():
@@ -96,8 +96,8 @@ def test_views_of_the_iou_aware_score() -> None:
     shown = measure.viewed(detector.postprocess, view)
     before, after = vars(detector.postprocess), vars(shown)
     assert {name for name in before if before[name] != after[name]} == {"scores"}
-    assert vars(detector.postprocess.scores)["alpha"] == arm.changes["arguments.iou_alpha"]
-    assert vars(shown.scores)["alpha"] == 1.0
+    assert detector.postprocess.scores.alphas["iou_alpha"] == arm.changes["arguments.iou_alpha"]
+    assert shown.scores.alphas == {"iou_alpha": 1.0}
     assert measure.viewed(detector.postprocess, {}) is detector.postprocess
     with pytest.raises(UserError, match="'beta' is no number of the post-processing"):
         measure.viewed(detector.postprocess, {"beta": 1})

@@ -68,13 +68,16 @@ def test_no_image_is_needed_for_files(tiny_voc: Path, tmp_path: Path, capsys: Ca
         (["--detections", "x", "DATA", "--sweep", "nms=0.5"], "--sweep repeats a model's post-processing"),
         (["MODEL", "DATA", "--sweep", "nms=0.5", "--save-detections", "x"], "leave one of them out"),
         (["MODEL", "DATA", "--sweep", "nms"], "--sweep: expected NAME=VALUE,VALUE"),
-        (["MODEL", "DATA", "--sweep", "colour=1,2"], "--sweep colour: expected one of iou_alpha, threshold, nms"),
+        (
+            ["MODEL", "DATA", "--sweep", "colour=1,2"],
+            "--sweep colour: expected one of iou_alpha, centreness_alpha, threshold, nms",
+        ),
         (["MODEL", "DATA", "--sweep", "nms=0.5,2"], "nms must be a number from 0 to 1, got 2"),
         (["MODEL", "DATA", "--sweep", "candidates_of_image=0"], "must be a whole number, 1 or more, got 0"),
         (["MODEL", "DATA", "--sweep", "nms=product"], "got 'product' (product is for iou_alpha"),
         (
             ["MODEL", "DATA", "--sweep", "nms=none"],
-            "got 'none' (product is for iou_alpha, none for soft_nms, vote and candidates_of_image)",
+            "got 'none' (product is for iou_alpha and other outputs, none for soft_nms, vote and candidates_of_image)",
         ),
         (["MODEL", "DATA", "--sweep", "iou_alpha=1,0"], "model.safetensors: iou_alpha needs a predicted IoU"),
     ],
@@ -108,6 +111,8 @@ def test_a_sweep_is_as_many_evaluations(iou_model: Path, tiny_voc: Path, tmp_pat
 
     import singleshot
     from singleshot.evaluation.detect_dataset import detect_dataset
+    from singleshot.outputs.iou import IoUHead
+    from singleshot.postprocess import ClassScores
 
     words = ["evaluate", str(iou_model), str(tiny_voc), "--device", "cpu", "--json"]
     assert main([*words, "--sweep", "iou_alpha=product,1,0.5,...,0"]) == 0
@@ -118,7 +123,7 @@ def test_a_sweep_is_as_many_evaluations(iou_model: Path, tiny_voc: Path, tmp_pat
     detector = singleshot.load(iou_model)
     dataset = singleshot.open_dataset(tiny_voc, split="val")
     for alpha, one in zip([None, 1.0, 0.5, 0.0], results, strict=True):
-        scores = replace(detector.postprocess.scores, alpha=alpha)  # type: ignore[type-var]
+        scores = ClassScores(detector.postprocess.scores.classification, (IoUHead(alpha).output(),))  # type: ignore[attr-defined]
         detector.postprocess = replace(detector.postprocess, scores=scores)  # type: ignore[type-var]
         expected = singleshot.evaluate(dataset, detect_dataset(detector, dataset)).to_json()
         assert {name: one["coco"][name] for name in expected["coco"]} == expected["coco"]

@@ -24,6 +24,7 @@ from singleshot.detectors import Detector, iou_retinanet, refinedet, retinanet, 
 from singleshot.detectors.parts import store_argument
 from singleshot.errors import UserError
 from singleshot.losses.focal import FocalLoss
+from singleshot.losses.quality_focal import QualityFocalLoss
 from singleshot.ops.boxes import pairwise_iou
 from singleshot.preprocess import Stretch
 from singleshot.weights.checkpoint import load, read_metadata, save
@@ -48,6 +49,9 @@ MIXTURES: dict[str, Callable[..., Detector]] = {
     "ssd_focal": functools.partial(DETECTORS["ssd"], classification=FocalLoss()),
     "ssd_iou": functools.partial(DETECTORS["ssd"], iou_head=True),
     "refinedet_focal_iou": functools.partial(DETECTORS["refinedet"], classification=FocalLoss(), iou_head=True),
+    "retinanet_outputs": functools.partial(
+        DETECTORS["retinanet"], classification=QualityFocalLoss(), iou_head={"branch": "own"}, outputs=["Centreness"]
+    ),
     "refinedet_fpn": functools.partial(DETECTORS["refinedet"], neck="fpn"),
     "refinedet_attention": functools.partial(DETECTORS["refinedet"], attention="se"),
     "refined_retinanet": functools.partial(refined_retinanet, image_size=64),

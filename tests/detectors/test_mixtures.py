@@ -27,7 +27,8 @@ from singleshot.losses.classification import SoftmaxLoss
 from singleshot.losses.focal import FocalLoss
 from singleshot.losses.regression import L1, GIoULoss, SmoothL1
 from singleshot.necks import FPN, TransferConnection
-from singleshot.postprocess import IoUAwareScores
+from singleshot.outputs.iou import IoUHead
+from singleshot.postprocess import ClassScores
 from singleshot.refiner import DELTAS, LOGITS, AnchorRefiner
 from singleshot.weights.checkpoint import load
 
@@ -64,7 +65,8 @@ def check_parts(name: str, detector: Detector) -> None:
     assert loss == expected.get(name, SoftmaxLoss())
     scores = detector.postprocess.scores
     if name.endswith("_iou"):
-        assert scores == IoUAwareScores(loss, 0.4 if name == "refinedet_focal_iou" else 0.5)
+        head = IoUHead(0.4 if name == "refinedet_focal_iou" else 0.5)
+        assert scores == ClassScores(loss, (head.output(),))
     necks = {"refinedet_fpn": FPN, "refined_retinanet": FPN}
     if not name.startswith("ssd"):
         assert isinstance(detector.neck, necks.get(name, TransferConnection))

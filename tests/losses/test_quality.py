@@ -13,7 +13,7 @@ from torch import Tensor
 
 from singleshot.coders import DeltaCoder
 from singleshot.errors import UserError
-from singleshot.losses.quality import IoUQuality
+from singleshot.losses.quality import KINDS, IoUQuality
 from singleshot.structures import Matched
 
 CODER = DeltaCoder((1.0, 1.0))
@@ -50,9 +50,10 @@ def test_worked_by_hand() -> None:
     expected = -t * math.log(0.75) - (1 - t) * math.log(0.25)
     assert IoUQuality()(predictions, matched).item() == pytest.approx(expected, rel=1e-5)
     assert IoUQuality("l2")(predictions, matched).item() == pytest.approx((0.75 - t) ** 2, rel=1e-4)
+    assert IoUQuality("l1")(predictions, matched).item() == pytest.approx(0.75 - t, rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["bce", "l2"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_equals_the_slow_form(kind: str) -> None:
     predictions, matched = case()
     expected = 0.0
@@ -60,11 +61,12 @@ def test_equals_the_slow_form(kind: str) -> None:
     for i, a in matched.positive.nonzero().tolist():
         t = reference.iou(boxes[i][a], matched.boxes[i, a].tolist())
         p = 1 / (1 + math.exp(-predictions["iou_logits"][i, a, 0].item()))
-        expected += (p - t) ** 2 if kind == "l2" else -t * math.log(p) - (1 - t) * math.log(1 - p)
+        cross_entropy = -t * math.log(p) - (1 - t) * math.log(1 - p)
+        expected += {"bce": cross_entropy, "l2": (p - t) ** 2, "l1": abs(p - t)}[kind]
     assert IoUQuality(kind)(predictions, matched).item() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["bce", "l2"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_detached_the_boxes_have_no_gradient(kind: str) -> None:
     predictions, matched = case()
     logits, deltas = predictions["iou_logits"], predictions["box_deltas"]
@@ -88,7 +90,7 @@ def test_not_detached_the_box_follows_the_predicted_iou() -> None:
 
 
 @pytest.mark.parametrize("size", [100.0, -100.0])
-@pytest.mark.parametrize("kind", ["bce", "l2"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_finite_at_extreme_logits(kind: str, size: float) -> None:
     predictions, matched = one(size, [0.2, 0.0, 0.0, 0.0], [0.0, 0.0, 10.0, 10.0])
     loss = IoUQuality(kind)(predictions, matched)
@@ -98,7 +100,8 @@ def test_finite_at_extreme_logits(kind: str, size: float) -> None:
         assert loss.item() == pytest.approx(100 * (1 - t if size > 0 else t), rel=1e-4)
         assert gradient.item() == pytest.approx(1 - t if size > 0 else -t, rel=1e-4)
     else:
-        assert loss.item() == pytest.approx((1 - t) ** 2 if size > 0 else t**2, rel=1e-4)
+        distance = 1 - t if size > 0 else t
+        assert loss.item() == pytest.approx(distance**2 if kind == "l2" else distance, rel=1e-4)
         assert abs(gradient.item()) < 1e-30
 
 
@@ -110,7 +113,7 @@ def test_gradient_is_least_where_the_prediction_is_right() -> None:
 
 
 @pytest.mark.parametrize("detach", [True, False])
-@pytest.mark.parametrize("kind", ["bce", "l2"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("deltas", "box"),
     [
@@ -162,5 +165,13 @@ def test_hard_targets_give_binary_cross_entropy() -> None:
 
 
 def test_unknown_losses() -> None:
-    with pytest.raises(UserError, match="'bce' .* or 'l2'.*got 'l1'"):
-        IoUQuality("l1")
+    with pytest.raises(UserError, match="'bce' .* 'l2' .* or 'l1'.*got 'huber'"):
+        IoUQuality("huber")
+
+
+def test_the_absolute_difference_pulls_with_the_slope_of_the_sigmoid() -> None:
+    for x in (-1.5, 0.2, 2.0):
+        predictions, matched = one(x, [0.2, 0.0, 0.0, 0.0], [0.0, 0.0, 10.0, 10.0])
+        (gradient,) = torch.autograd.grad(IoUQuality("l1")(predictions, matched), predictions["iou_logits"])
+        p = 1 / (1 + math.exp(-x))
+        assert gradient.item() == pytest.approx(math.copysign(p * (1 - p), p - 2 / 3), rel=1e-4)

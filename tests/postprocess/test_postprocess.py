@@ -15,9 +15,10 @@ from torch import Tensor
 from singleshot.coders import DeltaCoder
 from singleshot.errors import UserError
 from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
+from singleshot.outputs.centreness import Centreness
+from singleshot.outputs.iou import IoUHead
 from singleshot.postprocess import (
     ClassScores,
-    IoUAwareScores,
     PerClassPostprocess,
     PerLevelPostprocess,
     Postprocess,
@@ -499,6 +500,10 @@ class Sigmoid(ClassificationLoss):
         raise AssertionError
 
 
+def iou_aware(classification: ClassificationLoss, alpha: float | None = 0.5) -> ClassScores:
+    return ClassScores(classification, (IoUHead(alpha).output(),))
+
+
 class TestIoUAwareScores:
     LOGITS: ClassVar[dict[str, Tensor]] = {
         "class_logits": torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(1)) * 3,
@@ -517,28 +522,28 @@ class TestIoUAwareScores:
             0.25: [0.5**0.25 * 0.2**0.75, 0.75**0.25 * 0.2**0.75],
             0: [0.2, 0.2],
         }.items():
-            scores = IoUAwareScores(Sigmoid(), alpha)(predictions)
+            scores = iou_aware(Sigmoid(), alpha)(predictions)
             assert scores.shape == (1, 1, 2)
             assert scores.flatten().tolist() == pytest.approx(expected)
 
     @pytest.mark.parametrize("classification", [Sigmoid(), SoftmaxLoss()])
     def test_alpha_1_is_the_class_alone_bit_for_bit(self, classification: ClassificationLoss) -> None:
         expected = ClassScores(classification)(self.LOGITS)
-        assert torch.equal(IoUAwareScores(classification, 1.0)(self.LOGITS), expected)
-        assert torch.equal(IoUAwareScores(classification, 1)(self.LOGITS), expected)
+        assert torch.equal(iou_aware(classification, 1.0)(self.LOGITS), expected)
+        assert torch.equal(iou_aware(classification, 1)(self.LOGITS), expected)
 
     def test_alpha_0_is_the_iou_alone(self) -> None:
-        scores = IoUAwareScores(SoftmaxLoss(), 0.0)(self.LOGITS)
+        scores = iou_aware(SoftmaxLoss(), 0.0)(self.LOGITS)
         assert torch.equal(scores, self.LOGITS["iou_logits"].sigmoid().expand(2, 7, 3))
 
     def test_the_papers_choice(self) -> None:
-        assert IoUAwareScores(Sigmoid()).alpha == 0.5
+        assert IoUHead().alpha == 0.5
 
     @pytest.mark.parametrize("alpha", [None, 0, 1e-3, 0.5, 0.999, 1])
     def test_extreme_logits(self, alpha: float | None) -> None:
         ends = torch.tensor([-1e4, -100.0, 0.0, 100.0, 1e4])
         predictions = {"class_logits": ends.expand(1, 5, 5), "iou_logits": ends[None, :, None]}
-        scores = IoUAwareScores(Sigmoid(), alpha)(predictions)
+        scores = iou_aware(Sigmoid(), alpha)(predictions)
         assert scores.isfinite().all()
         assert scores.min() == 0
         assert scores.max() == 1
@@ -549,7 +554,61 @@ class TestIoUAwareScores:
     @pytest.mark.parametrize("alpha", [-0.1, 1.5, math.nan, math.inf])
     def test_alpha_outside(self, alpha: float) -> None:
         with pytest.raises(UserError, match=r"iou_alpha must be a number from 0 .* to 1 .*, or None .*, got"):
-            IoUAwareScores(Sigmoid(), alpha)
+            iou_aware(Sigmoid()).with_alpha("iou_alpha", alpha)
+
+
+class TestSeveralFactors:
+    """p to the product of the alphas, each output to 1 less its own, or to 1 where it has none."""
+
+    LOGITS: ClassVar[dict[str, Tensor]] = {
+        **TestIoUAwareScores.LOGITS,
+        "centreness_logits": torch.randn(2, 7, 1, generator=torch.Generator().manual_seed(3)) * 3,
+    }
+
+    @pytest.mark.parametrize("first", [None, 0, 0.25, 1])
+    @pytest.mark.parametrize("second", [None, 0, 0.5, 1])
+    def test_by_hand(self, first: float | None, second: float | None) -> None:
+        p, iou, middle = (self.LOGITS[key].sigmoid() for key in ("class_logits", "iou_logits", "centreness_logits"))
+        own = (1 if first is None else first) * (1 if second is None else second)
+        powers = [1 if alpha is None else 1 - alpha for alpha in (first, second)]
+        expected = p**own * iou ** powers[0] * middle ** powers[1]
+        outputs = (IoUHead(first).output(), Centreness(second).output())
+        scores = ClassScores(Sigmoid(), outputs)(self.LOGITS)
+        assert scores.shape == p.shape
+        torch.testing.assert_close(scores, expected)
+        torch.testing.assert_close(ClassScores(Sigmoid(), outputs[::-1])(self.LOGITS), expected)
+
+    def test_an_output_without_a_factor_has_no_part(self) -> None:
+        silent = replace(IoUHead().output(), factor=None)
+        scores = ClassScores(Sigmoid(), (silent,))
+        assert scores.alphas == {}
+        assert torch.equal(scores(self.LOGITS), self.LOGITS["class_logits"].sigmoid())
+
+    def test_one_number_of_several(self) -> None:
+        scores = ClassScores(Sigmoid(), (IoUHead().output(), Centreness().output()))
+        assert scores.alphas == {"iou_alpha": 0.5, "centreness_alpha": None}
+        step = vary(PerLevelPostprocess(CODER, scores), "centreness_alpha", 0.3)
+        assert step.scores == ClassScores(Sigmoid(), (IoUHead().output(), Centreness(0.3).output()))
+
+    @pytest.mark.parametrize("kind", [PerClassPostprocess, PerLevelPostprocess])
+    def test_export_agrees(self, kind: type[PerClassPostprocess] | type[PerLevelPostprocess]) -> None:
+        predictions, anchors = pyramid(1)
+        generator = torch.Generator().manual_seed(2)
+        predictions["class_logits"] = predictions.pop("scores").logit(1e-3)
+        for key in ("iou_logits", "centreness_logits"):
+            predictions[key] = torch.randn(*predictions["box_deltas"].shape[:2], 1, generator=generator)
+        step = kind(CODER, ClassScores(Sigmoid(), (IoUHead(0.4).output(), Centreness().output())))
+
+        class Wrapped(torch.nn.Module):
+            def forward(self, said: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+                found = step(said, anchors)
+                return found.boxes, found.scores, found.labels
+
+        program = torch.export.export(Wrapped(), (predictions,)).module()
+        expected = step(predictions, anchors).to_list()
+        for ours, theirs in zip(Detections(*program(predictions)).to_list(), expected, strict=True):
+            assert len(theirs["scores"]) > 3
+            assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def pyramid(
@@ -689,7 +748,7 @@ class TestPerLevel:
         predictions, anchors = pyramid(1)
         predictions["class_logits"] = predictions.pop("scores")
         predictions["iou_logits"] = predictions["box_deltas"][..., :1].clone()
-        step = PerLevelPostprocess(CODER, IoUAwareScores(Sigmoid(), alpha))
+        step = PerLevelPostprocess(CODER, iou_aware(Sigmoid(), alpha))
         expected = step(predictions, anchors).to_list()[1]
         predictions[name] = predictions[name].clone()
         predictions[name][0, :, 0] = number
@@ -752,7 +811,7 @@ class TestPerLevel:
 
 
 class TestVary:
-    STEP: ClassVar = PerLevelPostprocess(CODER, IoUAwareScores(Sigmoid()))
+    STEP: ClassVar = PerLevelPostprocess(CODER, iou_aware(Sigmoid()))
 
     def test_without_suppression(self) -> None:
         """Boxes that lie on each other all stay, whatever the suppression was."""
@@ -773,8 +832,8 @@ class TestVary:
         ]:
             assert vary(self.STEP, name, value) == replace(self.STEP, **{field: value})  # type: ignore[arg-type]
         for alpha in (0.2, 1, None):
-            assert vary(self.STEP, "iou_alpha", alpha).scores == IoUAwareScores(Sigmoid(), alpha)
-        ssd = PerClassPostprocess(CODER, IoUAwareScores(SoftmaxLoss()))
+            assert vary(self.STEP, "iou_alpha", alpha).scores == iou_aware(Sigmoid(), alpha)
+        ssd = PerClassPostprocess(CODER, iou_aware(SoftmaxLoss()))
         assert vary(ssd, "soft_nms", 0.3) == replace(ssd, soft=0.3)
         assert vary(replace(ssd, soft=0.3), "soft_nms", None) == ssd
         assert vary(replace(ssd, soft=0.3), "nms", 0.6) == replace(ssd, iou=0.6)  # that is greedy suppression
@@ -783,12 +842,13 @@ class TestVary:
         for step in (self.STEP, ssd):
             assert vary(step, "vote", 0.05) == replace(step, vote=0.05)
             assert vary(replace(step, vote=0.05), "vote", None) == step
-        assert vary(ssd, "iou_alpha", 0.1) == replace(ssd, scores=IoUAwareScores(SoftmaxLoss(), 0.1))
+        assert vary(ssd, "iou_alpha", 0.1) == replace(ssd, scores=iou_aware(SoftmaxLoss(), 0.1))
 
     @pytest.mark.parametrize(
         ("name", "value", "said"),
         [
-            ("coder", 1.0, "'coder' is no number of the post-processing: expected one of iou_alpha, threshold, nms"),
+            ("coder", 1.0, "'coder' is no number of the post-processing: expected one of iou_alpha, centreness_alpha"),
+            ("coder", 1.0, "expected one of iou_alpha, centreness_alpha, threshold, nms"),
             ("nms", 1.5, "nms must be a number from 0 to 1, got 1.5"),
             ("nms", None, "nms must be a number from 0 to 1, got None"),
             ("candidates", 0.5, "candidates must be a whole number, 1 or more, got 0.5"),

@@ -204,7 +204,7 @@ def test_the_iou_head_is_the_papers_and_the_baseline_has_none() -> None:
         detector = find_builder(recipe.builder)(num_classes=20, **recipe.arguments)
         baseline = find_builder("retinanet")(num_classes=20, **recipe.arguments)
     assert (detector.criterion.terms["iou"].loss, detector.criterion.terms["iou"].detach) == ("bce", True)  # type: ignore[attr-defined]
-    assert detector.postprocess.scores.alpha == 0.5  # type: ignore[attr-defined]
+    assert detector.postprocess.scores.alphas == {"iou_alpha": 0.5}  # type: ignore[attr-defined]
     assert "iou" not in baseline.criterion.terms
     counts = [sum(parameter.numel() for parameter in one.parameters()) for one in (detector, baseline)]
     assert counts[0] - counts[1] == 20_745

@@ -20,7 +20,8 @@ Detections from files (a COCO results JSON, or a folder of VOC comp4_det_test_CL
 images: singleshot evaluate --detections FILE_OR_DIR DATA
 Prints the 12 COCO numbers and the VOC07 (11 points) and VOC10+ (area) mAP, also per class.
 --sweep repeats the post-processing, not the network: iou_alpha (of a model with an IoU head; "product" for the plain
-product of both), threshold, nms, soft_nms, vote, candidates, candidates_of_image, detections.
+product of both), centreness_alpha (the same of another output), threshold, nms, soft_nms, vote, candidates,
+candidates_of_image, detections.
 --tta is multi-scale testing, as in the "+" rows of the RefineDet paper: refinedet320_voc, refinedet512_voc,
 refinedet320_coco, refinedet512_coco, or a YAML file (docs/multi_scale.md)."""
 

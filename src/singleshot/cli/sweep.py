@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from singleshot.evaluation.sweep import Value
     from singleshot.postprocess import Postprocess
 
-PRODUCT = "product"  # iou_alpha: no alpha, p * IoU
+PRODUCT = "product"  # iou_alpha and the factors of other outputs: no alpha, p * IoU
 # soft_nms: greedy suppression; vote: no voting; candidates_of_image: no limit; and the IoU-aware paper's product
 NONE = "none"
-_WORDS = f"{PRODUCT} is for iou_alpha, {NONE} for soft_nms, vote and candidates_of_image"
+_WORDS = f"{PRODUCT} is for iou_alpha and other outputs, {NONE} for soft_nms, vote and candidates_of_image"
+_FACTOR = "_alpha"  # what the names of such factors end in
 _MOST = 1000  # values of one sweep
 
 
@@ -40,7 +41,7 @@ def sweep_of(text: str) -> Sweep:
         if word in ("...", "…"):
             found += _between(words, place)
         elif word in (PRODUCT, NONE):
-            found.append(PRODUCT if name == "iou_alpha" else word)
+            found.append(PRODUCT if name.endswith(_FACTOR) else word)
         else:
             found.append(float(_number(word)))
     if len(found) > _MOST:
@@ -72,17 +73,18 @@ def _number(word: str) -> Decimal:
 
 def postprocesses(asked: Sweep, detector: Detector, model: str) -> dict[Value, Postprocess]:
     """The post-processing of a detector for each value; a `UserError` that names the model's file where it has none."""
-    from singleshot.postprocess import OPTIONAL, VARIED, vary
+    from singleshot.postprocess import OPTIONAL, VARIED, numbers, vary
 
-    if asked.name not in VARIED:
-        raise UserError(f"--sweep {asked.name}: expected one of {', '.join(VARIED)}")
-    whole = VARIED[asked.name][1] is int
+    if asked.name not in numbers():
+        raise UserError(f"--sweep {asked.name}: expected one of {', '.join(numbers())}")
+    whole = asked.name in VARIED and VARIED[asked.name][1] is int
+    without = PRODUCT if asked.name.endswith(_FACTOR) else NONE if asked.name in OPTIONAL else None
     found: dict[Value, Postprocess] = {}
     for value in asked.values:
         try:
             if isinstance(value, float):
                 found[int(value) if whole else value] = vary(detector.postprocess, asked.name, value)
-            elif (asked.name, value) == ("iou_alpha", PRODUCT) or (asked.name in OPTIONAL and value == NONE):
+            elif value == without:
                 found[value] = vary(detector.postprocess, asked.name, None)
             else:
                 raise UserError(f"expected numbers, got {value!r} ({_WORDS})")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from singleshot.detectors.iou_head import IoUHead
 from singleshot.detectors.parts import restore_argument
-from singleshot.errors import UserError
+from singleshot.errors import UserError, did_you_mean
 from singleshot.losses.classification import ClassificationLoss
 from singleshot.losses.criterion import LossTerm
-from singleshot.losses.quality import IoUQuality
 from singleshot.losses.regression import L1, GIoULoss, SmoothL1
-from singleshot.postprocess import ClassScores, IoUAwareScores, Scores
+from singleshot.outputs import OUTPUTS
+from singleshot.outputs.iou import IoUHead
+from singleshot.outputs.output import ExtraOutput, OutputKind
 
 
 def classification_loss(
@@ -30,14 +30,42 @@ def classification_loss(
     return loss
 
 
-def iou_head(given: bool | IoUHead | Mapping[str, Any]) -> IoUHead | None:
-    """True for the paper's IoU head, False for none, or its choices, also as plain data {"alpha": 0.5, ...}."""
-    if isinstance(given, bool):
-        return IoUHead() if given else None
-    head = restore_argument({"type": "IoUHead", **given}) if isinstance(given, Mapping) else given
-    if not isinstance(head, IoUHead):
-        raise UserError(f"iou_head must be true, false, or choices such as {{'alpha': 0.5}}, got {given!r}")
-    return head
+Outputs = Sequence[str | Mapping[str, Any] | OutputKind]
+"""Extra outputs as a builder takes them: a name, plain data {"type": name, ...}, or the choices themselves."""
+
+
+def extra_outputs(outputs: Outputs, iou_head: bool | IoUHead | Mapping[str, Any]) -> tuple[ExtraOutput, ...]:
+    """What head, criterion and scores take, from two arguments of a builder.
+
+    `iou_head`: true for the paper's, false for none, or its choices, also as plain data {"alpha": 0.5, ...}: the same
+    as an `IoUHead` among the `outputs`.
+    """
+    kinds = [_output_kind(one) for one in outputs]
+    if isinstance(iou_head, Mapping):
+        kinds.insert(0, restore_argument({**iou_head, "type": "IoUHead"}))
+    elif iou_head:
+        kinds.insert(0, IoUHead() if iou_head is True else iou_head)
+    found = tuple(kind.output() for kind in kinds)
+    names = [output.name for output in found]
+    if len(set(names)) < len(names):
+        raise UserError(f"outputs: expected each output once, got {', '.join(names)} (iou_head is one of them)")
+    return found
+
+
+def _output_kind(given: str | Mapping[str, Any] | OutputKind) -> OutputKind:
+    plain = {"type": given} if isinstance(given, str) else given
+    if not isinstance(plain, Mapping):
+        kind = plain
+    elif (name := plain.get("type")) in OUTPUTS:
+        kind = restore_argument(dict(plain))
+    else:
+        hint = did_you_mean(str(name), OUTPUTS, otherwise=f"expected one of {', '.join(OUTPUTS)}")
+        raise UserError(f"outputs: unknown output {name!r}; {hint}")
+    if not callable(getattr(kind, "output", None)):
+        raise UserError(
+            f"outputs: expected names such as Centreness, or {{'type': 'IoUHead', 'alpha': 0.4}}, got {given!r}"
+        )
+    return kind
 
 
 def two_sides(image_size: int | Sequence[int], smallest: int = 32) -> tuple[int, int]:
@@ -89,14 +117,3 @@ def box_loss(name: BoxLoss, beta: float) -> LossTerm:
     at_least(0, beta=beta)
     losses: dict[str, LossTerm] = {"smooth_l1": SmoothL1(beta), "l1": L1(), "giou": GIoULoss()}
     return losses[name]
-
-
-def iou_parts(
-    given: bool | IoUHead | Mapping[str, Any], classification: ClassificationLoss
-) -> tuple[dict[str, int], dict[str, LossTerm], Scores]:
-    """What an IoU head adds to the box outputs and to the loss, and the score: of the class alone without one."""
-    iou = iou_head(given)
-    if iou is None:
-        return {}, {}, ClassScores(classification)
-    term = IoUQuality(iou.loss, iou.detach)
-    return {"iou_logits": 1}, {"iou": term}, IoUAwareScores(classification, iou.alpha)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from singleshot.detectors.detector import Detector
-from singleshot.detectors.iou_head import IoUHead
 from singleshot.detectors.registry import VARIANTS, Variant, register
 from singleshot.detectors.retinanet import SMALL, retinanet
 from singleshot.errors import UserError
+from singleshot.outputs.iou import IoUHead
 
 
 @register
@@ -16,24 +16,28 @@ def iou_retinanet(
     *,
     num_classes: int,
     iou_alpha: float | None = 0.5,
-    iou_loss: Literal["bce", "l2"] = "bce",
+    iou_loss: Literal["bce", "l2", "l1"] = "bce",
     iou_detach: bool = True,
+    iou_branch: Literal["box", "own"] = "box",
     relu_before_p7: bool = False,
     ignore_crowd: bool = False,
     **arguments: Any,
 ) -> Detector:
     """RetinaNet whose box tower also predicts the IoU of the box with its object (section 3).
 
-    One 3x3 convolution beside the box output, trained with `iou_loss` ("bce" or "l2") on positives. The score is
+    One 3x3 convolution beside the box output, trained with `iou_loss` ("bce", "l2" or "l1") on positives. The score is
     p^alpha * IoU^(1-alpha) (equation 5), or p * IoU with `iou_alpha=None`, before top-k and suppression.
+    `iou_branch="own"` reads the IoU from a tower of its own in place of the boxes' (section 3.1 names it as a choice).
     `iou_detach=False` lets gradients flow through the target IoU into the boxes, as the authors' later code does.
     `arguments` are RetinaNet's; here P7 has no ReLU before it by default, as in the authors' code.
     """
     if "iou_head" in arguments:
-        raise UserError("iou_retinanet has its IoU head: choose with iou_alpha, iou_loss and iou_detach, not iou_head")
+        raise UserError(
+            "iou_retinanet has its IoU head: choose with iou_alpha, iou_loss, iou_detach and iou_branch, not iou_head"
+        )
     return retinanet(
         num_classes=num_classes,
-        iou_head=IoUHead(alpha=iou_alpha, loss=iou_loss, detach=iou_detach),
+        iou_head=IoUHead(alpha=iou_alpha, loss=iou_loss, detach=iou_detach, branch=iou_branch),
         relu_before_p7=relu_before_p7,
         ignore_crowd=ignore_crowd,
         **arguments,

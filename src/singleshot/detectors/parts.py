@@ -11,10 +11,11 @@ from typing import Any
 
 from singleshot.errors import UserError
 from singleshot.losses import CLASSIFICATION_LOSSES
+from singleshot.outputs import OUTPUTS
 
-_OTHERS = {"IoUHead": "singleshot.detectors.iou_head", "Pixels": "singleshot.preprocess"}
+_OTHERS = {"Pixels": "singleshot.preprocess"}
 
-PARTS: Mapping[str, str] = ChainMap(_OTHERS, CLASSIFICATION_LOSSES)
+PARTS: Mapping[str, str] = ChainMap(_OTHERS, OUTPUTS, CLASSIFICATION_LOSSES)
 """Every part that files, recipes and the command line may name, and the module that it is in."""
 
 

@@ -14,7 +14,6 @@ from singleshot.coders import DeltaCoder
 from singleshot.detectors import builder_arguments
 from singleshot.detectors.classes import Classes
 from singleshot.detectors.detector import Detector
-from singleshot.detectors.iou_head import IoUHead
 from singleshot.detectors.registry import VARIANTS, Variant, register
 from singleshot.errors import UserError
 from singleshot.heads import Branch, Head
@@ -22,7 +21,9 @@ from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
 from singleshot.losses.criterion import Criterion
 from singleshot.matchers import IoUMatcher
 from singleshot.necks import FPN, BottleneckBlocks, BottleneckExtra, Extra, ExtraLevels, SameMaps, TransferConnection
-from singleshot.postprocess import PerClassPostprocess
+from singleshot.outputs.iou import IoUHead
+from singleshot.outputs.output import ExtraOutput, loss_terms
+from singleshot.postprocess import ClassScores, PerClassPostprocess
 from singleshot.preprocess import Pixels, Stretch
 from singleshot.refiner import OUTPUTS, AnchorRefiner
 
@@ -57,6 +58,7 @@ def refinedet(
     box_loss: builder_arguments.BoxLoss = "smooth_l1",
     beta: float = 1.0,
     iou_head: bool | IoUHead | Mapping[str, Any] = False,
+    outputs: builder_arguments.Outputs = (),
     threshold: float = 0.01,
     candidates: int | None = 1000,
     candidates_of_image: int | None = None,
@@ -82,7 +84,8 @@ def refinedet(
     `soft_nms` is the IoU of linear soft suppression, 0.3 in the published COCO
     figures. `vote`, such as 0.05, lets all candidates near a finding tell where its box is (see `PerClassPostprocess`).
     `classification` is any classification loss and `box_loss` "smooth_l1" with `beta`, "l1" or "giou", both of
-    the second module alone; `iou_head` adds the IoU-aware detector's prediction.
+    the second module alone; `iou_head` adds the IoU-aware detector's prediction, `outputs` any extra output,
+    such as ["Centreness"].
     """
     builder_arguments.at_least(
         1, channels=channels, candidates=candidates, candidates_of_image=candidates_of_image, detections=detections
@@ -109,7 +112,8 @@ def refinedet(
     loss = builder_arguments.classification_loss(
         classification, SoftmaxLoss(ratio=3)
     )  # section 3.4, hard negative mining
-    iou_output, iou_term, scores = builder_arguments.iou_parts(iou_head, loss)  # IoU-aware paper, section 3
+    extra = builder_arguments.extra_outputs(outputs, iou_head)
+    scores = ClassScores(loss, extra)
     if neck != "tcb" and (neck_norm is not None or attention is not None):
         raise UserError(f"neck_norm and attention belong to the transfer connection blocks, neck='tcb'; got {neck!r}")
     normed = trunk.has_norm if neck_norm is None else neck_norm
@@ -125,15 +129,15 @@ def refinedet(
         neck=transfer,
         head=_head(transfer.channels, anchors, [  # section 3, object detection module
             Branch({"class_logits": loss.num_logits(num_classes)}, {"class_logits": loss.initial_bias}),
-            Branch({"box_deltas": 4, **iou_output}),
-        ], blocks),
+            Branch({"box_deltas": 4}),
+        ], blocks, extra),
         anchors=anchors,
         criterion=Criterion(
             IoUMatcher(positive=0.5, negative=0.5, ignore_crowd=ignore_crowd),
             {  # equation 1
                 "classification": loss,
                 "box": builder_arguments.box_loss(box_loss, beta),
-                **iou_term,
+                **loss_terms(extra),
             },
             coder,
         ),
@@ -180,11 +184,17 @@ def _neck(
     return SameMaps(maps.channels)
 
 
-def _head(channels: Sequence[int], anchors: AnchorGenerator, branches: Sequence[Branch], blocks: bool) -> nn.Module:
+def _head(
+    channels: Sequence[int],
+    anchors: AnchorGenerator,
+    branches: Sequence[Branch],
+    blocks: bool,
+    outputs: Sequence[ExtraOutput] = (),
+) -> nn.Module:
     if not blocks:
-        return Head(channels, anchors.per_location, branches)
+        return Head(channels, anchors.per_location, branches, outputs=outputs)
     before = BottleneckBlocks(channels)
-    return nn.Sequential(before, Head(before.channels, anchors.per_location, branches))
+    return nn.Sequential(before, Head(before.channels, anchors.per_location, branches, outputs=outputs))
 
 
 _VOC07 = "VOC2007 test mAP (trained on 07+12)"

@@ -13,7 +13,6 @@ from singleshot.coders import DeltaCoder
 from singleshot.detectors import builder_arguments
 from singleshot.detectors.classes import Classes
 from singleshot.detectors.detector import Detector
-from singleshot.detectors.iou_head import IoUHead
 from singleshot.detectors.registry import VARIANTS, Variant, register
 from singleshot.errors import UserError
 from singleshot.heads import Branch, Head
@@ -24,7 +23,9 @@ from singleshot.losses.focal import FocalLoss
 from singleshot.matchers import IoUMatcher, LowQuality
 from singleshot.necks import FPN
 from singleshot.ops.fit import LongestSide, ShortSide, TorchvisionShortSide
-from singleshot.postprocess import PerLevelPostprocess
+from singleshot.outputs.iou import IoUHead
+from singleshot.outputs.output import loss_terms
+from singleshot.postprocess import ClassScores, PerLevelPostprocess
 from singleshot.preprocess import KeepAspect, Pixels, Preprocess, Stretch
 
 Resize = Literal["short", "longest", "stretch", "torchvision"]
@@ -60,6 +61,7 @@ def retinanet(
     box_loss: builder_arguments.BoxLoss = "smooth_l1",
     beta: float = 0.11,
     iou_head: bool | IoUHead | Mapping[str, Any] = False,
+    outputs: builder_arguments.Outputs = (),
     detections: int = 100,
     vote: float | None = None,
     class_names: Sequence[str] | None = None,
@@ -78,8 +80,9 @@ def retinanet(
     or from P5. `anchor_sizes`: of each level, by default 4 x stride; with `octaves` and `aspect_ratios` (height /
     width) that is Table 1c. `anchor_convention` as in `AnchorGenerator`, `low_quality` as in `IoUMatcher`.
     `classification` is any classification loss; `box_loss` "smooth_l1" with `beta`, "l1", or "giou". `iou_head` adds
-    the IoU-aware detector's prediction. `ignore_crowd`: anchors half inside a crowd region do not count. `vote`, such
-    as 0.05, lets all candidates near a finding tell where its box is (see `PerClassPostprocess`).
+    the IoU-aware detector's prediction, `outputs` any extra output, such as ["Centreness"]. `ignore_crowd`: anchors
+    half inside a crowd region do not count. `vote`, such as 0.05, lets all candidates near a finding tell where its box
+    is (see `PerClassPostprocess`).
     """
     builder_arguments.vote_spread(vote)
     if low_quality == "bipartite":
@@ -99,7 +102,8 @@ def retinanet(
     anchors = AnchorGenerator(pyramid.strides, sizes, aspect_ratios, convention=anchor_convention)
     coder = DeltaCoder((1.0, 1.0))
     loss = builder_arguments.classification_loss(classification, FocalLoss(alpha=0.25, gamma=2.0))  # section 3
-    iou_output, iou_term, scores = builder_arguments.iou_parts(iou_head, loss)  # IoU-aware paper, section 3
+    extra = builder_arguments.extra_outputs(outputs, iou_head)
+    scores = ClassScores(loss, extra)
     # Section 4.1: 0.01 for 256 channels. A narrower tower of that spread would begin with its signal all but gone.
     draw = partial(normal_, std=0.01 * (256 / channels) ** 0.5)
     return Detector(
@@ -109,12 +113,12 @@ def retinanet(
         head=Head(pyramid.channels, anchors.per_location, shared=True, branches=[
             Branch({"class_logits": loss.num_logits(num_classes)}, {"class_logits": loss.initial_bias},
                    tower_depth, tower_norm, draw),
-            Branch({"box_deltas": 4, **iou_output}, {}, tower_depth, tower_norm, draw),
-        ]),
+            Branch({"box_deltas": 4}, {}, tower_depth, tower_norm, draw),
+        ], outputs=extra),
         anchors=anchors,
         criterion=Criterion(
             IoUMatcher(positive=0.5, negative=0.4, low_quality=low_quality, ignore_crowd=ignore_crowd),
-            {"classification": loss, "box": builder_arguments.box_loss(box_loss, beta), **iou_term},
+            {"classification": loss, "box": builder_arguments.box_loss(box_loss, beta), **loss_terms(extra)},
             coder,
             at_least_one=True,
         ),

@@ -14,7 +14,6 @@ from singleshot.coders import DeltaCoder
 from singleshot.detectors import builder_arguments, ssd_boxes
 from singleshot.detectors.classes import Classes
 from singleshot.detectors.detector import Detector
-from singleshot.detectors.iou_head import IoUHead
 from singleshot.detectors.registry import VARIANTS, Variant, register
 from singleshot.errors import UserError
 from singleshot.heads import Branch, Head
@@ -23,7 +22,9 @@ from singleshot.losses.criterion import Criterion
 from singleshot.matchers import IoUMatcher
 from singleshot.necks import Extra, ExtraLevels, derived_extras, extra_sizes, ssd300_extras, ssd512_extras
 from singleshot.ops.shapes import map_sizes
-from singleshot.postprocess import PerClassPostprocess
+from singleshot.outputs.iou import IoUHead
+from singleshot.outputs.output import loss_terms
+from singleshot.postprocess import ClassScores, PerClassPostprocess
 from singleshot.preprocess import Pixels, Stretch
 
 
@@ -51,6 +52,7 @@ def ssd(
     box_loss: builder_arguments.BoxLoss = "smooth_l1",
     beta: float = 1.0,
     iou_head: bool | IoUHead | Mapping[str, Any] = False,
+    outputs: builder_arguments.Outputs = (),
     vote: float | None = None,
     class_names: Sequence[str] | None = None,
     category_ids: Sequence[int | str] | None = None,
@@ -67,9 +69,9 @@ def ssd(
     `clip` cuts default boxes at the border (the authors do not); `boundary_boxes=False` leaves those that cross it out
     of training (Table 3). `ignore_crowd`: default boxes half inside a crowd region do not count. `norm` and
     `frozen_stages` are the backbone's. `classification` is any classification loss, `box_loss` "smooth_l1" with `beta`,
-    "l1" or "giou", and `iou_head` adds the prediction of each box's IoU (`IoUHead`), so that the ideas of the later
-    papers can be tried here. `vote`, such as 0.05, lets all candidates near a finding tell where its box is (see
-    `PerClassPostprocess`).
+    "l1" or "giou", `iou_head` adds the prediction of each box's IoU (`IoUHead`), and `outputs` any extra output, such
+    as ["Centreness"], so that the ideas of the later papers can be tried here. `vote`, such as 0.05, lets all
+    candidates near a finding tell where its box is (see `PerClassPostprocess`).
     """
     builder_arguments.vote_spread(vote)
     size = builder_arguments.two_sides(image_size)
@@ -97,22 +99,23 @@ def ssd(
     loss = builder_arguments.classification_loss(
         classification, SoftmaxLoss(ratio=3)
     )  # section 2.2, hard negative mining
-    iou_output, iou_term, scores = builder_arguments.iou_parts(iou_head, loss)  # IoU-aware paper, section 3
+    extra = builder_arguments.extra_outputs(outputs, iou_head)
+    scores = ClassScores(loss, extra)
     return Detector(
         preprocess=Stretch(size, Pixels.named(pixels)),
         backbone=maps,
         neck=nn.Identity(),
         head=Head(maps.channels, anchors.per_location, branches=[
             Branch({"class_logits": loss.num_logits(num_classes)}, {"class_logits": loss.initial_bias}),
-            Branch({"box_deltas": 4, **iou_output}),
-        ]),
+            Branch({"box_deltas": 4}),
+        ], outputs=extra),
         anchors=anchors,
         criterion=Criterion(
             IoUMatcher(positive=0.5, negative=0.5, ignore_crowd=ignore_crowd),  # section 2.2, matching strategy
             {  # equation 1
                 "classification": loss,
                 "box": builder_arguments.box_loss(box_loss, beta),
-                **iou_term,
+                **loss_terms(extra),
             },
             coder,
         ),

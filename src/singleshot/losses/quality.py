@@ -12,16 +12,18 @@ from singleshot.errors import UserError
 from singleshot.ops.boxes import aligned_iou
 from singleshot.structures import Matched, Predictions
 
+KINDS = ("bce", "l2", "l1")
+
 
 @dataclass(frozen=True)
 class IoUQuality:
     """Loss between the sigmoid of a logit and the IoU of the predicted box with its object (IoU-aware paper, eq. 3).
 
     Over positives, summed. The target is the IoU of the decoded prediction and the matched box, in float32 pixels.
-    `loss` "bce" is cross-entropy with that soft target; "l2" the squared difference of predicted and true IoU (Table 2;
-    the paper does not write it out). With `detach` the target is a constant. Without, gradients flow into the box as
-    well: the derivative of the cross-entropy in its target is minus the logit, so the box is pulled to a higher IoU
-    where more than 0.5 is predicted, and pushed away below.
+    `loss` "bce" is cross-entropy with that soft target; "l2" the squared difference of predicted and true IoU, "l1"
+    their absolute difference (Table 2 has the first two; the paper does not write them out). With `detach` the target
+    is a constant. Without, gradients flow into the box as well: the derivative of the cross-entropy in its target is
+    minus the logit, so the box is pulled to a higher IoU where more than 0.5 is predicted, and pushed away below.
     """
 
     loss: str = "bce"
@@ -31,18 +33,29 @@ class IoUQuality:
 
     def __call__(self, predictions: Predictions, matched: Matched) -> Tensor:
         """The sum over the positives of all images."""
-        # Logits and deltas of other anchors are put aside before the arithmetic: theirs may be anything.
-        logits = torch.where(matched.positive, predictions[self.key][..., 0], 0.0).float()
         deltas = predictions[self.deltas]
         target = matched.iou(deltas) if self.detach else aligned_iou(matched.decoded(deltas), matched.boxes)
-        if self.loss == "l2":
-            loss = (logits.sigmoid() - target).square()
-        else:
-            loss = F.softplus(-logits) + (1 - target) * logits  # -t log p - (1 - t) log(1 - p), for logits of any size
-        return torch.where(matched.positive, loss, 0.0).sum()
+        return quality_loss(predictions[self.key], target, matched, self.loss)
 
     def __post_init__(self) -> None:
-        if self.loss not in ("bce", "l2"):
+        if self.loss not in KINDS:
             raise UserError(
-                f"IoUQuality: loss is 'bce' (cross-entropy) or 'l2' (squared difference), got {self.loss!r}"
+                "IoUQuality: loss is 'bce' (cross-entropy), 'l2' (squared difference) or 'l1' (absolute difference), "
+                f"got {self.loss!r}"
             )
+
+
+def quality_loss(logits: Tensor, target: Tensor, matched: Matched, kind: str = "bce") -> Tensor:
+    """Loss between the sigmoid of a logit [B, A, 1] and a target from 0 to 1 [B, A], summed over the positives.
+
+    `kind`: "bce" is cross-entropy with the soft target, "l2" the squared difference, "l1" the absolute difference.
+    """
+    # Logits of other anchors are put aside before the arithmetic: theirs may be anything.
+    x = torch.where(matched.positive, logits[..., 0], 0.0).float()
+    if kind == "l2":
+        loss = (x.sigmoid() - target).square()
+    elif kind == "l1":
+        loss = (x.sigmoid() - target).abs()
+    else:
+        loss = F.softplus(-x) + (1 - target) * x  # -t log p - (1 - t) log(1 - p), for logits of any size
+    return torch.where(matched.positive, loss, 0.0).sum()

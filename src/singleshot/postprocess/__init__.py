@@ -7,8 +7,8 @@ from singleshot.postprocess.per_level import PerLevelPostprocess as PerLevelPost
 from singleshot.postprocess.postprocess import Postprocess as Postprocess
 from singleshot.postprocess.postprocess import Scores as Scores
 from singleshot.postprocess.scores import ClassScores as ClassScores
-from singleshot.postprocess.scores import IoUAwareScores as IoUAwareScores
 from singleshot.postprocess.vary import OPTIONAL as OPTIONAL
 from singleshot.postprocess.vary import VARIED as VARIED
+from singleshot.postprocess.vary import numbers as numbers
 from singleshot.postprocess.vary import unsuppressed as unsuppressed
 from singleshot.postprocess.vary import vary as vary

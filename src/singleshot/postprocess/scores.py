@@ -2,58 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from singleshot.errors import UserError
 from singleshot.losses.classification import ClassificationLoss
+from singleshot.outputs.output import ExtraOutput
 from singleshot.structures import Predictions
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """The probability of the class is the score: predictions -> [B, A, K]."""
+    """The probability of the class, and what extra outputs say of the anchor: predictions -> [B, A, K].
 
-    classification: ClassificationLoss
-    key: str = "class_logits"
-
-    def __call__(self, predictions: Predictions) -> Tensor:
-        """Predictions of B images -> [B, A, K]."""
-        return self.classification.probabilities(predictions[self.key])
-
-
-@dataclass(frozen=True)
-class IoUAwareScores:
-    """Class and predicted IoU together: p^alpha * IoU^(1 - alpha), p the probability (IoU-aware paper, equation 5).
-
-    `alpha` 1 is the probability alone (the same bits as `ClassScores`), 0 the IoU alone, the
-    same for every class; None is the plain product p * IoU (the paper's "none", section 4.3).
-
-    Raises `UserError` for an alpha outside of 0..1.
+    Each output f with a factor counts by its alpha: p^alpha * f^(1 - alpha) (IoU-aware paper, equation 5), or p * f
+    where alpha is None. With several outputs p has the product of their alphas as its power. So alpha 1 leaves an
+    output out, with the same bits as without it, and alpha 0 the class, so that all classes have one score.
     """
 
     classification: ClassificationLoss
-    alpha: float | None = 0.5  # authors' code, and the best of the paper's Table 3
+    outputs: Sequence[ExtraOutput] = ()
     key: str = "class_logits"
-    iou_key: str = "iou_logits"  # [B, A, 1]
-
-    def __post_init__(self) -> None:
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise UserError(
-                f"iou_alpha must be a number from 0 (the predicted IoU alone) to 1 (the class alone), or None for the "
-                f"plain product of both, got {self.alpha!r}"
-            )
 
     def __call__(self, predictions: Predictions) -> Tensor:
         """Predictions of B images -> [B, A, K]."""
         probability = self.classification.probabilities(predictions[self.key])
-        if self.alpha == 1:
-            return probability
-        iou = predictions[self.iou_key].sigmoid()
-        if self.alpha is None:
-            return probability * iou
-        if self.alpha == 0:  # not p^0 * IoU: only the shape of p is needed
-            return iou.expand_as(probability)
-        # Both exponents are inside of (0, 1): 0 stays 0, 1 stays 1, and nothing overflows.
-        return probability.pow(self.alpha) * iou.pow(1 - self.alpha)
+        alphas = {output.key: output.factor.alpha for output in self.outputs if output.factor is not None}
+        own = math.prod(alpha for alpha in alphas.values() if alpha is not None)  # 1 where there is none
+        # No power of 0 is taken, so that only the shape of what is left out matters. All other powers are inside of
+        # (0, 1]: 0 stays 0, 1 stays 1, and nothing overflows.
+        parts = [] if own == 0 else [_power(probability, own)]
+        for key, alpha in alphas.items():
+            if alpha != 1:
+                parts.append(_power(predictions[key].sigmoid(), 1 if alpha is None else 1 - alpha))
+        score = parts[0]
+        for part in parts[1:]:
+            score = score * part
+        return score.expand_as(probability)
+
+    @property
+    def alphas(self) -> dict[str, float | None]:
+        """The alpha of each factor by the name that `vary` knows it by."""
+        return {output.factor.name: output.factor.alpha for output in self.outputs if output.factor is not None}
+
+    def with_alpha(self, name: str, alpha: float | None) -> ClassScores:
+        """The same scores with another alpha of the factor with this name."""
+        return replace(self, outputs=tuple(_with_alpha(output, name, alpha) for output in self.outputs))
+
+
+def _with_alpha(output: ExtraOutput, name: str, alpha: float | None) -> ExtraOutput:
+    if output.factor is None or output.factor.name != name:
+        return output
+    return replace(output, factor=replace(output.factor, alpha=alpha))
+
+
+def _power(values: Tensor, power: float) -> Tensor:
+    return values if power == 1 else values.pow(power)

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any, cast
 
 from singleshot.errors import UserError
+from singleshot.outputs import factors
 from singleshot.postprocess.per_class import PerClassPostprocess
 from singleshot.postprocess.per_level import PerLevelPostprocess
 from singleshot.postprocess.postprocess import Postprocess
-from singleshot.postprocess.scores import IoUAwareScores
 
 _NO_NMS = 2.0  # an IoU that no pair exceeds
 
@@ -17,23 +17,26 @@ _NO_NMS = 2.0  # an IoU that no pair exceeds
 def vary(postprocess: Postprocess, name: str, value: float | None) -> Postprocess:
     """The same post-processing with one number of it changed.
 
-    `name`: `iou_alpha` (None: the plain product), `threshold` (score), `nms` (IoU of greedy NMS, which takes the place
-    of a soft one), `soft_nms` (IoU; None: greedy NMS), `vote` (spread of box voting; None: none), `candidates`,
-    `candidates_of_image` (of all classes together; None: no such limit), `detections`.
+    `name`: the factor of an extra output, such as `iou_alpha` (None: the plain product), `threshold` (score), `nms`
+    (IoU of greedy NMS, which takes the place of a soft one), `soft_nms` (IoU; None: greedy NMS), `vote` (spread of box
+    voting; None: none), `candidates`, `candidates_of_image` (of all classes together; None: no such limit),
+    `detections`.
 
-    Raises `UserError` for another name, a value outside of its range, `iou_alpha` where no IoU is predicted, `soft_nms`
-    and `candidates_of_image` where candidates are not taken for each class, and what a post-processing of your own does
-    not have.
+    Raises `UserError` for another name, a value outside of its range, the factor of an output that the detector does
+    not have, `soft_nms` and `candidates_of_image` where candidates are not taken for each class, and what a
+    post-processing of your own does not have.
     """
+    scores: Any = postprocess.scores
+    if name in getattr(scores, "alphas", ()):
+        return _with(postprocess, scores=scores.with_alpha(name, value))
+    if name not in numbers():
+        raise UserError(f"{name!r} is no number of the post-processing: expected one of {', '.join(numbers())}")
     if name not in VARIED:
-        raise UserError(f"{name!r} is no number of the post-processing: expected one of {', '.join(VARIED)}")
-    if name == "iou_alpha":
-        if not isinstance(postprocess.scores, IoUAwareScores):
-            raise UserError(
-                "iou_alpha needs a predicted IoU, and this detector has no IoU head: train one that has, such as "
-                "iou_retinanet, or ssd with iou_head=True"
-            )
-        return _with(postprocess, scores=replace(postprocess.scores, alpha=value))
+        output, factor = factors()[name]
+        raise UserError(
+            f"{name} needs a predicted {factor.title}, and this detector has no {factor.title} head: train one that "
+            f"has, with --arguments.outputs '[{output}]', or outputs=['{output}'] in Python"
+        )
     field, kind = VARIED[name]
     if name == "soft_nms" and not isinstance(postprocess, PerClassPostprocess):
         raise UserError(
@@ -60,6 +63,11 @@ def vary(postprocess: Postprocess, name: str, value: float | None) -> Postproces
     return _with(postprocess, **{field: kind(value)})
 
 
+def numbers() -> tuple[str, ...]:
+    """The names that `vary` knows: the factors of the outputs in the table, and the numbers in `VARIED`."""
+    return (*factors(), *VARIED)
+
+
 def unsuppressed(postprocess: Postprocess) -> Postprocess:
     """The same post-processing without suppression and voting: all candidates above the threshold stay as they are."""
     postprocess = vary(postprocess, "vote", None) if hasattr(postprocess, "vote") else postprocess
@@ -67,7 +75,6 @@ def unsuppressed(postprocess: Postprocess) -> Postprocess:
 
 
 VARIED: dict[str, tuple[str, type]] = {  # name: its field, and what it takes
-    "iou_alpha": ("scores", float),
     "threshold": ("threshold", float),
     "nms": ("iou", float),
     "soft_nms": ("soft", float),

@@ -20,7 +20,8 @@ from singleshot.detectors.detector import Detector, Raw
 from singleshot.evaluation.coco import coco_metrics
 from singleshot.evaluation.detections import ImageDetections
 from singleshot.ops.boxes import aligned_iou
-from singleshot.postprocess import ClassScores, IoUAwareScores, Scores, unsuppressed
+from singleshot.outputs.iou import IoUHead
+from singleshot.postprocess import ClassScores, Scores, unsuppressed
 from singleshot.structures import Matched
 
 IOU_KEY = "iou_logits"
@@ -180,14 +181,15 @@ class _Collector:
 
 def _ways(detector: Detector, *, has_iou: bool, alpha: Alpha, oracle: bool) -> list[_Way]:
     own: Any = detector.postprocess.scores
-    if not isinstance(own, IoUAwareScores):
-        plain, aware = own, IoUAwareScores(own.classification, key=own.key, iou_key=IOU_KEY)
-    else:
-        plain, aware = ClassScores(own.classification, own.key), replace(own, iou_key=IOU_KEY)
+    outputs = tuple(getattr(own, "outputs", ()))
+    others = tuple(output for output in outputs if output.key != IOU_KEY)
+    head = next((output for output in outputs if output.key == IOU_KEY), IoUHead().output())
+    plain = own if others == outputs else replace(own, outputs=others)
+    aware = ClassScores(own.classification, (head, *others), own.key)
     if alpha != "model":
-        aware = replace(aware, alpha=alpha)
+        aware = aware.with_alpha("iou_alpha", alpha)
     names = [AWARE] * has_iou + [TRUE] * oracle
-    return [_Way(PLAIN, plain, None), *(_Way(name, aware, aware.alpha) for name in names)]
+    return [_Way(PLAIN, plain, None), *(_Way(name, aware, aware.alphas["iou_alpha"]) for name in names)]
 
 
 def _positives(detector: Detector, scores: Scores, raw: Raw, matched: Matched) -> Tensor:
