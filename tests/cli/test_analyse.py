@@ -67,6 +67,23 @@ def test_iou(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) 
     assert "true IoU" not in said
 
 
+@pytest.mark.parametrize("what", ["errors", "loss", "iou"])
+def test_page(what: str, tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
+    page = tmp_path / "new" / "page.html"
+    words = ["analyse", what, str(tiny_model), str(tiny_voc), "--device", "cpu"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert main([*words, "--html", str(page)]) == 0
+    assert capsys.readouterr().out == f"{said}\nThe page is {page}\n"
+    text = page.read_text(encoding="utf-8")
+    assert f"{tiny_model} on {tiny_voc}, 2 images of split" in text
+    assert "<table>" in text
+    assert 'src="data:image/svg+xml;base64,' in text
+    assert [path.name for path in page.parent.iterdir()] == ["page.html"]
+    assert main(["analyse", what, "MODEL", str(tiny_voc), "--html", str(page.parent)]) == 2
+    assert "give the name of a file that ends in .html" in capsys.readouterr().err
+
+
 def test_where_nothing_can_be_written_is_asked_first(
     tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,3 +113,14 @@ def test_files(tmp_path: Path) -> None:
 def test_the_same_file_again(kind: str) -> None:
     figure = Figure([Panel([LINE])], alt="")
     assert to_picture(figure, kind) == to_picture(figure, kind)
+
+
+def test_letters_of_other_languages_are_left_to_the_page(recwarn: pytest.WarningsRecorder) -> None:
+    figure = Figure([Panel([Bars(["猫", "cat"], [1, 2], "beasts")])], alt="")
+    assert "猫" in to_picture(figure, "svg", letters=True).decode()
+    assert not recwarn.list
+
+
+def test_room_for_the_legend_above_bars() -> None:
+    alone, explained = (drawn(Panel([Bars(["a"], [4], label)])) for label in ("", "x"))
+    assert alone.get_ylim()[1] < 4.5 < explained.get_ylim()[1]

@@ -88,6 +88,10 @@ def test_on_the_command_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert " ".join(rows[1]) == "one 30 of 60 3.0 1.750 coco.AP 50.0 2.0 40.0 40.0 70.0 30.0"
     assert " ".join(rows[2]) == "young 10 of 60 1.0 4.000 coco.AP - - - - - -"
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"run.png", "run.json"}
+    page = tmp_path / "page.html"
+    assert main(["analyse", "run", str(run), "--html", str(page)]) == 0
+    assert f">{run}</p>" in page.read_text()
+    capsys.readouterr()
     assert main(["analyse", "run", str(run), "--json"]) == 0
     (document,) = json.loads(capsys.readouterr().out)["runs"]
     assert document["losses"]["box"] == [1, 0.5, 0.25]

@@ -140,9 +140,9 @@ def _figure(figure: Figure) -> str:
         (_DARK, True, False),
     ):
         if not stacked or len(figure.panels) > 1:
-            picture = _data(to_picture(figure, "svg", stacked=stacked, dark=dark), "svg+xml")
+            picture = _data(to_picture(figure, "svg", stacked=stacked, dark=dark, letters=True), "svg+xml")
             sources.append(f'<source media="{media}" srcset="{picture}">')
-    picture = _data(to_picture(figure, "svg"), "svg+xml")
+    picture = _data(to_picture(figure, "svg", letters=True), "svg+xml")
     sources.append(f'<img src="{picture}" alt="{escape(figure.alt)}">')
     return f"<figure><picture>{_lines(sources)}</picture>{_caption(figure.caption)}</figure>"
 

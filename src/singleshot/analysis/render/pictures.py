@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -82,16 +83,21 @@ def write_figure(figure: Figure, path: str | Path) -> Path:
     return path
 
 
-def to_picture(figure: Figure, kind: str, *, stacked: bool = False, dark: bool = False) -> bytes:
+def to_picture(figure: Figure, kind: str, *, stacked: bool = False, dark: bool = False, letters: bool = False) -> bytes:
     """The content of a picture file ("png", "pdf", "svg").
 
-    `stacked`: the panels below each other, for narrow pages; `dark`: for dark ones.
+    `stacked`: the panels below each other, for narrow pages; `dark`: for dark ones; `letters`: text of an SVG stays
+    text, in the fonts of whoever reads it, which know more languages than the one that is used here.
     """
     content = io.BytesIO()
     # Nothing in the file depends on chance or the time of day.
-    with matplotlib.rc_context({"svg.hashsalt": "singleshot"}):
+    with matplotlib.rc_context({"svg.hashsalt": "singleshot", "svg.fonttype": "none" if letters else "path"}):
         date = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
-        draw(figure, stacked=stacked, dark=dark).savefig(content, format=kind, dpi=200, metadata=date)
+        canvas = draw(figure, stacked=stacked, dark=dark)
+        with warnings.catch_warnings():
+            if letters:
+                warnings.filterwarnings("ignore", "Glyph .* missing")
+            canvas.savefig(content, format=kind, dpi=200, metadata=date)
     return content.getvalue()
 
 
@@ -199,6 +205,8 @@ def _draw_bars(place: Any, panel: Panel, theme: _Theme) -> None:
         place.set_xticks(ticks, names, fontsize=_SMALL)
     if any(bars.form for bars in groups):
         place.margins(**{"x" if panel.lying else "y": 0.12})
+    elif any(bars.label for bars in groups) and panel.legend == "best" and not panel.lying:
+        place.margins(y=0.25)  # room for the legend
 
 
 def _draw_lines(place: Any, panel: Panel, theme: _Theme) -> None:
