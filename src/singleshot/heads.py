@@ -53,7 +53,7 @@ class BranchLayers(nn.Module):
         """[B, C, H, W] -> name -> [B, H * W * anchors per cell, numbers]."""
         features = self.tower(features)
         return {
-            name: self.predict[name](features).permute(0, 2, 3, 1).reshape(len(features), -1, numbers)
+            name: self.predict[name](features).permute(0, 2, 3, 1).reshape(features.shape[0], -1, numbers)
             for name, numbers in self.outputs.items()
         }
 

@@ -33,6 +33,11 @@ class ImageBatch:
     sizes: Tensor  # [B, 2] float32 (height, width) of the original images
     scales: Tensor  # [B, 2] float32 (x, y): pixels of the network's input per original pixel
 
+    @property
+    def limits(self) -> Tensor:
+        """(height, width) of each image within the input [B, 2] float32: what lies beyond is padding."""
+        return self.sizes * self.scales.flip(1)
+
 
 @dataclass(frozen=True)
 class Targets:

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 import torch
+from exporting import assert_exports
 from safetensors.torch import load_file
 from torch import Tensor
-from whole import Whole
 
 from singleshot.detectors import Detector, iou_retinanet, refinedet, retinanet, ssd
 from singleshot.detectors.parts import store_argument
@@ -61,6 +61,10 @@ CLASSES = 3
 
 without_mixtures = pytest.mark.parametrize("name", list(DETECTORS))
 with_mixtures = pytest.mark.parametrize("name", [*DETECTORS, *MIXTURES])
+EXPORTED = (*DETECTORS, "refined_retinanet")  # in the fast suite: an export takes many seconds
+exported = pytest.mark.parametrize(
+    "name", [*EXPORTED, *(pytest.param(name, marks=pytest.mark.slow) for name in MIXTURES if name not in EXPORTED)]
+)
 
 
 @functools.cache
@@ -178,21 +182,26 @@ class TestNetwork:
         for key in expected:
             torch.testing.assert_close(predictions[key], expected[key], rtol=1e-3, atol=1e-3)
 
-    def test_exports_with_the_postprocessing_and_equals_eager(self, detector: Detector) -> None:
-        whole = Whole(detector)
-        pixels = torch.rand(2, 3, *detector.image_size)
-        detector.anchors_for(detector.image_size)  # made before: anchors are constants of the graph
-        with torch.no_grad():
-            program = torch.export.export(whole, (pixels,)).module()
-            boxes, scores, labels = program(pixels + 0.1)
-            expected = whole(pixels + 0.1)
-        torch.testing.assert_close(scores, expected[1], rtol=1e-4, atol=1e-5)
-        confident = scores > 0
-        assert confident.any()
-        for i, found in enumerate(confident):  # the order of equal scores is open
-            apart = (boxes[i][found][:, None] - expected[0][i][found]).abs().amax(-1)
-            apart = apart + 1e4 * (labels[i][found][:, None] != expected[2][i][found])
-            assert max(apart.amin(0).max(), apart.amin(1).max()) < 0.05
+    @exported
+    def test_exports_with_a_free_batch_and_equals_eager(self, detector: Detector) -> None:
+        assert_exports(detector)
+
+    def test_a_replaced_network_is_used_and_can_be_taken_back(self, detector: Detector) -> None:
+        own = detector(IMAGES)
+
+        class Silent(torch.nn.Module):
+            """The network's outputs, with every class unlikely."""
+
+            def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+                predictions = inner(pixels)
+                return {**predictions, "class_logits": torch.full_like(predictions["class_logits"], torch.nan)}
+
+        inner = detector.network
+        detector.network = Silent()
+        assert [len(found["scores"]) for found in detector(IMAGES)] == [0, 0, 0]
+        assert not any("Silent" in type(part).__name__ for part in detector.modules())
+        detector.network = None
+        assert_same(detector(IMAGES), own)
 
 
 class TestTraining:

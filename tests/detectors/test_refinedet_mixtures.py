@@ -14,12 +14,12 @@ import pytest
 import reference
 import torch
 from torch import Tensor
-from whole import Whole
 
 import singleshot
 from singleshot.cli import main
 from singleshot.data.dataset import Dataset
 from singleshot.detectors import Detector, refinedet
+from singleshot.detectors.whole import Whole
 from singleshot.evaluation.detect_dataset import detect_dataset
 from singleshot.evaluation.detections import ImageDetections
 from singleshot.evaluation.metrics import Metrics
@@ -36,6 +36,7 @@ from singleshot.structures import Anchors, Detections, Targets
 
 NAMES = ("boxes", "scores", "labels")
 CLASSES = 3
+LIMITS = torch.full((2, 2), 64.0)  # (height, width) of both images: nothing is padded
 
 
 def small(seed: int = 0, **arguments: Any) -> Detector:
@@ -67,16 +68,15 @@ def soft_detector() -> Detector:
 def program() -> Any:
     """The exported inference: tracing takes seconds, so the tests put their weights into one graph."""
     detector = soft_detector()
-    detector.anchors_for((64, 64))  # made before: anchors are constants of the graph
     with torch.no_grad():
-        return torch.export.export(Whole(detector), (noise(2, 3, 64, 64),)).module()
+        return torch.export.export(Whole(detector), (noise(2, 3, 64, 64), LIMITS)).module()
 
 
 def exported_and_eager(program: Any, detector: Detector, pixels: Tensor) -> tuple[Detections, Detections]:
     whole = Whole(detector)
     program.load_state_dict(whole.state_dict())
     with torch.no_grad():
-        return Detections(*program(pixels)), Detections(*whole(pixels))
+        return Detections(*program(pixels, LIMITS)), Detections(*whole(pixels, LIMITS))
 
 
 def test_soft_suppression_exports_and_equals_eager(program: Any) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from singleshot.anchors import AnchorMaker
 from singleshot.detectors.classes import Classes
 from singleshot.detectors.image_input import to_tensor
+from singleshot.detectors.whole import Whole
 from singleshot.errors import UserError
 from singleshot.eval_mode import evaluating
 from singleshot.losses.criterion import Criterion
@@ -24,7 +26,7 @@ from singleshot.postprocess import Postprocess
 from singleshot.prediction import Prediction
 from singleshot.preprocess import Preprocess
 from singleshot.refiner import AnchorRefiner
-from singleshot.structures import Anchors, ImageBatch, Matched, Predictions, Targets
+from singleshot.structures import Anchors, Detections, ImageBatch, Matched, Predictions, Targets
 
 PRECISIONS = ("fp32", "bf16")
 _SIZES_KEPT = 128  # anchors of 800 x 1333 pixels take 3 MB: images of all shapes must not fill the memory
@@ -50,8 +52,9 @@ class Detector(nn.Module):
     counts from 1) and optionally `iscrowd` [N], and gives a dict of losses. In eval mode it gives a list of `{"boxes",
     "scores", "labels"}` in pixels of each image, best first. `losses_and_detections` gives both from one forward pass.
 
-    `network` is the raw part that is compiled and exported: normalised pixels [B, 3, H, W] to a dict name -> float32
-    [B, A, n]. `precision`, "fp32" or "bf16", is that of the network only; losses and boxes are always float32.
+    `network` is the raw part: normalised pixels [B, 3, H, W] to a dict name -> float32 [B, A, n]. It may be replaced,
+    by a compiled one say. `singleshot.detectors.whole.Whole` is everything that is exported, post-processing included.
+    `precision`, "fp32" or "bf16", is that of the network only; losses and boxes are always float32.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Detector(nn.Module):
         self.builder: str | None = None  # name and arguments of the builder, set by it; needed to save
         self.arguments: dict[str, Any] = {}
         self._precision = "fp32"
+        self._network: Network | None = None  # what takes the place of the parts
         self._shapes: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {}
         self._anchors: dict[tuple[tuple[int, int], torch.device], Anchors] = {}  # the latest ones
 
@@ -87,8 +91,9 @@ class Detector(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are, and where images are brought to."""
-        return next(self.parameters()).device
+        """Where the weights are; the CPU for a detector that has none."""
+        held = next(chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if held is None else held.device
 
     @property
     def precision(self) -> str:
@@ -102,8 +107,29 @@ class Detector(nn.Module):
         self._precision = value
 
     # ------------------------------------------------------------------ the network
-    def network(self, pixels: Tensor) -> Predictions:
-        """Normalised pixels [B, 3, H, W] -> name -> float32 [B, A, n], A the same for all names."""
+    @property
+    def network(self) -> Network:
+        """Normalised pixels [B, 3, H, W] -> name -> float32 [B, A, n], A the same for all names.
+
+        Another function or module may be assigned, such as `torch.compile(detector.network)`; None brings the parts
+        back. It is called as it is: only the detector's own parts are moved, saved, and put in training or eval mode.
+        """
+        return self._parts if self._network is None else self._network
+
+    @network.setter
+    def network(self, value: Network | None) -> None:
+        if value is not None and not callable(value):
+            raise UserError(f"network must be a function or a module of pixels, got {type(value).__name__}")
+        self.__dict__["_network"] = None if value == self._parts else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # PyTorch registers a module that is assigned as a part, where a property of the class would hide it.
+        if name == "network":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _parts(self, pixels: Tensor) -> Predictions:
         with self._autocast(pixels.device):
             maps = self.backbone(pixels)
             predictions = cast(Predictions, self.head(self.neck(maps)))
@@ -150,7 +176,9 @@ class Detector(nn.Module):
                 raise UserError("a detector in training mode needs targets; call .eval() to detect")
             truth = self._truth(images, targets)
             return self._losses(self.raw(images), truth, counts)
-        return self.detections(self.raw(images))
+        batch = self._batch(images, self.preprocess)
+        boxes, scores, labels = Whole(self)(batch.pixels, batch.limits)
+        return self.preprocess.restore(Detections(boxes, scores, labels), batch).to_list()
 
     def counts(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The number that each loss of these images is divided by, by name, 0-dim: mostly that of the positives.
@@ -186,11 +214,13 @@ class Detector(nn.Module):
         """
         preprocess = preprocess or self.preprocess
         batch = self._batch(images, preprocess)
-        height, width = batch.pixels.shape[-2:]
-        base = self.anchors_for((height, width), batch.pixels.device)
-        predictions = self.network(batch.pixels)
+        predictions, base = self.predictions(batch.pixels)
         anchors, keep = self.refined(predictions, base)
         return Raw(predictions, anchors, batch, preprocess, base, keep)
+
+    def predictions(self, pixels: Tensor) -> tuple[Predictions, Anchors]:
+        """What the network says of normalised pixels [B, 3, H, W], and the regular anchors of an input of that size."""
+        return self.network(pixels), self.anchors_for((pixels.shape[-2], pixels.shape[-1]), pixels.device)
 
     def refined(self, predictions: Predictions, anchors: Anchors) -> tuple[Anchors, Tensor | None]:
         """The anchors that the head's predictions are about, and which of them are kept (None: all)."""
@@ -199,8 +229,7 @@ class Detector(nn.Module):
     @torch.no_grad()
     def detections(self, raw: Raw, postprocess: Postprocess | None = None) -> list[dict[str, Tensor]]:
         """The second half of `forward` in eval mode; another post-processing ranks the same predictions anew."""
-        limits = raw.batch.sizes * raw.batch.scales.flip(1)  # of the images within the padded input
-        found = (postprocess or self.postprocess)(raw.predictions, raw.anchors, raw.keep, limits)
+        found = (postprocess or self.postprocess)(raw.predictions, raw.anchors, raw.keep, raw.batch.limits)
         return raw.preprocess.restore(found, raw.batch).to_list()
 
     def matched(self, raw: Raw, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> Matched:
@@ -296,4 +325,5 @@ def check_target(index: int, target: Mapping[str, Tensor]) -> None:
         raise UserError(f"target {index}: expected labels of whole numbers (int64), got {labels.dtype}")
 
 
+Network = Callable[[Tensor], Predictions]
 ImageInput = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor

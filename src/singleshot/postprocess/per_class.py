@@ -79,7 +79,8 @@ class PerClassPostprocess:
         final, order = best_first(best, min(self.detections, best.shape[1]))
         found, labels = chosen.gather(1, order[..., None].expand(-1, -1, 4)), order // number
         if self.vote is not None:
-            place = torch.arange(len(order), device=order.device)[:, None] * scores.shape[1] + labels  # rows of classes
+            image = torch.arange(order.shape[0], device=order.device)[:, None]
+            place = image * scores.shape[1] + labels  # rows of classes
             own = torch.where(order % number < _VOTERS, 0.0, before.reshape(best.shape).gather(1, order))
             found = near_vote(
                 found, own, coordinate_rows(rows[:, :_VOTERS])[:, place], before[place, :_VOTERS], self.vote

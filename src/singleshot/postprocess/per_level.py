@@ -49,7 +49,7 @@ class PerLevelPostprocess:
 
         `keep` [B, A] bool: anchors outside of it find nothing.
         """
-        rows = torch.arange(len(predictions["box_deltas"]), device=predictions["box_deltas"].device)[:, None]
+        rows = torch.arange(predictions["box_deltas"].shape[0], device=predictions["box_deltas"].device)[:, None]
         index, labels, best = self._candidates(predictions, anchors.counts, keep)  # [B, N] each
         base = anchors.boxes[index] if anchors.boxes.ndim == 2 else anchors.boxes[rows, index]
         boxes = self.coder.decode(predictions["box_deltas"][rows, index], base)  # [B, N, 4]
@@ -77,7 +77,7 @@ class PerLevelPostprocess:
         top = self._top(predictions)  # [B, A]; NaN where one class is
         sound = top > self.threshold if keep is None else (top > self.threshold) & keep
         levels = torch.where(sound, top, 0.0).split_with_sizes(counts, 1)
-        rows = torch.arange(len(top), device=top.device)[:, None]
+        rows = torch.arange(top.shape[0], device=top.device)[:, None]
         pairs, indices, first, classes = [], [], 0, 1
         for level, number in zip(levels, self._fullest(levels), strict=True):
             # In the order of the anchors again, so that places in [n, K] are in the order of the pairs.
@@ -121,7 +121,7 @@ class PerLevelPostprocess:
         fullest image: everything after it is as small as the images need, and the result is the same.
         """
         most = [min(self.candidates, part.shape[1]) for part in parts]
-        if torch.compiler.is_compiling() or torch.compiler.is_exporting() or not len(parts[0]):
+        if torch.compiler.is_compiling() or torch.compiler.is_exporting() or not parts[0].shape[0]:
             return most
         fullest = torch.stack([(part > 0).sum(1).amax() for part in parts]).tolist()
         return [min(a, b) for a, b in zip(most, fullest, strict=True)]

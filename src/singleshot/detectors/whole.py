@@ -1,0 +1,40 @@
+"""A detector as one function of tensors: what is exported, and what every detection runs through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from singleshot.detectors.detector import Detector
+
+
+class Whole(nn.Module):
+    """Network, refinement, scores, top-k, suppression and voting of a detector, from pixels to boxes.
+
+    Everything between the preparation of images and the way back to their own pixels: `torch.export` takes it with a
+    free batch size, and the detector itself runs through it. The size of the input is free where the same detector is
+    called; a graph is made for one size.
+
+    `forward(pixels, limits)`: `pixels` [B, 3, H, W] float32, normalised; `limits` [B, 2] float32, the (height, width)
+    of each image within the input, which is smaller where a batch is padded.
+    Returns boxes [B, D, 4] xyxy in pixels of the input, scores [B, D] (0 where there are no more) and labels [B, D]
+    int64, best first.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+        detector.anchors_for(detector.image_size, detector.device)  # before a graph is traced: they are constants in it
+
+    def forward(self, pixels: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels [B, 3, H, W] and limits [B, 2] -> boxes [B, D, 4], scores [B, D], labels [B, D]."""
+        predictions, base = self.detector.predictions(pixels)
+        predictions = {name: values.detach() for name, values in predictions.items()}  # detections have no gradient
+        anchors, keep = self.detector.refined(predictions, base)
+        found = self.detector.postprocess(predictions, anchors, keep, limits)
+        there = found.scores > 0
+        # Rows without a detection hold nothing: what the suppression left there differs between eager and traced runs.
+        return torch.where(there[..., None], found.boxes, 0.0), found.scores, torch.where(there, found.labels, 0)
