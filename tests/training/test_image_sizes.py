@@ -21,6 +21,7 @@ from singleshot.detectors.detector import Detector
 from singleshot.errors import UserError
 from singleshot.ops.fit import LongestSide, ShortSide, ShortSideRange
 from singleshot.preprocess import KeepAspect, Pixels, Preprocess, Stretch
+from singleshot.preprocess.tensors import normalised
 from singleshot.training import train
 from singleshot.training.recipe import Augmentation, Recipe
 from singleshot.training.run import Run
@@ -114,7 +115,7 @@ def test_the_detector_does_not_resize_what_the_transform_made(settings: Augmenta
         batch = preprocess([as_tensor(out)], "cpu", training=True)
         assert batch.scales.tolist() == [[1, 1]]
         height, width = out.size
-        assert torch.equal(batch.pixels[0, :, :height, :width], preprocess.pixels.normalise(as_tensor(out)))
+        assert torch.equal(batch.pixels[0, :, :height, :width], normalised(preprocess.pixels, as_tensor(out)))
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from singleshot.anchors import AnchorMaker
 from singleshot.detectors.classes import Classes
 from singleshot.detectors.image_input import to_tensor
-from singleshot.detectors.whole import Whole
+from singleshot.detectors.whole import found_in
 from singleshot.errors import UserError
 from singleshot.eval_mode import evaluating
 from singleshot.losses.criterion import Criterion
@@ -177,7 +177,7 @@ class Detector(nn.Module):
             truth = self._truth(images, targets)
             return self._losses(self.raw(images), truth, counts)
         batch = self._batch(images, self.preprocess)
-        boxes, scores, labels = Whole(self)(batch.pixels, batch.limits)
+        boxes, scores, labels = found_in(self, batch.pixels, batch.limits)
         return self.preprocess.restore(Detections(boxes, scores, labels), batch).to_list()
 
     def counts(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -31,10 +31,15 @@ class Whole(nn.Module):
 
     def forward(self, pixels: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels [B, 3, H, W] and limits [B, 2] -> boxes [B, D, 4], scores [B, D], labels [B, D]."""
-        predictions, base = self.detector.predictions(pixels)
-        predictions = {name: values.detach() for name, values in predictions.items()}  # detections have no gradient
-        anchors, keep = self.detector.refined(predictions, base)
-        found = self.detector.postprocess(predictions, anchors, keep, limits)
-        there = found.scores > 0
-        # Rows without a detection hold nothing: what the suppression left there differs between eager and traced runs.
-        return torch.where(there[..., None], found.boxes, 0.0), found.scores, torch.where(there, found.labels, 0)
+        return found_in(self.detector, pixels, limits)
+
+
+def found_in(detector: Detector, pixels: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What `Whole` gives for a detector, and what every detection of it goes through; see there."""
+    predictions, base = detector.predictions(pixels)
+    predictions = {name: values.detach() for name, values in predictions.items()}  # detections have no gradient
+    anchors, keep = detector.refined(predictions, base)
+    found = detector.postprocess(predictions, anchors, keep, limits)
+    there = found.scores > 0
+    # Rows without a detection hold nothing: what the suppression left there differs between eager and traced runs.
+    return torch.where(there[..., None], found.boxes, 0.0), found.scores, torch.where(there, found.labels, 0)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from singleshot.errors import UserError
 from singleshot.ops.fit import LongestSide, ShortSide
 from singleshot.preprocess import KeepAspect, Pixels, Preprocess, Stretch
+from singleshot.preprocess.tensors import normalised
 from singleshot.structures import Detections, Targets
 
 PLAIN = Pixels((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -175,7 +176,7 @@ def test_an_image_that_fits_is_only_normalised() -> None:
     image = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8)
     pixels = Pixels.named("caffe_bgr")
     batch = KeepAspect(FIT, pixels, divisor=1)([image], "cpu")
-    assert torch.equal(batch.pixels[0], pixels.normalise(image))
+    assert torch.equal(batch.pixels[0], normalised(pixels, image))
     assert torch.equal(batch.pixels, Stretch((40, 50), pixels)([image], "cpu").pixels)
     assert batch.scales.tolist() == [[1, 1]]
 

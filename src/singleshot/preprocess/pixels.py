@@ -1,0 +1,46 @@
+"""How pixels are normalised: plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from singleshot.errors import UserError
+
+_NAMED = {
+    # torchvision's ImageNet weights: RGB, 0..1.
+    "imagenet_rgb": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "rgb"),
+    # The authors' VGG-16: BGR, 0..255, means 104, 117, 123 in that order, no division (reference: section 1.2).
+    "caffe_bgr": ((123 / 255, 117 / 255, 104 / 255), (1 / 255, 1 / 255, 1 / 255), "bgr"),
+}
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How pixels are normalised: (value - mean) / std on RGB in 0..1, then the order that the weights expect."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    order: str = "rgb"  # order in which the network takes the channels; mean and std are always given as RGB
+
+    @classmethod
+    def named(cls, choice: str | Sequence[object] | Pixels) -> Pixels:
+        """`imagenet_rgb`, `caffe_bgr`, or (mean, std, order) with three numbers each, RGB, on values in 0..1."""
+        if isinstance(choice, Pixels):
+            return choice
+        if isinstance(choice, str):
+            if choice not in _NAMED:
+                raise UserError(f"pixels must be one of {', '.join(_NAMED)} or (mean, std, order), got {choice!r}")
+            return cls(*_NAMED[choice])
+        try:
+            mean, std, order = choice
+            mean, std = (tuple(float(number) for number in numbers) for numbers in (mean, std))  # type: ignore[attr-defined]
+        except (TypeError, ValueError):
+            raise UserError(f"pixels must be a name or (mean, std, order), got {choice!r}") from None
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or order not in ("rgb", "bgr"):
+            raise UserError(f"pixels must be three means, three positive stds and 'rgb' or 'bgr', got {choice!r}")
+        return cls(mean, std, str(order))
+
+
+IMAGENET = Pixels()
+"""What torchvision's ImageNet weights expect."""

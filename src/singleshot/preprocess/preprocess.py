@@ -1,0 +1,55 @@
+"""What every preparation of images offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from singleshot.preprocess.pixels import Pixels
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from singleshot.structures import Detections, ImageBatch, Targets
+
+Size = tuple[int, int]  # (height, width)
+
+
+class Preprocess(Protocol):
+    """What every preparation of images offers to a detector."""
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the network's input; where it follows the image, the usual one."""
+
+    @property
+    def pixels(self) -> Pixels:
+        """How values are normalised."""
+
+    def __call__(self, images: Sequence[Tensor], device: torch.device | str, training: bool = False) -> ImageBatch:
+        """Images [3, H, W], float in 0..1 or uint8, of any sizes -> ImageBatch on the device."""
+
+    def targets(self, targets: Targets, batch: ImageBatch) -> Targets:
+        """Boxes of the original images -> boxes of the network's input."""
+
+    def restore(self, detections: Detections, batch: ImageBatch) -> Detections:
+        """Boxes of the network's input -> boxes of the original images, cut at their borders."""
+
+
+class Layout(Protocol):
+    """What the two forms, of tensors and of arrays, need to know: how large each image is made, and the whole batch."""
+
+    @property
+    def pixels(self) -> Pixels:
+        """How values are normalised."""
+
+    @property
+    def padded(self) -> bool:
+        """Whether an image may be smaller than the input, with padding beside it."""
+
+    def layout(self, images: Sequence[Size], training: bool = False) -> tuple[list[Size], Size]:
+        """(height, width) of the images -> (height, width) that each is resized to, and those of the batch.
+
+        Each image lies at the top left. What is right of it and below is filled with the mean colour.
+        """
