@@ -75,7 +75,7 @@ def main(words: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as stop:
         again = "python benchmarks/paired.py " + " ".join(sys.argv[1:] if words is None else words)
-        print(f"{str(stop).partition('. Go on')[0] or 'stopped'}. Go on with: {again}", file=sys.stderr)
+        print(f"{str(stop).partition('. Continue')[0] or 'stopped'}. Continue with: {again}", file=sys.stderr)
         return 130
     return 0
 

@@ -227,7 +227,7 @@ def test_a_file_builds_on_a_recipe(tmp_path: Path) -> None:
     more = recipes.load(str(tmp_path / "more.yaml"))
     assert (more.name, more.seed, more.schedule.epochs) == ("more", 5, 3)
     (tmp_path / "loop.yaml").write_text("recipe: loop.yaml\n")
-    with pytest.raises(UserError, match="builds on itself"):
+    with pytest.raises(UserError, match="this recipe builds on itself; change its line `recipe:`"):
         recipes.load(tmp_path / "loop.yaml")
 
 

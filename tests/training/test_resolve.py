@@ -55,11 +55,11 @@ def test_what_is_resolved_is_what_the_run_keeps(tmp_path: Path, make_recipe: Mak
     assert again.class_names == ("green", "red")
     assert again.final(fresh=True) == again.recipe == override(again.stopped.recipe, {"schedule.steps": 2})
     assert again.notes == [
-        "the backbone was drawn anew and has nothing to keep: optimizer.freeze_norm_steps -1 -> 0",
+        "the backbone started from random weights, so there is nothing to protect: optimizer.freeze_norm_steps -1 -> 0",
         "changed since the run began: schedule.steps 1 -> 2",
     ]
     assert resolve(None, resume=run).recipe == again.stopped.recipe
-    with pytest.raises(ss.UserError, match="goes on in that folder; leave --out away"):
+    with pytest.raises(ss.UserError, match="continues in that folder: leave out --out"):
         resolve(None, resume=run, out=tmp_path / "other")
 
 

@@ -275,15 +275,15 @@ def test_another_recipe_is_refused(tmp_path: Path, make_recipe: MakeRecipe) -> N
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such run folder"):
+    with pytest.raises(UserError, match="none: there is no folder of this name; give --resume the folder of a run"):
         train(resume=tmp_path / "none")
-    with pytest.raises(UserError, match=r"no run folder: it has no recipe\.yaml"):
+    with pytest.raises(UserError, match=r"this folder has no recipe\.yaml, so it is not a run folder; give --resume"):
         train(resume=tmp_path)
     (tmp_path / "recipe.yaml").write_text("name: x\n")
     with pytest.raises(UserError, match="nothing to resume"):
         train(resume=tmp_path)
     (tmp_path / "state.safetensors").write_bytes(b"rubbish")
-    with pytest.raises(UserError, match="no state of a run"):
+    with pytest.raises(UserError, match="this file is not the state of a run"):
         train(resume=tmp_path)
 
 

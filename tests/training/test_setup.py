@@ -39,7 +39,8 @@ def test_validating_on_what_was_learnt_is_said(tiny_voc: Path) -> None:
     recipe = override(Recipe(), {"data.path": str(tiny_voc)})
     assert not any("trained on too" in warning for warning in open_data(recipe).warnings)
     warnings = open_data(override(recipe, {"data.val_split": "train"})).warnings
-    assert "4 of the 4 images to validate on are trained on too: the figures will be too good" in warnings
+    said = "4 of the 4 images to validate on are trained on too: the figures will be too good. Choose another split"
+    assert f"{said} with --val-split" in warnings
     assert not any("trained on too" in word for word in open_data(override(recipe, {"data.overfit": 2})).warnings)
 
 

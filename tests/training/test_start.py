@@ -69,7 +69,7 @@ def test_defaults_are_for_builders_that_take_them(
     assert built(builder="refinedet") == {"vote": 0.05, "channels": 128}
     assert built(builder="retinanet") == built(builder="iou_retinanet") == base.defaults
     assert built(builder="some_lab:plain") == {}
-    with pytest.raises(ss.UserError, match=r"defaults.vots: no builder takes an argument of this name; .*vote"):
+    with pytest.raises(ss.UserError, match=r"defaults.vots: no builder has an argument of this name; .*vote"):
         built(defaults__vots=0.05)
     assert built(builder="retinanet", defaults__channels=None) == {"vote": 0.05, "tower_norm": "group"}
     said = built(builder="retinanet", arguments__vote=None, arguments__channels=64)
@@ -87,7 +87,7 @@ def test_defaults_are_not_for_a_network_that_a_file_describes(changes: dict[str,
 
 
 def test_what_cannot_be_started(tmp_path: Path) -> None:
-    with pytest.raises(ss.UserError, match=r"refinedet320_voc_from_coco goes on from a trained detector: .*--from"):
+    with pytest.raises(ss.UserError, match=r"refinedet320_voc_from_coco starts from a trained detector: .*--from"):
         resolve_start(recipes.get("refinedet320_voc_from_coco"))
     ss.save(ss.ssd(num_classes=1, backbone="mobilenetv2", image_size=64), tmp_path / "m.safetensors")
     recipe = Recipe(start_from=str(tmp_path / "m.safetensors"), arguments={"backbone_weights": "w.safetensors"})
@@ -111,8 +111,8 @@ def test_few_images_without_weights_are_worth_a_word(tiny_voc: Path) -> None:
     recipe = override(Recipe(), {"arguments": {"backbone": "resnet18", "image_size": 64}})
     data = open_data(override(recipe, {"data.path": str(tiny_voc)})).train
     said = build_detector(recipe, data).said
-    assert said.startswith("all weights are drawn anew (no --backbone-weights, no --from)")
-    assert f"from {len(data)} images it would learn far more with ImageNet's" in said
+    assert said.startswith("all weights start at random (no --backbone-weights, no --from)")
+    assert f"with {len(data)} images it would learn much more from ImageNet weights" in said
     many = replace(data, records=data.records * 5000)
     assert "ImageNet" not in build_detector(recipe, many).said
 
@@ -122,9 +122,9 @@ def test_a_detector_of_which_nothing_fits(tiny_voc: Path) -> None:
     data = open_data(override(recipe, {"data.path": str(tiny_voc)})).train
     other = ss.ssd(num_classes=2, backbone="mobilenetv2", image_size=64)
     said = build_detector(replace(recipe, builder="retinanet"), data, other).said
-    assert said.endswith("nothing of it fits this detector: all weights are drawn anew")
+    assert said.endswith("no weight of it fits this detector: all weights start at random")
     same = ss.ssd(num_classes=2, backbone="resnet18", image_size=64)
-    assert "nothing of it fits" not in build_detector(recipe, data, same).said
+    assert "no weight of it fits" not in build_detector(recipe, data, same).said
 
 
 def test_who_has_trained_the_backbone(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def test_who_has_trained_the_backbone(tiny_voc: Path, tmp_path: Path, monkeypatc
     data = open_data(recipe).train
     own = build_detector(replace(recipe, builder="mine:fresh", arguments={}), data)
     assert own.fresh
-    assert own.said.startswith("all weights are drawn anew")
+    assert own.said.startswith("all weights start at random")
     own = build_detector(replace(recipe, builder="mine:trained", arguments={}), data)
     assert own.said == "the weights that mine:trained gives"
     assert not own.fresh
@@ -176,9 +176,9 @@ def test_a_backbone_that_nobody_has_trained_learns_as_the_rest(
     result = train(recipe, out=tmp_path / "anew")
     settled = from_yaml(result.run / "recipe.yaml")
     assert (settled.optimizer.backbone_lr_factor, settled.optimizer.freeze_norm_steps) == (1.0, 0)
-    assert "all of the backbone learns" in capsys.readouterr().err
+    assert "the whole backbone learns" in capsys.readouterr().err
     train(override(recipe, {"schedule.steps": 3}), resume=result.run)  # the same recipe goes on
-    said = "has nothing to keep: optimizer.backbone_lr_factor 0.3 -> 1.0, optimizer.freeze_norm_steps -1 -> 0"
+    said = "there is nothing to protect: optimizer.backbone_lr_factor 0.3 -> 1.0, optimizer.freeze_norm_steps -1 -> 0"
     assert said in capsys.readouterr().err
 
     after = train(replace(recipe, start_from=str(result.last)), out=tmp_path / "after")

@@ -54,11 +54,13 @@ def test_settings_that_cannot_be_meant_get_a_note(
 ) -> None:
     train(make_recipe(schedule__steps=2, schedule__warmup_steps=2, batch_size=12), out=tmp_path / "run")
     said = capsys.readouterr().err
-    assert "note: a step takes 12 images, more than there are (11): a smaller --batch-size" in said
-    assert "note: the run ends within the rate's warm-up of 2 steps: give it more --epochs" in said
-    assert "note: the run sees each image" not in said  # steps are what somebody asked for
+    assert "note: a step takes 12 images, more than the data has (11): a smaller --batch-size" in said
+    assert "note: the run ends before the warm-up of the learning rate does (2 steps): give it more --epochs" in said
+    assert "note: the run shows each image" not in said  # steps are what somebody asked for
     train(make_recipe(schedule__images=24, schedule__warmup_steps=1), out=tmp_path / "images")
-    assert "note: the run sees each image 2.2 times, which is for fewer of them" in capsys.readouterr().err
+    assert (
+        "note: the run shows each image 2.2 times only: its length is meant for smaller sets" in capsys.readouterr().err
+    )
 
 
 def test_validations_and_states_keep_a_distance_whatever_an_epoch_is(
@@ -90,12 +92,12 @@ def test_weights_carry_no_paths(tmp_path: Path, make_recipe: MakeRecipe, squares
 def test_a_run_is_never_overwritten(tmp_path: Path, make_recipe: MakeRecipe) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"a folder with other things in it; choose a new run folder"):
+    with pytest.raises(UserError, match=r"this folder has other files in it; choose a new run folder with --out"):
         train(make_recipe(), out=tmp_path / "run")
     (tmp_path / "run" / "recipe.yaml").write_text("seed: 7")
     with pytest.raises(UserError, match=r"never overwritten.*--resume"):
         train(make_recipe(), out=tmp_path / "run")
-    with pytest.raises(UserError, match="this is a file"):
+    with pytest.raises(UserError, match="this is a file, but a new run folder is needed; choose another --out"):
         train(make_recipe(), out=tmp_path / "run" / "notes.txt")
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 Any field of the recipe can be set by its dotted name:
   --optimizer.lr 0.01 --arguments.image_size 320 --schedule.kind cosine
-RUN/recipe.yaml holds every field, with its value, after the start. Ctrl-C saves; --resume RUN goes on from there."""
+RUN/recipe.yaml holds every field, with its value, after the start. Ctrl-C saves; --resume RUN continues from there."""
 
 DEFAULT_RECIPE = "finetune"
 
@@ -73,7 +73,7 @@ ELSEWHERE = {
 
 def parse(words: Sequence[str]) -> Namespace:
     """The options of this verb; `overrides` holds what sets fields of the recipe by their names."""
-    about = "Trains a detector on your images; the format is found by itself."
+    about = "Trains a detector on your images. The format of the data is found by itself."
     parser = VerbParser("train", about, EPILOG, elsewhere=ELSEWHERE)
     parser.usage = "singleshot train DATA [flags] [--key.sub value ...]\n       singleshot train --resume RUN"
     add_data(parser, optional=True)
@@ -91,8 +91,8 @@ def parse(words: Sequence[str]) -> Namespace:
         metavar="FILE",
         help="a file of pretrained weights for the backbone; nothing is downloaded",
     )
-    add("--from", metavar="MODEL", help="go on from a trained detector's file, also with other classes")
-    add("--resume", metavar="RUN", help="go on with a run that was stopped, exactly")
+    add("--from", metavar="MODEL", help="start from the file of a trained detector, also with other classes")
+    add("--resume", metavar="RUN", help="continue a run that was stopped, exactly")
     add("--skip-bad", action="store_true", help="leave out images that the check finds bad, instead of stopping")
     add_format(parser)
     add("--builder", metavar="NAME", help="a builder of this package, or your own as my_lab.models:my_detector")
@@ -115,7 +115,7 @@ def run(options: Namespace) -> Result:
 
 
 def choose_recipe(options: Namespace) -> Recipe:
-    """The recipe named, or that of the run to go on with, and what the command line changes in it."""
+    """The recipe named, or that of the run to continue, and what the command line changes in it."""
     from singleshot import recipes
     from singleshot.training.resolve import resume_with, with_changes
 
@@ -132,12 +132,12 @@ def choose_recipe(options: Namespace) -> Recipe:
             raise UserError(f"--{flag.replace('_', '-')} and --{key} are the same: leave one of them out")
         if key.startswith("arguments."):
             if not value:
-                raise UserError(f"--{flag.replace('_', '-')} names no file: leave it out, or give one")
+                raise UserError(f"--{flag.replace('_', '-')} is empty: give it a file, or leave it out")
             value = json.dumps(value)  # text as it stands, where YAML would see a comment or a list in it
         changes[key] = value
     recipe = with_changes(recipe, changes)
     if recipe.data.path is None:
-        raise UserError("train needs DATA, the folder or file to train on; or --resume RUN to go on with a run")
+        raise UserError("train needs DATA, the folder or file to train on, or --resume RUN to continue a run")
     return recipe
 
 

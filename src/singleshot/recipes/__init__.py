@@ -28,16 +28,16 @@ def get(name: str) -> Recipe:
     """A recipe by name.
 
     Raises:
-        UserError: no such recipe; the nearest names are given.
+        UserError: there is no recipe of this name; the nearest names are given.
     """
     if name in _RECIPES:
         return _RECIPES[name]
     hint = did_you_mean(name, _RECIPES, otherwise="`singleshot recipes` lists them.")
-    raise UserError(f"unknown recipe {name!r}; {hint} A file must end in .yaml or .yml")
+    raise UserError(f"unknown recipe {name!r}; {hint} The name of a file ends in .yaml or .yml")
 
 
 def load(name_or_file: str | Path) -> Recipe:
-    """A recipe by name, or from a YAML file.
+    """A recipe by its name, or from a YAML file.
 
     A file may build on a named recipe, or on another file beside it, with `recipe: NAME`; what it does not say comes
     from there. Its own `name`, if it gives none, is the file's.
@@ -52,7 +52,7 @@ def load(name_or_file: str | Path) -> Recipe:
 
 def _load_file(path: Path, seen: tuple[Path, ...]) -> Recipe:
     if path.resolve() in seen:
-        raise UserError(f"{path}: this recipe builds on itself")
+        raise UserError(f"{path}: this recipe builds on itself; change its line `recipe:`")
     tree = load_yaml(path)
     base = Recipe(start="file")  # it says nothing of builder and arguments
     if "recipe" in tree:

@@ -63,7 +63,7 @@ class RunFolder:
                     number += 1
         except OSError as error:
             raise UserError(
-                f"the run folder {error.filename} cannot be made: {error.strerror}; choose another with --out"
+                f"the run folder {error.filename} cannot be created: {error.strerror}; choose another with --out"
             ) from None
 
     @staticmethod
@@ -75,13 +75,13 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"the run folder {path} cannot be read: {error.strerror}; choose another --out") from None
         if taken and not path.is_dir():
-            raise UserError(f"{path}: this is a file; expected a new run folder")
+            raise UserError(f"{path}: this is a file, but a new run folder is needed; choose another --out")
         if taken and not RunFolder(path).recipe.is_file():
-            raise UserError(f"{path}: a folder with other things in it; choose a new run folder with --out")
+            raise UserError(f"{path}: this folder has other files in it; choose a new run folder with --out")
         if taken:
             raise UserError(
-                f"{path}: the run folder exists already, and runs are never overwritten; "
-                f"choose another --out, or go on with it: --resume {path}"
+                f"{path}: there is a run in this folder already, and runs are never overwritten; "
+                f"choose another --out, or continue that run with --resume {path}"
             )
 
     @classmethod
@@ -89,22 +89,25 @@ class RunFolder:
         """A folder that a run has left, to go on with."""
         folder = cls(Path(path))
         if not folder.path.is_dir():
-            raise UserError(f"{path}: no such run folder to resume")
+            raise UserError(f"{path}: there is no folder of this name; give --resume the folder of a run")
         if not folder.recipe.is_file():
-            raise UserError(f"{path}: this is no run folder: it has no {folder.recipe.name}")
+            raise UserError(
+                f"{path}: this folder has no {folder.recipe.name}, so it is not a run folder; "
+                "give --resume the folder of a run"
+            )
         if not folder.state.is_file():
             raise UserError(
-                f"{path}: there is nothing to resume: the run ended before its state was saved for the first time. "
+                f"{path}: there is nothing to resume: the run stopped before its state was first saved. "
                 f"Start it again with `singleshot train --recipe {folder.recipe}`"
             )
         return folder
 
     def alone(self) -> AbstractContextManager[None]:
-        """Inside, no other process trains in this folder; `UserError` where one does."""
+        """Keep other processes from training in this folder; a `UserError` if one already does."""
         return only_one(self.path, "another process is training in this run folder; wait for it, or stop it first")
 
     def write(self, path: Path, content: bytes) -> None:
-        """Put a file in place whole: whoever reads sees the old one or the new one."""
+        """Write a file as a whole: readers see the old one or the new one, never a part."""
         with saving(path):
             write_atomically(path, content)
 
@@ -115,7 +118,7 @@ class RunFolder:
             file.write(line)
 
     def cut_log(self, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Drop the lines written after the saved state, and a last line that was not finished."""
+        """Remove the lines that were written after the saved state, and a last line that is incomplete."""
         kept = []
         for line in self.log.read_bytes().splitlines(keepends=True) if self.log.exists() else []:
             try:
@@ -129,10 +132,10 @@ class RunFolder:
 
 @contextmanager
 def only_one(folder: Path, taken: str) -> Iterator[None]:
-    """Inside, no other process has this folder for itself (where the disk has locks).
+    """Keep the folder for this process alone, where the disk has locks.
 
     Raises:
-        UserError: one has; `taken` says for what, and what to do.
+        UserError: another process has it. `taken` says what for, and what to do.
     """
     lock = FileLock(folder / ".lock", timeout=0)
     try:
@@ -140,7 +143,7 @@ def only_one(folder: Path, taken: str) -> Iterator[None]:
     except Timeout:
         raise UserError(f"{folder}: {taken}") from None
     except OSError:
-        pass  # some network disks have no locks; that a folder cannot be written is told when it is
+        pass  # some network disks have no locks; a folder that cannot be written is reported when it is written
     try:
         yield
     finally:
@@ -152,18 +155,18 @@ def only_one(folder: Path, taken: str) -> Iterator[None]:
 
 @contextmanager
 def saving(path: Path) -> Iterator[None]:
-    """Say in one message what could not be saved; files are replaced whole, so the old one is as it was.
+    """Turn a failed write into one message. Files are replaced as a whole, so the old one is intact.
 
     Raises:
-        UserError: the disk is full or does not let us write.
+        UserError: the disk is full, or writing is not allowed.
     """
     try:
         yield
     except OSError as error:
         old = f"; the {path.name} saved before is intact" if path.exists() else ""
         raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}){old}. Make room or mend the folder, "
-            f"then go on with `singleshot train --resume {path.parent}`"
+            f"{path}: cannot be written ({error.strerror or error}){old}. Free some space, or make the folder "
+            f"writable, then continue with `singleshot train --resume {path.parent}`"
         ) from None
 
 

@@ -10,8 +10,8 @@ import torch
 from singleshot.training.run import Run
 from singleshot.training.step_report import PendingReport, StepReport
 
-_FEW_TIMES = 8  # that a run of so many images shows each: the recipe `finetune` has them with 3,000 images
-_FEW_CLASSES = 20  # up to so many are named when a run begins
+_FEW_TIMES = 8  # showings of each image below which a longer run helps: `finetune` has 8 with 3,000 images
+_FEW_CLASSES = 20  # up to this number they are named when a run begins
 
 
 def announce(run: Run, notes: list[str]) -> None:
@@ -33,22 +33,22 @@ def announce(run: Run, notes: list[str]) -> None:
     ]
     if run.images_per_step > len(run.data.train):
         lines.append(
-            f"note: a step takes {run.images_per_step} images, more than there are ({len(run.data.train)}): "
-            "a smaller --batch-size makes more steps of an epoch"
+            f"note: a step takes {run.images_per_step} images, more than the data has ({len(run.data.train)}): "
+            "a smaller --batch-size gives more steps in an epoch"
         )
     seen = (recipe.schedule.images or 0) / len(run.data.train)
     if recipe.schedule.unit == "images" and seen < _FEW_TIMES:
         lines.append(
-            f"note: the run sees each image {seen:.1f} times, which is for fewer of them: with "
-            f"{len(run.data.train):,}, more --epochs find more"
+            f"note: the run shows each image {seen:.1f} times only: its length is meant for smaller sets. With "
+            f"{len(run.data.train):,} images, more --epochs give a better detector"
         )
     if recipe.schedule.warmup_steps >= run.total:
         lines.append(
-            f"note: the run ends within the rate's warm-up of {recipe.schedule.warmup_steps} steps: give it more "
-            "--epochs, or a shorter --schedule.warmup_steps"
+            f"note: the run ends before the warm-up of the learning rate does ({recipe.schedule.warmup_steps} steps): "
+            "give it more --epochs, or a smaller --schedule.warmup_steps"
         )
     if run.progress.step:
-        lines.append(f"going on after step {run.progress.step}")
+        lines.append(f"continuing after step {run.progress.step}")
     for line in lines:
         run.display.say(line)
     if run.ranks.first:

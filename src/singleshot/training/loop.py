@@ -45,21 +45,21 @@ def train(
     skip_bad: bool = False,
     device: str | None = None,
 ) -> TrainResult:
-    """Train a detector as a recipe says, in a new run folder, or go on with an old one.
+    """Train a detector as a recipe says, in a new run folder, or continue a run.
 
     Several processes, started by `torchrun`, train together: each takes `recipe.batch_size` images.
 
     Args:
-        recipe: what to do. With `resume` it may be left out; it may then change the length, paths and what is logged.
+        recipe: what to do. With `resume` it may be left out, or change the length, the paths and what is logged.
         data: folder or annotation file (in place of `recipe.data.path`).
-        out: the run folder, which must not exist; default `runs/<recipe>-<n>`.
-        resume: the folder of a run to go on with, exactly from its last saved state.
+        out: a new run folder; default: the next free `runs/<recipe>-<n>`.
+        resume: the folder of a run to continue, exactly from its last saved state.
         from_checkpoint: weights of a trained detector to start from (in place of `recipe.start_from`).
-        skip_bad: leave out images that the check of the data calls errors (in place of `recipe.data.skip_bad`).
+        skip_bad: leave out images that the check of the data calls errors (as `recipe.data.skip_bad` does).
         device: "cpu", "cuda", ... (in place of `recipe.compute.device`).
 
     Raises:
-        UserError: bad data, recipe or folder, full disk; `DivergedError`, one of them, when a loss is not finite.
+        UserError: bad data, a bad recipe or folder, a full disk. `DivergedError` is one too: a loss is not finite.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, with the state saved.
     """
     chosen = resolve(
@@ -103,9 +103,7 @@ def _train(run: Run, notes: list[str]) -> TrainResult:
     result = TrainResult(folder.path, folder.best, folder.last, {})
     if run.progress.finished:
         steps = run.progress.step
-        run.display.say(
-            f"{folder.path}: this run is finished ({steps} steps), nothing to do; a larger --epochs goes on"
-        )
+        run.display.say(f"{folder.path}: this run is finished ({steps} steps). To train longer, give it more --epochs")
         return replace(result, metrics=run.progress.metrics)
     log.announce(run, notes)
     run.trackers = tracking.Trackers(recipe.log.trackers if run.ranks.first else (), folder.path, to_plain(recipe))

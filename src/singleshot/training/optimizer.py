@@ -72,7 +72,9 @@ def parameter_groups(detector: nn.Module, settings: Optimizer) -> list[dict[str,
         group["params"].append(parameter)
         group["names"].append(name)
     if not groups:
-        raise UserError("nothing to train: the detector has no parameter that requires a gradient")
+        raise UserError(
+            "nothing to train: no parameter of the detector requires a gradient; check what your builder freezes"
+        )
     return list(groups.values())
 
 

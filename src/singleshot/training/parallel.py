@@ -78,7 +78,9 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {name!r}: this machine (or this build of torch) has no CUDA; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices, counted from 0")
+        raise UserError(
+            f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices, and the first is cuda:0"
+        )
     return device
 
 

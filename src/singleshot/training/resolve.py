@@ -87,7 +87,7 @@ def resolve(
     """
     stopped = None if resume is None else Stopped.read(resume)
     if stopped is not None and out is not None and Path(out).resolve() != stopped.folder.path.resolve():
-        raise UserError(f"--resume {resume} goes on in that folder; leave --out away")
+        raise UserError(f"--resume {resume} continues in that folder: leave out --out")
     recipe = recipe or (Recipe() if stopped is None else stopped.recipe)
     asked = replace(
         recipe,
@@ -128,7 +128,7 @@ def resume_with(resume: str | Path, named: Recipe | None, *, file: bool) -> Reci
     if named is None:
         return recipe
     if named.name != recipe.name:
-        raise UserError(f"--resume {resume} goes on with the recipe {recipe.name!r}; {named.name!r} needs a new run")
+        raise UserError(f"--resume {resume} continues the recipe {recipe.name!r}; {named.name!r} needs a new run")
     if not file:
         return recipe
     return replace(named, data=recipe.data if named.data.path is None else named.data)
@@ -175,16 +175,16 @@ def absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
-    """The detector to go on from, if any, and the recipe with what it leaves open filled in (`Recipe.start`).
+    """The recipe with what it leaves open filled in (`Recipe.start`), and the detector to start from, if any.
 
     Raises:
         UserError: no file where one is needed, a file that cannot be read, backbone weights beside it.
     """
     if recipe.start_from is None:
         if recipe.start == "needed":
-            raise UserError(f"{recipe.name} goes on from a trained detector: give its file with --from (start_from)")
-        drawn_anew = recipe.builder in BUILDERS and recipe.arguments.get("backbone_weights") is None
-        return with_nothing_to_keep(recipe) if drawn_anew else recipe, None
+            raise UserError(f"{recipe.name} starts from a trained detector: give its file with --from (start_from)")
+        at_random = recipe.builder in BUILDERS and recipe.arguments.get("backbone_weights") is None
+        return with_nothing_to_keep(recipe) if at_random else recipe, None
     named = _file_builder(recipe.start_from)
     own = find_builder(recipe.builder) if named is None and ":" in recipe.builder else None
     source = checkpoint.load(recipe.start_from, builder=own)
@@ -196,8 +196,8 @@ def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
         return replace(recipe, builder=builder, arguments=file_arguments, defaults={}, start="own"), source
     if recipe.arguments.get("backbone_weights") is not None:
         raise UserError(
-            f"weights come from {recipe.start_from} (--from) or from {recipe.arguments['backbone_weights']} "
-            "(--backbone-weights): leave one of them out"
+            f"weights can come from {recipe.start_from} (--from) or from {recipe.arguments['backbone_weights']} "
+            "(--backbone-weights), not from both: leave one of them out"
         )
     if recipe.builder != builder:
         return recipe, source
@@ -222,18 +222,20 @@ def resolve_resumed(before: Recipe, now: Recipe) -> tuple[Recipe, list[str]]:
                 defaults=before.defaults and now.defaults,  # none for a network that the file describes
                 start=before.start,
             )
-    anew = with_nothing_to_keep(now)
+    fresh = with_nothing_to_keep(now)
     settled = replace(
         now,
-        optimizer=before.optimizer if before.optimizer == anew.optimizer else now.optimizer,
-        arguments=before.arguments if before.arguments == anew.arguments else now.arguments,
+        optimizer=before.optimizer if before.optimizer == fresh.optimizer else now.optimizer,
+        arguments=before.arguments if before.arguments == fresh.arguments else now.arguments,
     )
     without = ", ".join(line for _, line in differences(now, settled))
-    return settled, [f"the backbone was drawn anew and has nothing to keep: {without}"] if without else []
+    return settled, [
+        f"the backbone started from random weights, so there is nothing to protect: {without}"
+    ] if without else []
 
 
 def with_nothing_to_keep(recipe: Recipe) -> Recipe:
-    """The recipe for a backbone that is drawn anew: all of it learns, from the first step, at the full rate."""
+    """The recipe for a backbone with random weights: all of it learns, from the first step, at the full rate."""
     arguments = {key: value for key, value in recipe.arguments.items() if key != "frozen_stages"}
     optimizer = replace(recipe.optimizer, backbone_lr_factor=1.0, freeze_norm_steps=0)
     return replace(recipe, arguments=arguments, optimizer=optimizer)

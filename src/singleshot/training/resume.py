@@ -1,4 +1,4 @@
-"""What may be different in a recipe when a run goes on."""
+"""Which settings may change when a run continues."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ FREE = (
 
 
 def check_changes(before: Recipe, now: Recipe, folder: RunFolder) -> list[str]:
-    """Lines about what the recipe says now that the run did not begin with.
+    """What the recipe says now that the run did not begin with, a line for each setting.
 
     Raises:
-        UserError: a change after which the run would not be a continuation.
+        UserError: a change that would make it another run.
     """
     changes = differences(before, now)
     refused = [line for key, line in changes if not key.startswith(FREE)]
     if refused:
         raise UserError(
-            f"{folder.path}: a run goes on with the recipe that it began with, but these differ: {'; '.join(refused)}. "
-            "Leave them away, or start a new run (--from takes its weights)"
+            f"{folder.path}: a run continues with the recipe that it began with, but these settings differ: "
+            f"{'; '.join(refused)}. Leave them out, or start a new run from its weights with --from {folder.last}"
         )
     return [f"changed since the run began: {line}" for _, line in changes]
 

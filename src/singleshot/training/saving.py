@@ -56,7 +56,10 @@ def restore(run: Run, saved: SavedState, before: Recipe) -> None:
     `before` is the recipe that the run went by until then: a best of another metric is none.
     """
     if saved.progress.data != run.data.fingerprint:
-        raise UserError(f"{run.folder.path}: the training images or boxes are not those that the run began with")
+        raise UserError(
+            f"{run.folder.path}: the training images or their boxes have changed since the run began. "
+            f"Give it the old ones, or start a new run from its weights with --from {run.folder.last}"
+        )
     saved.restore(run.detector, run.optimizer, run.average.detector if run.average else None)
     set_random_state(saved.random(run.ranks.rank), run.ranks.device)
     run.progress = progress = saved.progress
@@ -74,7 +77,7 @@ def interrupted(run: Run) -> NoReturn:
     """Stop as Ctrl-C does, and say how to go on."""
     raise KeyboardInterrupt(
         f"stopped after step {run.progress.step} of {run.total}; everything is saved. "
-        f"Go on with: singleshot train --resume {run.folder.path}"
+        f"Continue with: singleshot train --resume {run.folder.path}"
     )
 
 

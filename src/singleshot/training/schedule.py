@@ -24,7 +24,9 @@ def total_steps(schedule: Schedule, steps_per_epoch: int, images_per_step: int) 
     else:
         raise UserError("schedule: say how long to train, with schedule.epochs, schedule.images or schedule.steps")
     if total < 1:
-        raise UserError(f"schedule: expected at least one step, got {total}; raise schedule.epochs, .images or .steps")
+        raise UserError(
+            f"schedule: a run needs at least one step, got {total}; raise schedule.epochs, .images or .steps"
+        )
     return total
 
 

@@ -80,7 +80,10 @@ def open_data(recipe: Recipe, known: tuple[str, ...] = ()) -> RunData:
     if not len(train):
         raise UserError(f"{settings.path}: no image of the split {found.split!r} is left to train on")
     if not any((~record.crowd).any() for record in train.records):
-        raise UserError(f"{settings.path}: no image of the split {found.split!r} has an object to train on")
+        raise UserError(
+            f"{settings.path}: no image of the split {found.split!r} has an object to train on; label some, or choose "
+            "another split with --split"
+        )
     if settings.skip_empty:
         train = replace(train, records=tuple(record for record in train.records if _trains(record, settings)))
     if settings.overfit is not None:
@@ -139,7 +142,8 @@ def _open_val(recipe: Recipe, train: Dataset) -> tuple[Dataset | None, list[str]
     learnt = {record.path for record in train.records}
     if common := sum(record.path in learnt for record in records):
         warnings.append(
-            f"{common} of the {len(records)} images to validate on are trained on too: the figures will be too good"
+            f"{common} of the {len(records)} images to validate on are trained on too: the figures will be too good. "
+            "Choose another split with --val-split"
         )
     return replace(found, records=records), warnings
 
@@ -178,7 +182,8 @@ def build_transform(settings: Augmentation, preprocess: Preprocess) -> Transform
     if settings.jitter:
         if len(settings.jitter) != 2 or not 0 < settings.jitter[0] <= settings.jitter[1]:
             raise UserError(
-                f"augmentation.jitter: expected two growing zooms such as [0.7, 1.5], got {settings.jitter}"
+                f"augmentation.jitter: expected the smallest and the largest zoom, such as [0.7, 1.5], "
+                f"got {settings.jitter}"
             )
         if settings.expand or settings.crop:
             raise UserError(

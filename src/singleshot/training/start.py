@@ -41,7 +41,9 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
     detector = build(num_classes=len(data.class_names), **classes, **arguments)
     if source is not None:
         moved = transfer(source, detector)
-        fits = "" if moved.taken or moved.partly else "; nothing of it fits this detector: all weights are drawn anew"
+        fits = (
+            "" if moved.taken or moved.partly else "; no weight of it fits this detector: all weights start at random"
+        )
         trunk = f"{find_trunk(detector)[0]}."
         new, kept = (sum(name.startswith(trunk) for name in names) for names in (moved.new, moved.taken))
         return Built(detector, f"from {recipe.start_from}: {moved.text()}{fits}", fresh=new > kept)
@@ -52,9 +54,9 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
         return Built(detector, f"backbone weights: {weights}", fresh=False)
     if own and not has_first_statistics(detector):
         return Built(detector, f"the weights that {recipe.builder} gives", fresh=False)
-    said = "all weights are drawn anew (no --backbone-weights, no --from), and all of the backbone learns"
+    said = "all weights start at random (no --backbone-weights, no --from), and the whole backbone learns"
     if len(data) < FEW_IMAGES:
-        said += f"; from {len(data)} images it would learn far more with ImageNet's (docs/how_to/small_data.md)"
+        said += f"; with {len(data)} images it would learn much more from ImageNet weights (docs/how_to/small_data.md)"
     return Built(detector, said, fresh=True)
 
 
@@ -69,7 +71,7 @@ def _defaults(recipe: Recipe, build: Builder) -> dict[str, Any]:
     known = {key for one in BUILDERS.values() for key in inspect.signature(one).parameters}
     for key in sorted(given.keys() - known - parameters.keys()):
         hint = did_you_mean(key, sorted(known), otherwise="docs/settings.md has those of finetune.")
-        raise UserError(f"defaults.{key}: no builder takes an argument of this name; {hint}")
+        raise UserError(f"defaults.{key}: no builder has an argument of this name; {hint}")
     # A builder of this package passes others on to one that it is a kind of.
     if recipe.builder in BUILDERS and any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
         return given

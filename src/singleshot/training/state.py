@@ -22,7 +22,7 @@ class Progress:
     """Where a run stands: plain numbers, which go into the state as JSON."""
 
     step: int = 0  # optimiser steps done
-    total: int = 0  # of so many
+    total: int = 0  # steps of the whole run
     validated: int = 0  # the step after which the last validation was made
     best: float | None = None  # the best value of the recipe's metric
     best_step: int | None = None
@@ -88,10 +88,16 @@ class SavedState:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             if metadata.get("version") != str(VERSION):
-                raise UserError(f"{path}: a state of version {metadata.get('version')}; this program reads {VERSION}")
+                raise UserError(
+                    f"{path}: the state has version {metadata.get('version')}, but this program reads version "
+                    f"{VERSION}. Continue with the program that wrote it, or start a new run with --from"
+                )
             return cls(path, Progress(**json.loads(metadata["progress"])), tensors)
         except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise UserError(f"{path}: this is no state of a run that can be resumed: {error}") from None
+            raise UserError(
+                f"{path}: this file is not the state of a run ({error}). "
+                "Start a new run, with --from if there are weights"
+            ) from None
 
     def restore(
         self,
@@ -131,7 +137,8 @@ class SavedState:
         saved = {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
         if own.keys() != saved.keys() or any(own[name].shape != saved[name].shape for name in own):
             raise UserError(
-                f"{self.path}: the saved weights do not fit the recipe's detector; was recipe.yaml changed?"
+                f"{self.path}: the saved weights do not fit the detector of the recipe. "
+                "If recipe.yaml was edited, undo that"
             )
         for name, value in own.items():
             value.copy_(saved[name])

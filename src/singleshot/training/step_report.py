@@ -80,7 +80,7 @@ class PendingReport:
         message = (
             f"step {self.step}: the loss became NaN or infinite (term {', '.join(terms)}) on the images "
             f"{', '.join(images)}. "
-            f"The batch is in {first}. Lower optimizer.lr, add schedule.warmup_steps or optimizer.clip_norm"
+            f"The batch is saved in {first}. Lower optimizer.lr, or set schedule.warmup_steps or optimizer.clip_norm"
         )
         if folder.state.exists():
             message += f"; `singleshot train --resume {folder.path}` repeats the steps since the last saved state"
