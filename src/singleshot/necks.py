@@ -156,6 +156,11 @@ class SameMaps(nn.Identity):
 P6_SOURCES = ("c5", "p5")
 
 
+def pyramid_strides(strides: Sequence[int]) -> tuple[int, ...]:
+    """Strides of a pyramid's levels from those of the backbone's maps: two coarser ones follow."""
+    return (*strides, 2 * strides[-1], 4 * strides[-1])
+
+
 class FPN(nn.Module):
     """A feature pyramid (Lin et al., 2017) with two coarser levels (focal loss paper, section 4 and footnote 2).
 
@@ -186,7 +191,7 @@ class FPN(nn.Module):
             self.p7 = StridedConv2d(channels, channels, 3, 2, 1)
         self.coarser, self.p6_source, self.relu_before_p7 = coarser, p6, relu_before_p7
         fan_in_uniform_(self)
-        self.strides = (*strides, *((2 * strides[-1], 4 * strides[-1]) if coarser else ()))
+        self.strides = pyramid_strides(strides) if coarser else tuple(strides)
         self.channels = (channels,) * len(self.strides)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:

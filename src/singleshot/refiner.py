@@ -26,7 +26,8 @@ class AnchorRefiner(nn.Module):
 
     `head` reads the backbone's maps and gives `OUTPUTS`. `theta`: an anchor that is background
     with a probability above it is kept from the second module (negative anchor filtering); 1 keeps all. `iou`: from
-    which overlap on an anchor is positive, and below which negative, for this module alone.
+    which overlap on an anchor is positive, and below which negative, for this module alone. `negatives`: hard negatives
+    for each positive; `box_weight` multiplies the loss of the boxes.
 
     What the second module gets is detached: it trains this one only through the maps that both read.
     """
@@ -38,17 +39,20 @@ class AnchorRefiner(nn.Module):
         *,
         theta: float = 0.99,
         iou: tuple[float, float] = (0.5, 0.5),
+        negatives: float = 3.0,
+        box_weight: float = 1.0,
         ignore_crowd: bool = False,
     ) -> None:
         super().__init__()
         if not 0 < theta <= 1:
             raise UserError(f"theta is a probability of background, above 0 and at most 1 (no filter), got {theta}")
         self.head, self.coder, self.theta = head, coder, theta
-        self.objectness = SoftmaxLoss(ratio=3, key=LOGITS)
+        self.objectness = SoftmaxLoss(ratio=negatives, key=LOGITS)
         self.criterion = Criterion(
             IoUMatcher(positive=iou[0], negative=iou[1], ignore_crowd=ignore_crowd),
             {"anchor_classification": self.objectness, "anchor_box": SmoothL1(key=DELTAS)},
             coder,
+            weights={"anchor_box": box_weight},
         )
 
     def forward(self, maps: list[Tensor]) -> Predictions:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from singleshot.backbones import VGG16, Backbone
 from singleshot.detectors.parts import restore_argument
 from singleshot.errors import UserError, did_you_mean
-from singleshot.losses.classification import ClassificationLoss
+from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
 from singleshot.losses.criterion import LossTerm
 from singleshot.losses.regression import L1, GIoULoss, SmoothL1
+from singleshot.necks import ExtraLevels
 from singleshot.outputs import OUTPUTS
 from singleshot.outputs.iou import IoUHead
 from singleshot.outputs.output import ExtraOutput, OutputKind
+from singleshot.postprocess import PerClassPostprocess
+
+_NEGATIVES = 3.0  # hard negatives for each positive (SSD section 2.2, RefineDet section 3.4)
 
 
 def classification_loss(
@@ -28,6 +34,23 @@ def classification_loss(
             f"got {given!r}"
         )
     return loss
+
+
+def mining_loss(
+    given: ClassificationLoss | Mapping[str, Any] | None, negatives: float, *, elsewhere: bool = False
+) -> ClassificationLoss:
+    """The classification loss of SSD and RefineDet: as given, or softmax with `negatives` hard ones for each positive.
+
+    `elsewhere`: `negatives` is of use to another part as well. If not, it is refused beside a loss that is given.
+    """
+    weights(negatives=negatives)
+    if given is not None and negatives != _NEGATIVES and not elsewhere:
+        raise UserError(
+            f"negatives={negatives!r} is the default loss's number of hard negatives for each positive, and "
+            "classification puts another loss in its place: give the loss its own number, such as "
+            f"{{'type': 'SoftmaxLoss', 'ratio': {negatives!r}}}, or leave negatives out"
+        )
+    return classification_loss(given, SoftmaxLoss(ratio=negatives))
 
 
 Outputs = Sequence[str | Mapping[str, Any] | OutputKind]
@@ -93,6 +116,47 @@ def fractions(**numbers: float | None) -> None:
             raise UserError(f"{name} must be a number from 0 to 1, got {value!r}")
 
 
+def weights(**numbers: float) -> None:
+    """Refuse numbers that are not finite and at least 0, by name."""
+    for name, value in numbers.items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"{name} must be a number of at least 0, got {value!r}")
+
+
+def overlaps(**pairs: float | Sequence[float]) -> tuple[float, float]:
+    """The overlap from which on an anchor is positive, and that below which it is negative: by name, one or two."""
+    ((name, given),) = pairs.items()
+    numbers = tuple(map(float, given)) if isinstance(given, Sequence) else (float(given), float(given))
+    if len(numbers) != 2 or not 0 < numbers[1] <= numbers[0] <= 1:
+        shown = list(given) if isinstance(given, Sequence) else given
+        raise UserError(
+            f"{name} must be two overlaps such as [0.7, 0.3], above 0 and at most 1, the second not larger, "
+            f"or one for both, got {shown}"
+        )
+    return numbers[0], numbers[1]
+
+
+def ranking(
+    *,
+    threshold: float,
+    nms: float,
+    candidates: int | None,
+    detections: int,
+    vote: float | None,
+    candidates_of_image: int | None = None,
+    soft_nms: float | None = None,
+) -> None:
+    """Refuse numbers of the post-processing that make no sense, by name."""
+    fractions(threshold=threshold, nms=nms, soft_nms=soft_nms)
+    at_least(1, candidates=candidates, candidates_of_image=candidates_of_image, detections=detections)
+    vote_spread(vote)
+    if soft_nms is not None and nms != PerClassPostprocess.iou:
+        raise UserError(
+            f"nms={nms!r} is the greedy suppression's, and soft_nms={soft_nms!r} takes its place: choose one of them "
+            "(soft_nms null is greedy suppression)"
+        )
+
+
 def vote_spread(vote: float | None) -> None:
     """Refuse a spread of box voting that is not above 0 and at most 1; None is no voting."""
     if vote is not None and not 0 < vote <= 1:
@@ -117,3 +181,18 @@ def box_loss(name: BoxLoss, beta: float) -> LossTerm:
     at_least(0, beta=beta)
     losses: dict[str, LossTerm] = {"smooth_l1": SmoothL1(beta), "l1": L1(), "giou": GIoULoss()}
     return losses[name]
+
+
+def drop_unused_scales(trunk: Backbone, used: Sequence[int]) -> None:
+    """A map that no head reads needs no L2 scale: a parameter without a gradient would stop distributed training."""
+    if isinstance(trunk, VGG16):
+        for k, name in enumerate(trunk.sources):
+            if k not in used and name in trunk.scales:
+                del trunk.scales[name]
+
+
+def last_map(trunk: Backbone) -> ExtraLevels:
+    """A backbone that gives its last map alone."""
+    last = len(trunk.channels) - 1
+    drop_unused_scales(trunk, [last])
+    return ExtraLevels(trunk, (), outputs=[last])

@@ -38,7 +38,7 @@ def iou_retinanet(
     return retinanet(
         num_classes=num_classes,
         iou_head=IoUHead(alpha=iou_alpha, loss=iou_loss, detach=iou_detach, branch=iou_branch),
-        relu_before_p7=relu_before_p7,
+        relu_before_p7=relu_before_p7 or not arguments.get("pyramid", True),  # without a pyramid there is no P7
         ignore_crowd=ignore_crowd,
         **arguments,
     )

@@ -17,7 +17,7 @@ from singleshot.detectors.detector import Detector
 from singleshot.detectors.registry import VARIANTS, Variant, register
 from singleshot.errors import UserError
 from singleshot.heads import Branch, Head
-from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
+from singleshot.losses.classification import ClassificationLoss
 from singleshot.losses.criterion import Criterion
 from singleshot.matchers import IoUMatcher
 from singleshot.necks import FPN, BottleneckBlocks, BottleneckExtra, Extra, ExtraLevels, SameMaps, TransferConnection
@@ -53,13 +53,17 @@ def refinedet(
     anchor_sizes: Sequence[float] | None = None,
     aspect_ratios: Sequence[float] = (1.0, 0.5, 2.0),
     arm_iou: Sequence[float] = (0.5, 0.5),
+    match_iou: float | Sequence[float] = 0.5,
     ignore_crowd: bool = False,
     classification: ClassificationLoss | Mapping[str, Any] | None = None,
+    negatives: float = 3.0,
     box_loss: builder_arguments.BoxLoss = "smooth_l1",
     beta: float = 1.0,
+    box_weight: float = 1.0,
     iou_head: bool | IoUHead | Mapping[str, Any] = False,
     outputs: builder_arguments.Outputs = (),
     threshold: float = 0.01,
+    nms: float = 0.45,
     candidates: int | None = 1000,
     candidates_of_image: int | None = None,
     detections: int = 500,
@@ -87,11 +91,12 @@ def refinedet(
     the second module alone; `iou_head` adds the IoU-aware detector's prediction, `outputs` any extra output,
     such as ["Centreness"].
     """
-    builder_arguments.at_least(
-        1, channels=channels, candidates=candidates, candidates_of_image=candidates_of_image, detections=detections
-    )
-    builder_arguments.fractions(threshold=threshold, soft_nms=soft_nms)
-    builder_arguments.vote_spread(vote)
+    builder_arguments.at_least(1, channels=channels)
+    builder_arguments.weights(box_weight=box_weight)
+    builder_arguments.ranking(
+        threshold=threshold, nms=nms, candidates=candidates, candidates_of_image=candidates_of_image,
+        detections=detections, soft_nms=soft_nms, vote=vote,
+    )  # fmt: skip
     if not cascade and (theta not in (0.99, 1) or tuple(arm_iou) != (0.5, 0.5)):
         raise UserError("theta and arm_iou belong to the first module, which cascade=False leaves out")
     classes = Classes.of(num_classes, class_names, category_ids)
@@ -109,9 +114,9 @@ def refinedet(
     anchors = AnchorGenerator(maps.strides, sizes, aspect_ratios, convention="centre")
     coder = DeltaCoder((0.1, 0.2))  # authors' script, in both modules
     blocks = backbone == "resnet101" if head_blocks is None else head_blocks
-    loss = builder_arguments.classification_loss(
-        classification, SoftmaxLoss(ratio=3)
-    )  # section 3.4, hard negative mining
+    # Section 3.4, hard negative mining, in both modules.
+    loss = builder_arguments.mining_loss(classification, negatives, elsewhere=cascade)
+    positive, negative = builder_arguments.overlaps(match_iou=match_iou)
     extra = builder_arguments.extra_outputs(outputs, iou_head)
     scores = ClassScores(loss, extra)
     if neck != "tcb" and (neck_norm is not None or attention is not None):
@@ -121,7 +126,10 @@ def refinedet(
     refiner = None
     if cascade:  # section 3, anchor refinement module
         head = _head(maps.channels, anchors, [Branch(outputs) for outputs in OUTPUTS], blocks)
-        refiner = AnchorRefiner(head, coder, theta=theta, iou=_two(arm_iou), ignore_crowd=ignore_crowd)
+        refiner = AnchorRefiner(
+            head, coder, theta=theta, iou=builder_arguments.overlaps(arm_iou=arm_iou), negatives=negatives,
+            box_weight=box_weight, ignore_crowd=ignore_crowd,
+        )  # fmt: skip
     return Detector(
         preprocess=Stretch(size, Pixels.named(pixels)),
         backbone=maps,
@@ -133,17 +141,18 @@ def refinedet(
         ], blocks, extra),
         anchors=anchors,
         criterion=Criterion(
-            IoUMatcher(positive=0.5, negative=0.5, ignore_crowd=ignore_crowd),
+            IoUMatcher(positive, negative, ignore_crowd=ignore_crowd),
             {  # equation 1
                 "classification": loss,
                 "box": builder_arguments.box_loss(box_loss, beta),
                 **loss_terms(extra),
             },
             coder,
+            weights={"box": box_weight},
         ),
         postprocess=PerClassPostprocess(  # section 3.5
             coder, scores, threshold=threshold, candidates=candidates, candidates_of_image=candidates_of_image,
-            detections=detections, soft=soft_nms, vote=vote,
+            iou=nms, soft=soft_nms, detections=detections, vote=vote,
         ),
         classes=classes,
     )  # fmt: skip
@@ -165,13 +174,6 @@ def _checked(size: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
             f"map is twice as large as the next: got {size[0]}x{size[1]}"
         )
     return size
-
-
-def _two(given: Sequence[float]) -> tuple[float, float]:
-    numbers = tuple(float(number) for number in given)
-    if len(numbers) != 2 or not 0 < numbers[1] <= numbers[0] <= 1:
-        raise UserError(f"arm_iou must be two overlaps such as [0.7, 0.3], the second not larger, got {list(given)}")
-    return numbers[0], numbers[1]
 
 
 def _neck(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from os import PathLike
 from typing import Any, Literal
+
+from torch import nn
 
 from singleshot import backbones
 from singleshot.anchors import AnchorGenerator, Convention, octave_sizes
@@ -21,7 +24,7 @@ from singleshot.losses.classification import ClassificationLoss
 from singleshot.losses.criterion import Criterion
 from singleshot.losses.focal import FocalLoss
 from singleshot.matchers import IoUMatcher, LowQuality
-from singleshot.necks import FPN
+from singleshot.necks import FPN, pyramid_strides
 from singleshot.ops.fit import LongestSide, ShortSide, TorchvisionShortSide
 from singleshot.outputs.iou import IoUHead
 from singleshot.outputs.output import loss_terms
@@ -47,6 +50,7 @@ def retinanet(
     norm: str = "train",
     frozen_stages: int = 0,
     channels: int = 256,
+    pyramid: bool = True,
     p6: Literal["c5", "p5"] = "c5",
     relu_before_p7: bool = True,
     tower_depth: int = 4,
@@ -55,13 +59,18 @@ def retinanet(
     octaves: int = 3,
     aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
     anchor_convention: Convention = "corner",
+    match_iou: float | Sequence[float] = (0.5, 0.4),
     low_quality: LowQuality = "all",
     ignore_crowd: bool = False,
     classification: ClassificationLoss | Mapping[str, Any] | None = None,
     box_loss: builder_arguments.BoxLoss = "smooth_l1",
     beta: float = 0.11,
+    box_weight: float = 1.0,
     iou_head: bool | IoUHead | Mapping[str, Any] = False,
     outputs: builder_arguments.Outputs = (),
+    threshold: float = 0.05,
+    nms: float = 0.5,
+    candidates: int = 1000,
     detections: int = 100,
     vote: float | None = None,
     class_names: Sequence[str] | None = None,
@@ -84,11 +93,14 @@ def retinanet(
     half inside a crowd region do not count. `vote`, such as 0.05, lets all candidates near a finding tell where its box
     is (see `PerClassPostprocess`).
     """
-    builder_arguments.vote_spread(vote)
+    builder_arguments.ranking(threshold=threshold, nms=nms, candidates=candidates, detections=detections, vote=vote)
+    builder_arguments.weights(box_weight=box_weight)
     if low_quality == "bipartite":
         raise UserError("low_quality: expected one of all, band, none; bipartite is SSD's")
     builder_arguments.at_least(0, tower_depth=tower_depth)
-    builder_arguments.at_least(1, channels=channels, detections=detections, divisor=divisor, max_size=max_size)
+    builder_arguments.at_least(1, channels=channels, divisor=divisor, max_size=max_size)
+    if not pyramid and (p6 != "c5" or not relu_before_p7):
+        raise UserError("p6 and relu_before_p7 are about the pyramid's coarser levels, which pyramid=False leaves out")
     classes = Classes.of(num_classes, class_names, category_ids)
     trunk = backbones.build(
         backbone,
@@ -97,32 +109,43 @@ def retinanet(
         weights=backbone_weights,
         options=backbone_options,
     )
-    pyramid = FPN(trunk.channels, trunk.strides, channels, p6=p6, relu_before_p7=relu_before_p7)  # section 4
-    sizes = octave_sizes(builder_arguments.level_sizes(anchor_sizes, pyramid.strides), octaves)
-    anchors = AnchorGenerator(pyramid.strides, sizes, aspect_ratios, convention=anchor_convention)
+    maps: nn.Module = trunk
+    if pyramid:
+        neck = FPN(trunk.channels, trunk.strides, channels, p6=p6, relu_before_p7=relu_before_p7)  # section 4
+        sizes = octave_sizes(builder_arguments.level_sizes(anchor_sizes, neck.strides), octaves)
+    else:  # section 4: "features from only the final ResNet layer", with the anchors of all levels
+        maps = builder_arguments.last_map(trunk)
+        neck = FPN(trunk.channels[-1:], trunk.strides[-1:], channels, coarser=False)
+        usual = [4.0 * stride for stride in pyramid_strides(trunk.strides)]
+        sizes = (tuple(chain(*octave_sizes(usual if anchor_sizes is None else anchor_sizes, octaves))),)
+    anchors = AnchorGenerator(neck.strides, sizes, aspect_ratios, convention=anchor_convention)
     coder = DeltaCoder((1.0, 1.0))
     loss = builder_arguments.classification_loss(classification, FocalLoss(alpha=0.25, gamma=2.0))  # section 3
+    positive, negative = builder_arguments.overlaps(match_iou=match_iou)  # section 4
     extra = builder_arguments.extra_outputs(outputs, iou_head)
     scores = ClassScores(loss, extra)
     # Section 4.1: 0.01 for 256 channels. A narrower tower of that spread would begin with its signal all but gone.
     draw = partial(normal_, std=0.01 * (256 / channels) ** 0.5)
     return Detector(
         preprocess=_preprocess(image_size, max_size, resize, jitter, divisor, Pixels.named(pixels)),
-        backbone=trunk,
-        neck=pyramid,
-        head=Head(pyramid.channels, anchors.per_location, shared=True, branches=[
+        backbone=maps,
+        neck=neck,
+        head=Head(neck.channels, anchors.per_location, shared=True, branches=[
             Branch({"class_logits": loss.num_logits(num_classes)}, {"class_logits": loss.initial_bias},
                    tower_depth, tower_norm, draw),
             Branch({"box_deltas": 4}, {}, tower_depth, tower_norm, draw),
         ], outputs=extra),
         anchors=anchors,
         criterion=Criterion(
-            IoUMatcher(positive=0.5, negative=0.4, low_quality=low_quality, ignore_crowd=ignore_crowd),
+            IoUMatcher(positive, negative, low_quality=low_quality, ignore_crowd=ignore_crowd),
             {"classification": loss, "box": builder_arguments.box_loss(box_loss, beta), **loss_terms(extra)},
             coder,
             at_least_one=True,
+            weights={"box": box_weight},
         ),
-        postprocess=PerLevelPostprocess(coder, scores, detections=detections, vote=vote),  # section 4.1
+        postprocess=PerLevelPostprocess(  # section 4.1
+            coder, scores, threshold=threshold, candidates=candidates, iou=nms, detections=detections, vote=vote
+        ),
         classes=classes,
     )  # fmt: skip
 

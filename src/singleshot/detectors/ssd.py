@@ -17,7 +17,7 @@ from singleshot.detectors.detector import Detector
 from singleshot.detectors.registry import VARIANTS, Variant, register
 from singleshot.errors import UserError
 from singleshot.heads import Branch, Head
-from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
+from singleshot.losses.classification import ClassificationLoss
 from singleshot.losses.criterion import Criterion
 from singleshot.matchers import IoUMatcher
 from singleshot.necks import Extra, ExtraLevels, derived_extras, extra_sizes, ssd300_extras, ssd512_extras
@@ -44,15 +44,25 @@ def ssd(
     stack_boxes: bool = True,
     box_sizes: str | Sequence[float] = "voc",
     box_centres: Literal["authors", "paper"] = "authors",
+    smallest_scale: float | None = None,
+    largest_scale: float | None = None,
     aspect_ratios: Sequence[float] = (2.0, 3.0),
     clip: bool = False,
     boundary_boxes: bool = True,
+    match_iou: float | Sequence[float] = 0.5,
     ignore_crowd: bool = False,
     classification: ClassificationLoss | Mapping[str, Any] | None = None,
+    negatives: float = 3.0,
     box_loss: builder_arguments.BoxLoss = "smooth_l1",
     beta: float = 1.0,
+    box_weight: float = 1.0,
     iou_head: bool | IoUHead | Mapping[str, Any] = False,
     outputs: builder_arguments.Outputs = (),
+    threshold: float = 0.01,
+    nms: float = 0.45,
+    candidates: int | None = 400,
+    candidates_of_image: int | None = None,
+    detections: int = 200,
     vote: float | None = None,
     class_names: Sequence[str] | None = None,
     category_ids: Sequence[int | str] | None = None,
@@ -73,7 +83,11 @@ def ssd(
     as ["Centreness"], so that the ideas of the later papers can be tried here. `vote`, such as 0.05, lets all
     candidates near a finding tell where its box is (see `PerClassPostprocess`).
     """
-    builder_arguments.vote_spread(vote)
+    builder_arguments.weights(box_weight=box_weight)
+    builder_arguments.ranking(
+        threshold=threshold, nms=nms, candidates=candidates, candidates_of_image=candidates_of_image,
+        detections=detections, vote=vote,
+    )  # fmt: skip
     size = builder_arguments.two_sides(image_size)
     classes = Classes.of(num_classes, class_names, category_ids)
     trunk = backbones.build(
@@ -86,19 +100,19 @@ def ssd(
     shapes = map_sizes(trunk, size)
     extras = _extras(backbone, trunk, size, shapes[-1])
     shapes += extra_sizes(shapes[-1], extras)
-    groups = ssd_boxes.level_groups(ssd_boxes.box_sizes(box_sizes, size, len(shapes)), aspect_ratios)
+    sides = ssd_boxes.box_sizes(box_sizes, size, len(shapes), smallest=smallest_scale, largest=largest_scale)
+    groups = ssd_boxes.level_groups(sides, aspect_ratios)
     published = box_centres == "authors" and isinstance(trunk, backbones.VGG16)
     steps = ssd_boxes.steps(size, shapes, published=published)
     if source_maps is not None:
         groups = ssd_boxes.without_levels(groups, source_maps, aspect_ratios, stack=stack_boxes)
         steps = [steps[k] for k in source_maps]
-        _drop_unused_scales(trunk, source_maps)
+        builder_arguments.drop_unused_scales(trunk, source_maps)
     maps = ExtraLevels(trunk, extras, outputs=source_maps)  # section 2.1
     anchors = DefaultBoxes(groups, steps=steps, clip=clip, boundary=boundary_boxes)  # section 2.2
     coder = DeltaCoder((0.1, 0.2))  # authors' script
-    loss = builder_arguments.classification_loss(
-        classification, SoftmaxLoss(ratio=3)
-    )  # section 2.2, hard negative mining
+    loss = builder_arguments.mining_loss(classification, negatives)  # section 2.2, hard negative mining
+    positive, negative = builder_arguments.overlaps(match_iou=match_iou)
     extra = builder_arguments.extra_outputs(outputs, iou_head)
     scores = ClassScores(loss, extra)
     return Detector(
@@ -111,25 +125,21 @@ def ssd(
         ], outputs=extra),
         anchors=anchors,
         criterion=Criterion(
-            IoUMatcher(positive=0.5, negative=0.5, ignore_crowd=ignore_crowd),  # section 2.2, matching strategy
+            IoUMatcher(positive, negative, ignore_crowd=ignore_crowd),  # section 2.2, matching strategy
             {  # equation 1
                 "classification": loss,
                 "box": builder_arguments.box_loss(box_loss, beta),
                 **loss_terms(extra),
             },
             coder,
+            weights={"box": box_weight},
         ),
-        postprocess=PerClassPostprocess(coder, scores, vote=vote),  # section 3.7
+        postprocess=PerClassPostprocess(  # section 3.7
+            coder, scores, threshold=threshold, candidates=candidates, iou=nms,
+            candidates_of_image=candidates_of_image, detections=detections, vote=vote,
+        ),
         classes=classes,
     )  # fmt: skip
-
-
-def _drop_unused_scales(trunk: backbones.Backbone, source_maps: Sequence[int]) -> None:
-    """A map that no head reads needs no L2 scale: a parameter without a gradient would stop distributed training."""
-    if isinstance(trunk, backbones.VGG16):
-        for k, name in enumerate(trunk.sources):
-            if k not in source_maps and name in trunk.scales:
-                del trunk.scales[name]
 
 
 def _variant(backbone: str, atrous: bool) -> str:

@@ -33,14 +33,29 @@ _FRACTIONS = {
 _LARGE = 400  # pixels: from here on the fractions of the 512 models
 
 
-def box_sizes(choice: str | Sequence[float], image_size: tuple[int, int], levels: int) -> tuple[float, ...]:
+def box_sizes(
+    choice: str | Sequence[float],
+    image_size: tuple[int, int],
+    levels: int,
+    *,
+    smallest: float | None = None,
+    largest: float | None = None,
+) -> tuple[float, ...]:
     """Sides in pixels, one for each level and one more: the authors' table where there is one, else equation 4.
 
-    `choice`: "voc", "coco", or the levels + 1 sides themselves. On an image that is not square, scales are shares of
-    its shorter side, so that squares stay squares.
+    `choice`: "voc", "coco", or the levels + 1 sides themselves. `smallest` and `largest` are s_min and s_max as shares
+    of the image's side: with one of them it is always equation 4, and the other is that of the choice. The first map
+    does not count in the equation; with `smallest` it has half of it (paper section 3.1: 0.1 beside 0.2). On an image
+    that is not square, scales are shares of its shorter side, so that squares stay squares.
     """
     side = min(image_size)
+    chosen = smallest is not None or largest is not None
     if not isinstance(choice, str):
+        if chosen:
+            raise UserError(
+                "smallest_scale and largest_scale are equation 4's, and box_sizes gives the sides themselves: "
+                "leave out one or the other"
+            )
         sizes = tuple(float(size) for size in choice)
         if len(sizes) != levels + 1 or any(a >= b for a, b in pairwise(sizes)) or sizes[0] <= 0:
             raise UserError(
@@ -50,9 +65,16 @@ def box_sizes(choice: str | Sequence[float], image_size: tuple[int, int], levels
     if choice not in ("voc", "coco"):
         raise UserError(f"box_sizes must be 'voc', 'coco' or a list of sides in pixels, got {choice!r}")
     published = PUBLISHED_SIZES.get((choice, side)) if image_size == (side, side) else None
-    if published is not None and len(published) == levels + 1:
+    if published is not None and not chosen and len(published) == levels + 1:
         return published
-    first, smallest, largest = _FRACTIONS[choice, side >= _LARGE]
+    first, usual, most = _FRACTIONS[choice, side >= _LARGE]
+    first, smallest = (first, usual) if smallest is None else (smallest / 2, smallest)
+    largest = most if largest is None else largest
+    if not 0 < smallest < largest <= 1:
+        raise UserError(
+            "smallest_scale and largest_scale are shares of the image's side, above 0 and at most 1, the second "
+            f"larger: got {smallest!r} and {largest!r}"
+        )
     if levels == 1:
         return (smallest * side, largest * side)
     return tuple(share * side for share in (first, *linear_scales(levels - 1, smallest, largest)))

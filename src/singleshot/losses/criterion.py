@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.distributed as dist
@@ -33,6 +33,8 @@ class Criterion:
     A term gets the predictions and a `Matched`, which also tells boxes relative to their anchors, and back, with
     `coder`, and how well each predicted box fits (`Matched.iou`).
 
+    `weights` multiply the losses of their names: {"box": alpha} is SSD's equation 1. A name that is not there has 1.
+
     With `at_least_one` each image counts max(its positives, 1): an image without objects teaches what background is,
     and the number is never 0 (RetinaNet; mmdetection).
     """
@@ -41,6 +43,7 @@ class Criterion:
     terms: Mapping[str, LossTerm]
     coder: DeltaCoder  # how boxes are told relative to the anchors: the post-processing's
     at_least_one: bool = False
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def match(self, anchors: Anchors, targets: Targets, keep: Tensor | None = None) -> Matched:
         """What each anchor should predict.
@@ -78,7 +81,7 @@ class Criterion:
                         "add `own_number = True` to it, which optimizer.accumulate needs"
                     )
                 count = counts[name]
-            losses[name] = total * _share(count)
+            losses[name] = total * _share(count) * self.weights.get(name, 1.0)
         return losses
 
     @property
