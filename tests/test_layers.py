@@ -31,45 +31,25 @@ LAYERS = [
     {"backbones"},
     {"losses", "layers"},
     {"anchors", "matchers"},
-    {"data.loader"},
+    {"data.loader", "data.frames"},
     {"data"},
     {"structures", "signature", "plain_data", "data.images", "data.dataset", "data.normalised"},
-    {"coders", "ops", "prediction"},
+    {"coders", "ops", "prediction", "stream"},
     {"errors", "files", "eval_mode", "version", "flags", "text_table"},
 ]
 LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in layer}
 
 # Narrower than the order above: pictures and files are no business of the network, nor readers of the metrics.
-NETWORK = {
-    "detectors",
-    "outputs",
-    "heads",
-    "necks",
-    "refiner",
-    "preprocess",
-    "postprocess",
-    "backbones",
-    "losses",
-    "layers",
-}
-NETWORK |= {
-    "anchors",
-    "coders",
-    "matchers",
-    "ops",
-    "structures",
-    "prediction",
-    "signature",
-    "errors",
-    "files",
-    "eval_mode",
-}
+NETWORK = {"detectors", "heads", "necks", "refiner", "preprocess", "postprocess", "outputs", "backbones", "losses"}
+NETWORK |= {"layers", "anchors", "coders", "matchers", "ops", "structures", "signature"}
+NETWORK |= {"prediction", "stream", "errors", "files", "eval_mode"}
 RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files"}
 ONLY = {
     **dict.fromkeys(NETWORK, NETWORK | {"data.images"}),
     "weights": NETWORK | {"version"},
-    "evaluation.detect_dataset": RECORDS | {"data.loader", "evaluation", "eval_mode"},
+    "evaluation.detect_dataset": RECORDS | {"data.frames", "stream", "evaluation", "eval_mode"},
     "evaluation": RECORDS,
+    "data.frames": {"data.dataset", "data.images", "stream", "errors"},
     "data.loader": RECORDS | {"data"},
     "data": RECORDS,
 }
@@ -164,6 +144,8 @@ def test_imports_go_down(path: Path) -> None:
         ("evaluation.coco", "from singleshot.data import loader"),
         ("training.loop", "from singleshot import ssd"),
         ("inference.predictor", "from singleshot.recipes import get"),
+        ("stream", "from singleshot.data.images import read_image"),
+        ("evaluation.detect_dataset", "from singleshot.inference.predictor import iterate"),
         ("structures", "from singleshot.data.images import read_image"),
     ],
 )
@@ -180,7 +162,7 @@ def test_the_rule_catches(module: str, code: str) -> None:
         ("detectors.detector", "from singleshot.data.images import read_image"),
         ("evaluation.coco", "from singleshot.data import dataset"),
         ("weights.checkpoint", "from singleshot.version import __version__"),
-        ("evaluation.detect_dataset", "from singleshot.data.loader import image_loader"),
+        ("evaluation.detect_dataset", "from singleshot.data.frames import dataset_frames"),
         ("cli.train", "from singleshot.training import train\nfrom singleshot import recipes"),
     ],
 )

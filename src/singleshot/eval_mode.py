@@ -11,14 +11,14 @@ from torch import nn
 @contextmanager
 def evaluating(module: object) -> Iterator[None]:
     """Eval mode, and afterwards every part in the mode that it had (a norm may be frozen by itself)."""
-    modes = [(part, part.training) for part in module.modules()] if isinstance(module, nn.Module) else []
-    for part, _ in modes:
+    training = [part for part in module.modules() if part.training] if isinstance(module, nn.Module) else []
+    for part in training:
         part.training = False
     try:
         yield
     finally:
-        for part, mode in modes:
-            part.training = mode
+        for part in training:
+            part.training = True
 
 
 @contextmanager

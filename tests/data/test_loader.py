@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from singleshot.data.dataset import Dataset, ImageRecord
-from singleshot.data.loader import StreamOrder, TrainBatch, _TrainingImages, image_loader, train_loader
+from singleshot.data.loader import StreamOrder, TrainBatch, _TrainingImages, train_loader
 from singleshot.data.transforms import Compose, Resize, Sample, Transform, ssd_augmentation
 from singleshot.errors import UserError
 
@@ -187,10 +187,9 @@ def test_an_image_that_cannot_be_read_is_named(dataset: Dataset, tmp_path: Path,
     broken.write_bytes(b"no image")
     loaders: list[Iterable[Any]] = [
         train_loader(make([record(broken, [])]), AUGMENT, batch_size=1, seed=0, workers=workers),
-        image_loader([dataset.records[0], broken], batch_size=2, workers=workers),
-        image_loader([tmp_path / "gone.jpg"], batch_size=2, workers=workers),
+        train_loader(make([record(tmp_path / "gone.jpg", [])]), AUGMENT, batch_size=1, seed=0, workers=workers),
     ]
-    for loader, name in zip(loaders, ("broken.jpg", "broken.jpg", "gone.jpg"), strict=True):
+    for loader, name in zip(loaders, ("broken.jpg", "gone.jpg"), strict=True):
         with pytest.raises(UserError, match=name) as caught:
             list(loader)
         assert "Traceback" not in str(caught.value)
@@ -222,21 +221,6 @@ def test_errors_of_our_own_keep_their_traceback(dataset: Dataset) -> None:
 class _Broken:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         raise ZeroDivisionError
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_whole_images_come_in_order(dataset: Dataset, workers: int) -> None:
-    batches = list(image_loader(dataset.records, batch_size=3, workers=workers))
-    assert [len(batch) for batch in batches] == [3, 3, 1]
-    images = [image for batch in batches for image in batch]
-    assert [tuple(image.shape[1:]) for image in images] == SIZES
-    paths = list(image_loader([str(r.path) for r in dataset.records], batch_size=7))
-    assert all(torch.equal(a, b) for a, b in zip(images, paths[0], strict=True))
-    assert all(image.is_contiguous() and image.dtype == torch.uint8 for image in images)
-
-
-def test_no_images_give_no_batches() -> None:
-    assert list(image_loader([], batch_size=3, workers=2)) == []
 
 
 def test_a_resizing_transform_makes_one_size_of_many(dataset: Dataset) -> None:

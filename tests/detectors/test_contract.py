@@ -495,11 +495,34 @@ class TestPredict:
         assert one.class_names == detector.class_names
         assert one.names == [detector.class_names[label] for label in one.labels.tolist()]
         assert len(one) == len(one.boxes) > 0
-        several = detector.predict([IMAGES[0], IMAGES[1]])
+        several = detector.predict([IMAGES[0], IMAGES[1]], batch_size=1)
         assert torch.equal(several[1].boxes, one.boxes)
         detector.eval()
         with torch.no_grad():
             assert_same(detector([IMAGES[1]]), [{"boxes": one.boxes, "scores": one.scores, "labels": one.labels}])
+
+    @with_mixtures
+    def test_a_list_is_done_in_batches_and_gives_what_its_images_give_alone(self, detector: Detector) -> None:
+        """Bit for bit what a batch of the images of one input size gives; up to rounding what each gives alone."""
+        wide, high = image(33, 121, 1), image(80, 60, 0)
+        images = [high, high.flip(-1), wide, high.flip(-2)]
+        seen: list[int] = []
+        hook = detector.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
+        together = detector.predict(images)
+        hook.remove()
+        assert seen == ([4] if isinstance(detector.preprocess, Stretch) else [3, 1])
+        for one, same in zip(map(detector.predict, images), together, strict=True):
+            assert one.size == same.size
+            assert len(one) == len(same) > 0
+            # Each has its like in the other: of those that are equally good rounding may exchange the places.
+            alike = (one.boxes[:, None] - same.boxes).abs().amax(-1) < 0.01
+            alike &= (one.labels[:, None] == same.labels) & ((one.scores[:, None] - same.scores).abs() < 1e-5)
+            assert alike.any(0).all()
+            assert alike.any(1).all()
+        if isinstance(detector.preprocess, Stretch):
+            with torch.no_grad():
+                exact = [{"boxes": f.boxes, "scores": f.scores, "labels": f.labels} for f in together]
+                assert_same(detector(images), exact)
 
 
 @pytest.mark.gpu

@@ -152,3 +152,15 @@ def test_training_after_detection() -> None:
     assert isinstance(losses, dict)
     sum(losses.values(), torch.zeros(())).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in trained.head.parameters())
+
+
+def test_predict_of_a_list_with_an_image_that_cannot_be_read(picture: Path, tmp_path: Path) -> None:
+    found = detector()
+    seen: list[int] = []
+    hook = found.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
+    with pytest.raises(UserError, match="nothing.jpg"):
+        found.predict([picture, picture, tmp_path / "nothing.jpg", picture], batch_size=2)
+    hook.remove()
+    assert seen == [2]
+    with pytest.raises(UserError, match="batch_size must be at least 1, got 0"):
+        found.predict([picture], batch_size=0)

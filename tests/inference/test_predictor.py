@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from singleshot.data import frames
 from singleshot.errors import UserError
-from singleshot.inference import predictor, results
+from singleshot.inference import results
+from singleshot.inference.options import Options
 from singleshot.inference.predictor import detect, iterate
 from singleshot.inference.results import to_json
 
@@ -100,14 +102,14 @@ def test_memory_holds_a_few_images_only(fake, make: Make, monkeypatch: pytest.Mo
     for i in range(40):
         make(f"{i:02}.png")
     reads, lock = [0], threading.Lock()
-    real = predictor.read_image
+    real = frames.read_image
 
     def counted(path):
         with lock:
             reads[0] += 1
         return real(path)
 
-    monkeypatch.setattr(predictor, "read_image", counted)
+    monkeypatch.setattr(frames, "read_image", counted)
     found = iterate(fake, make("00.png").parent, batch_size=2, workers=workers)
     first = [next(found).path for _ in range(3)]
     assert [Path(path).name for path in first] == ["00.png", "01.png", "02.png"]
@@ -293,3 +295,69 @@ def test_real_and_awkward_images(fake, shared: Path, tmp_path: Path) -> None:
     assert {"pil_sample_cmyk.jpg", "tiff_16bit_RGB_target.png", "p_trns_single.png", "hopper.gif"} <= names
     assert not {"broken_data_stream.png", "truncated_image.png"} & names
     assert len(list((tmp_path / "out").glob("*.*g*"))) >= len(found)
+
+
+def readers() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("singleshot-read")]
+
+
+def test_leaving_early_leaves_no_thread(fake, make: Make) -> None:
+    for i in range(30):
+        make(f"{i:02}.png")
+    found = iterate(fake, make("00.png").parent, batch_size=2, workers=2)
+    next(found)
+    assert readers()
+    found.close()
+    assert readers() == []
+
+
+def test_an_error_of_the_detector_leaves_no_thread_and_a_valid_file(
+    fake, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(6):
+        make(f"in/{i}.png", red=i)
+    find = fake.find
+
+    def breaks(height: int, width: int):
+        if len(fake.batches) == 2:
+            raise ZeroDivisionError
+        return find(height, width)
+
+    monkeypatch.setattr(fake, "find", breaks)
+    with pytest.raises(ZeroDivisionError):
+        detect(fake, tmp_path / "in", out=tmp_path / "out", batch_size=2, workers=2)
+    assert readers() == []
+    assert fake.training
+    partial = json.loads((tmp_path / "out" / "detections.partial.json").read_text())
+    assert [entry["image_id"] for entry in partial[::2]] == ["0", "1"]
+
+
+def test_progress_counts_images_that_are_skipped(fake, make: Make, tmp_path: Path) -> None:
+    for name in ("a.png", "c.png", "d.png"):
+        make(f"in/{name}")
+    for name in ("b.png", "e.png", "f.png"):
+        (tmp_path / "in" / name).write_text("no image")
+    seen: list[tuple[int, int]] = []
+    detect(fake, tmp_path / "in", batch_size=3, skip_bad=True, progress=lambda *numbers: seen.append(numbers))
+    assert seen == [(0, 6), (4, 6), (6, 6)]
+
+
+def test_options_may_come_together(fake, make: Make) -> None:
+    image = make("a.png")
+    options = Options(threshold=0, classes=["cat", "dog"])
+    assert detect(fake, image, options=options)[0].names == ["cat", "dog"]
+    assert detect(fake, image, options=options, top_k=1)[0].names == ["cat"]  # a keyword counts before it
+    with pytest.raises(TypeError, match="treshold"):
+        detect(fake, image, treshold=0.5)
+
+
+def test_a_detector_that_gives_too_few_results_is_told(make: Make) -> None:
+    class Lazy:
+        class_names = ("a",)
+        category_ids = (1,)
+
+        def __call__(self, images):
+            return []
+
+    with pytest.raises(UserError, match="gave 0 results for 1 images"):
+        detect(Lazy(), make("a.png"))

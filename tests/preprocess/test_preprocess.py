@@ -291,3 +291,10 @@ def test_jitter_takes_an_image_of_a_drawn_size_as_it_is() -> None:
 def test_choices_that_cannot_be(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         KeepAspect(**{"fit": FIT, **arguments})  # type: ignore[arg-type]
+
+
+def test_the_layout_of_one_image_is_what_it_becomes() -> None:
+    for preprocess in (Stretch((48, 80)), KeepAspect(ShortSide(64, 100)), KeepAspect(LongestSide(50), divisor=8)):
+        for height, width in ((30, 40), (100, 20), (64, 64)):
+            batch = preprocess([torch.rand(3, height, width)], "cpu")
+            assert preprocess.layout([(height, width)])[1] == tuple(batch.pixels.shape[-2:])

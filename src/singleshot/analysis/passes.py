@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from singleshot.data.dataset import Dataset, ImageRecord
+from singleshot.data.frames import dataset_frames
 from singleshot.detectors.detector import Detector, Raw
 from singleshot.errors import UserError
 from singleshot.eval_mode import evaluating
-from singleshot.evaluation.detect_dataset import detect_dataset
+from singleshot.stream import batches, counting
 from singleshot.structures import Matched
 
 
@@ -41,17 +42,12 @@ def visit_images(
     annotation, no object at all, an image that is missing or cannot be read.
     """
     _check(detector, dataset)
-    done = 0
-
-    def look(images: list[Tensor]) -> list[dict[str, Tensor]]:
-        nonlocal done
-        visit(Visit(detector.raw(images), images, dataset.records[done : done + len(images)]))
-        done += len(images)
-        nothing = torch.zeros(0)
-        return [{"boxes": nothing, "scores": nothing, "labels": nothing}] * len(images)
-
-    with evaluating(detector):
-        detect_dataset(look, dataset, batch_size=batch_size, workers=workers, progress=progress)
+    frames = dataset_frames(dataset, workers=workers, ahead=2 * batch_size)
+    with evaluating(detector), torch.inference_mode():
+        for batch in batches(frames, batch_size, after=counting(progress, len(dataset))):
+            images = [frame.tensor() for frame in batch]
+            visit(Visit(detector.raw(images), images, tuple(frame.source for frame in batch)))
+            del batch, images  # before the next ones are read
 
 
 def match(detector: Detector, seen: Visit, *, drop_difficult: bool = False) -> Matched:

@@ -155,7 +155,7 @@ def _add_pass(parser: VerbParser, *, anchors: bool) -> None:
         add("--drop-difficult", action="store_true", help="match anchors without VOC's difficult objects")
     add("--batch-size", type=whole(1), default=8, metavar="N", help="images at a time (default: 8)")
     add("--device", metavar="cpu|cuda", help="where to compute (default: cuda where there is one)")
-    add("--workers", type=whole(0), default=0, metavar="N", help="processes that read images (default: 0)")
+    add("--workers", type=whole(0), default=0, metavar="N", help="threads that read ahead (default: 0)")
     add("--builder", metavar="NAME", help="for a detector of your own: my_lab.models:my_detector")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
@@ -11,6 +12,7 @@ from jsonargparse import Namespace
 from singleshot.cli.multiscale import HELP as TTA
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, fraction, whole
+from singleshot.inference.options import LEAST, Options
 
 if TYPE_CHECKING:
     from singleshot.prediction import Prediction
@@ -28,12 +30,20 @@ def parse(words: Sequence[str]) -> Namespace:
     parser.add_argument("sources", metavar="SOURCE", nargs="+", help="image files, folders, globs")
     add = parser.add_argument
     add("--out", metavar="DIR", help="draw into this folder, and write detections.json there")
-    add("--threshold", type=fraction, default=0.3, metavar="T", help="the lowest score that counts (default: 0.3)")
+    add(
+        "--threshold",
+        type=fraction,
+        default=Options.threshold,
+        metavar="T",
+        help=f"the lowest score that counts (default: {Options.threshold})",
+    )
     add("--classes", nargs="+", metavar="NAME", help="only these classes")
-    add("--top-k", type=whole(1), metavar="N", help="at most so many in an image, the best first")
+    add("--top-k", type=whole(LEAST["top_k"]), metavar="N", help="at most so many in an image, the best first")
     add("--tta", metavar="NAME|FILE", help=TTA)
-    add("--batch-size", type=whole(1), default=8, metavar="N", help="images at a time (default: 8)")
-    add("--workers", type=whole(0), default=0, metavar="N", help="threads that read ahead (default: 0)")
+    for name, what in (("batch_size", "images at a time"), ("workers", "threads that read ahead")):
+        default = getattr(Options, name)
+        flag, least = f"--{name.replace('_', '-')}", whole(LEAST[name])
+        add(flag, type=least, default=default, metavar="N", help=f"{what} (default: {default})")
     add("--skip-bad", action="store_true", help="leave out images that cannot be read, instead of stopping")
     add("--device", metavar="cpu|cuda", help="where to compute (default: cuda where there is one)")
     add("--builder", metavar="NAME", help="for a detector of your own: my_lab.models:my_detector")
@@ -56,12 +66,7 @@ def run(options: Namespace) -> Result:
             many or detector,
             options.sources,
             out=options.out,
-            threshold=options.threshold,
-            batch_size=options.batch_size,
-            classes=options.classes,
-            top_k=options.top_k,
-            workers=options.workers,
-            skip_bad=options.skip_bad,
+            options=Options(**{field.name: options[field.name] for field in fields(Options)}),
             progress=bar,
         )
     lines = [_line(prediction) for prediction in found]

@@ -52,7 +52,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add("--tta", metavar="NAME|FILE", help=TTA)
     add("--batch-size", type=whole(1), default=8, metavar="N", help="images at a time (default: 8)")
     add("--device", metavar="cpu|cuda", help="where to compute (default: cuda where there is one)")
-    add("--workers", type=whole(0), default=0, metavar="N", help="processes that read images (default: 0)")
+    add("--workers", type=whole(0), default=0, metavar="N", help="threads that read ahead (default: 0)")
     add("--builder", metavar="NAME", help="for a detector of your own: my_lab.models:my_detector")
     options = parser.parse(words)
     if from_files:

@@ -1,4 +1,4 @@
-"""Batches of training images, and whole images for testing.
+"""Batches of training images.
 
 The order of the training data is one endless stream that has no state: the concatenation of one seeded permutation of
 the images per epoch. Step t of a global batch of G images takes positions [t * G, (t + 1) * G) of it, rank r of R its
@@ -9,7 +9,7 @@ with any number of workers, on one process or several, and from whichever step t
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,20 +70,6 @@ def train_loader(
     order = StreamOrder(len(dataset), batch_size, seed, start_step, steps, rank, world_size)
     images = _TrainingImages(dataset.records, transform, seed, batch_size * world_size, drop_difficult, crowd)
     return _batches(_loader(images, order, workers))
-
-
-def image_loader(
-    images: Sequence[str | Path | ImageRecord], *, batch_size: int, workers: int = 0
-) -> Iterable[list[Tensor]]:
-    """Whole images in the given order: lists of `batch_size` uint8 [3, H, W] RGB tensors, each of its own size.
-
-    The last list may be shorter. An image that cannot be read raises `UserError` naming it.
-    """
-    if batch_size < 1:
-        raise UserError(f"a batch of {batch_size} images: the batch size must be at least 1.")
-    paths = tuple(Path(image.path if isinstance(image, ImageRecord) else image) for image in images)
-    batches = [list(range(i, min(i + batch_size, len(paths)))) for i in range(0, len(paths), batch_size)]
-    return _whole_images(_loader(_Images(paths), batches, min(workers, len(batches))))
 
 
 @dataclass(frozen=True)
@@ -176,20 +162,6 @@ class _TrainingImages:
         return self.transform(sample, np.random.default_rng([self.seed, _SAMPLE, position]))
 
 
-@dataclass(frozen=True)
-class _Images:
-    paths: tuple[Path, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitems__(self, batch: list[int]) -> list[Tensor] | _Failure:
-        try:
-            return [_channels_first(_read(self.paths[index])) for index in batch]
-        except UserError as error:
-            return _Failure(str(error))
-
-
 def _read(path: Path) -> NDArray[np.uint8]:
     try:
         return read_image(path)
@@ -248,10 +220,3 @@ def _batches(loader: DataLoader[Any]) -> Iterator[TrainBatch]:
             {"boxes": boxes, "labels": labels, "iscrowd": crowd} for boxes, labels, crowd in zip(*parts, strict=True)
         ]
         yield TrainBatch(list(packed.images), targets, packed.names, packed.step)
-
-
-def _whole_images(loader: DataLoader[Any]) -> Iterator[list[Tensor]]:
-    for batch in loader:
-        if isinstance(batch, _Failure):
-            raise UserError(batch.message)
-        yield batch

@@ -26,6 +26,7 @@ from singleshot.postprocess import Postprocess
 from singleshot.prediction import Prediction
 from singleshot.preprocess import Preprocess
 from singleshot.refiner import AnchorRefiner
+from singleshot.stream import stream
 from singleshot.structures import Anchors, Detections, ImageBatch, Matched, Predictions, Targets
 
 PRECISIONS = ("fp32", "bf16")
@@ -284,20 +285,33 @@ class Detector(nn.Module):
             f"(row {row}); xywh boxes? use singleshot.ops.boxes.box_convert"
         )
 
-    # ------------------------------------------------------------------ one picture
-    @torch.no_grad()  # what comes back are ordinary tensors, not of inference mode
-    def predict(self, source: ImageInput | Sequence[ImageInput]) -> Prediction | list[Prediction]:
+    # ------------------------------------------------------------------ pictures
+    def predict(
+        self, source: ImageInput | Sequence[ImageInput], *, batch_size: int = 8
+    ) -> Prediction | list[Prediction]:
         """Find objects in a path, PIL image, array [H, W, 3] uint8 RGB, or tensor [3, H, W]; a list gives a list.
 
-        Uses eval mode whatever the mode is, and leaves the mode as it was. Images of a list are done one after the
-        other; `singleshot.detect` makes batches.
+        Uses eval mode whatever the mode is, and leaves the mode as it was. The network sees up to `batch_size` images
+        of a list at a time: those of one input size, so that none is padded and what is found is the same as one by
+        one, up to rounding.
         """
-        if isinstance(source, (list, tuple)):
-            return [cast(Prediction, self.predict(one)) for one in source]
-        image, path = to_tensor(source)
+        several = isinstance(source, (list, tuple))
+        images = map(to_tensor, cast(Sequence[ImageInput], source) if several else (source,))
+        found = [prediction for _, prediction in stream(images, self._predict, batch_size=batch_size)]
+        return found if several else found[0]
+
+    @torch.no_grad()  # what comes back are ordinary tensors, not of inference mode
+    def _predict(self, batch: list[tuple[Tensor, str | None]]) -> list[Prediction]:
+        """Images and the files that they come from -> what is found in each."""
+        alike: dict[tuple[int, int], list[int]] = {}
+        for place, (image, _) in enumerate(batch):
+            alike.setdefault(self.preprocess.layout([_size(image)])[1], []).append(place)
+        found: dict[int, dict[str, Tensor]] = {}
         with evaluating(self):
-            found = cast(list[dict[str, Tensor]], self([image]))[0]
-        return self.prediction(found, (int(image.shape[-2]), int(image.shape[-1])), path)
+            for places in alike.values():
+                results = cast(list[dict[str, Tensor]], self([batch[place][0] for place in places]))
+                found.update(zip(places, results, strict=True))
+        return [self.prediction(found[place], _size(image), path) for place, (image, path) in enumerate(batch)]
 
     def prediction(self, found: dict[str, Tensor], size: tuple[int, int], path: str | None = None) -> Prediction:
         """Detections of one image with the names of the classes, on the CPU."""
@@ -323,6 +337,10 @@ def check_target(index: int, target: Mapping[str, Tensor]) -> None:
         raise UserError(f"target {index}: expected boxes [N, 4] and labels [N] (and iscrowd [N]), got {shapes}")
     if labels.numel() and (labels.is_floating_point() or labels.dtype == torch.bool):
         raise UserError(f"target {index}: expected labels of whole numbers (int64), got {labels.dtype}")
+
+
+def _size(image: Tensor) -> tuple[int, int]:
+    return int(image.shape[-2]), int(image.shape[-1])
 
 
 Network = Callable[[Tensor], Predictions]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from singleshot.data.dataset import Dataset
-from singleshot.data.loader import image_loader
-from singleshot.errors import UserError
+from singleshot.data.dataset import Dataset, ImageRecord
+from singleshot.data.frames import dataset_frames
 from singleshot.eval_mode import evaluating
 from singleshot.evaluation.detections import ImageDetections
 from singleshot.evaluation.metrics import evaluate
 from singleshot.evaluation.sweep import Sweep, Value
+from singleshot.stream import Frame, counting, stream
 
 Detect = Callable[[list[Tensor]], Any]
 """Images, uint8 [3, H, W] RGB each, to one {"boxes", "scores", "labels"} per image, in pixels of that image."""
@@ -47,22 +47,12 @@ def detect_dataset(
     Raises `UserError` naming the first images that are missing, before anything is run, and an image that cannot be
     read.
     """
-    missing = [record.path for record in dataset.records if not record.path.is_file()]
-    if missing:
-        raise UserError(
-            f"{dataset.root}: {len(missing)} of {len(dataset)} images of split {dataset.split!r} are missing, "
-            f"such as {', '.join(str(path) for path in missing[:3])}; restore them or take them out of the split"
-        )
-    result: list[ImageDetections] = []
-    if progress is not None:
-        progress(0, len(dataset))
-    with evaluating(detector), torch.inference_mode():
-        paths = [record.path for record in dataset.records]
-        for images in image_loader(paths, batch_size=batch_size, workers=workers):
-            result += [_to_arrays(found) for found in detector(images)]
-            if progress is not None:
-                progress(len(result), len(dataset))
-    return result
+
+    def look(images: list[Tensor]) -> list[ImageDetections]:
+        return [_to_arrays(found) for found in detector(images)]
+
+    with evaluating(detector):
+        return _for_each(look, dataset, batch_size, workers, progress)
 
 
 def detect_with_each(
@@ -80,17 +70,16 @@ def detect_with_each(
 
     Raises `UserError` as `detect_dataset` does.
     """
-    results: list[list[ImageDetections]] = [[] for _ in postprocesses]
 
-    def several(images: list[Tensor]) -> list[dict[str, Tensor]]:
+    def look(images: list[Tensor]) -> list[list[ImageDetections]]:
+        """For each image what each post-processing gives."""
         raw = detector.raw(images)
-        for result, postprocess in zip(results, postprocesses, strict=True):
-            result += [_to_arrays(found) for found in detector.detections(raw, postprocess)]
-        return [_NOTHING] * len(images)
+        each = [[_to_arrays(found) for found in detector.detections(raw, one)] for one in postprocesses]
+        return [[of_one[k] for of_one in each] for k in range(len(images))]
 
     with evaluating(detector):
-        detect_dataset(several, dataset, batch_size=batch_size, workers=workers, progress=progress)
-    return results
+        found = _for_each(look, dataset, batch_size, workers, progress)
+    return [[of_image[k] for of_image in found] for k in range(len(postprocesses))]
 
 
 def sweep(
@@ -115,7 +104,25 @@ def sweep(
     return Sweep(name, tuple(postprocesses), tuple(evaluate(dataset, detections) for detections in found))
 
 
-_NOTHING = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}
+R = TypeVar("R")
+
+
+def _for_each(
+    look: Callable[[list[Tensor]], list[R]],
+    dataset: Dataset,
+    batch_size: int,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[R]:
+    """What a function of a batch of images, uint8 [3, H, W], gives for each image of a dataset."""
+    frames = dataset_frames(dataset, workers=workers, ahead=2 * batch_size)
+
+    def shown(batch: list[Frame[ImageRecord]]) -> list[R]:
+        with torch.inference_mode():
+            return look([frame.tensor() for frame in batch])
+
+    after = counting(progress, len(dataset))
+    return [found for _, found in stream(frames, shown, batch_size=batch_size, after=after)]
 
 
 def _to_arrays(found: Mapping[str, Tensor]) -> ImageDetections:

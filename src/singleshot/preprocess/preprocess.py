@@ -16,27 +16,6 @@ if TYPE_CHECKING:
 Size = tuple[int, int]  # (height, width)
 
 
-class Preprocess(Protocol):
-    """What every preparation of images offers to a detector."""
-
-    @property
-    def size(self) -> Size:
-        """(height, width) of the network's input; where it follows the image, the usual one."""
-
-    @property
-    def pixels(self) -> Pixels:
-        """How values are normalised."""
-
-    def __call__(self, images: Sequence[Tensor], device: torch.device | str, training: bool = False) -> ImageBatch:
-        """Images [3, H, W], float in 0..1 or uint8, of any sizes -> ImageBatch on the device."""
-
-    def targets(self, targets: Targets, batch: ImageBatch) -> Targets:
-        """Boxes of the original images -> boxes of the network's input."""
-
-    def restore(self, detections: Detections, batch: ImageBatch) -> Detections:
-        """Boxes of the network's input -> boxes of the original images, cut at their borders."""
-
-
 class Layout(Protocol):
     """What the two forms, of tensors and of arrays, need to know: how large each image is made, and the whole batch."""
 
@@ -53,3 +32,20 @@ class Layout(Protocol):
 
         Each image lies at the top left. What is right of it and below is filled with the mean colour.
         """
+
+
+class Preprocess(Layout, Protocol):
+    """What every preparation of images offers to a detector."""
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the network's input; where it follows the image, the usual one."""
+
+    def __call__(self, images: Sequence[Tensor], device: torch.device | str, training: bool = False) -> ImageBatch:
+        """Images [3, H, W], float in 0..1 or uint8, of any sizes -> ImageBatch on the device."""
+
+    def targets(self, targets: Targets, batch: ImageBatch) -> Targets:
+        """Boxes of the original images -> boxes of the network's input."""
+
+    def restore(self, detections: Detections, batch: ImageBatch) -> Detections:
+        """Boxes of the network's input -> boxes of the original images, cut at their borders."""

@@ -1,0 +1,60 @@
+"""Image files as frames of a stream, and the form of pixels that a network takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from singleshot.data.dataset import Dataset, ImageRecord
+from singleshot.data.images import read_image
+from singleshot.errors import UserError
+from singleshot.stream import Frame, read_ahead
+
+
+class HasPath(Protocol):
+    """What a frame can be read from: whatever has the path of an image file."""
+
+    @property
+    def path(self) -> Path:
+        """The image file."""
+
+
+P = TypeVar("P", bound=HasPath)
+
+
+def file_frames(
+    sources: Iterable[P], *, workers: int = 0, ahead: int = 16, skip: Callable[[UserError], None] | None = None
+) -> Generator[Frame[P], None, None]:
+    """The images of files, in order; `workers`, `ahead` and `skip` are those of `read_ahead`.
+
+    Raises UserError, naming the file, for an image that cannot be read, unless `skip` takes it.
+    """
+    return read_ahead(sources, _read, workers=workers, ahead=ahead, skip=skip)
+
+
+def dataset_frames(dataset: Dataset, *, workers: int = 0, ahead: int = 16) -> Generator[Frame[ImageRecord], None, None]:
+    """The images of a dataset with their records, in order.
+
+    Raises UserError, naming the first ones, when images are missing: at the call, before anything is run. Later, when
+    an image cannot be read.
+    """
+    missing = [record.path for record in dataset.records if not record.path.is_file()]
+    if missing:
+        raise UserError(
+            f"{dataset.root}: {len(missing)} of {len(dataset)} images of split {dataset.split!r} are missing, "
+            f"such as {', '.join(str(path) for path in missing[:3])}; restore them or take them out of the split"
+        )
+    return file_frames(dataset.records, workers=workers, ahead=ahead)
+
+
+def planes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture [H, W, 3] as three planes [3, H, W], contiguous."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+def _read(source: P) -> Frame[P]:
+    return Frame(planes(read_image(source.path)), source)

@@ -1,0 +1,65 @@
+"""What is kept of the detections of a run over images, and how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from singleshot.errors import UserError, did_you_mean, in_brackets
+
+LEAST = {"batch_size": 1, "top_k": 1, "workers": 0}
+"""The smallest value of each number that counts something."""
+
+
+class Choices(TypedDict, total=False):
+    """The fields of `Options` as keywords of `detect` and `iterate`."""
+
+    threshold: float
+    batch_size: int
+    classes: Sequence[str] | str | None
+    top_k: int | None
+    workers: int
+    skip_bad: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `detect`, `iterate` and `singleshot detect` let one choose.
+
+    Raises UserError for a number outside of its range, and for an empty list of classes.
+    """
+
+    threshold: float = 0.3  # the lowest score that is kept
+    batch_size: int = 8  # images that the network sees at a time
+    classes: Sequence[str] | str | None = None  # only these; None: all of the detector's
+    top_k: int | None = None  # at most this many detections of an image, the best first
+    workers: int = 0  # threads that read ahead
+    skip_bad: bool = False  # leave out an image that cannot be read, with a note in the log, instead of stopping
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise UserError(f"the threshold must be between 0 and 1, got {self.threshold}")
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"{name} must be at least {least}, got {value}")
+        if self.classes is not None:
+            named = (self.classes,) if isinstance(self.classes, str) else tuple(self.classes)
+            if not named:
+                raise UserError("no class was named; name at least one, or leave the option out for all of them")
+            object.__setattr__(self, "classes", named)
+
+    def labels(self, class_names: Sequence[str]) -> frozenset[int] | None:
+        """The labels of the classes that are kept; None: all.
+
+        Raises UserError for a name that the detector does not know.
+        """
+        if self.classes is None:
+            return None
+        for name in self.classes:
+            if name not in class_names:
+                hint = in_brackets(did_you_mean(str(name), class_names, number=1, show=repr))
+                shown = ", ".join(class_names[:100]) + (", ..." if len(class_names) > 100 else "")
+                raise UserError(f"the detector knows no class {name!r}{hint}; its classes are: {shown}")
+        return frozenset(label for label, name in enumerate(class_names) if name in self.classes)

@@ -1,0 +1,223 @@
+"""The one loop over images: frames -> batches -> (frame, result), in order, in bounded memory, read ahead in threads.
+
+Whatever gives images is an iterable of frames: files, the records of a dataset, a video. Whatever looks at them is a
+function of a batch. Whatever takes the results (drawing, JSON, metrics) is a loop over the pairs. The three do not know
+each other, and this module knows none of them.
+
+What holds for every generator here:
+
+- Order: frames come as they were given. An error comes after the frames before it, once.
+- Memory: what waits to be read, waits for its batch or is in the batch at work is all that is alive.
+- End: who leaves early (`break`, an error, Ctrl-C, `close`) leaves no thread behind. The iterable that was passed in is
+  closed too, if it can be.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from singleshot.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+S = TypeVar("S")  # what a frame is read from
+F = TypeVar("F")  # a frame
+R = TypeVar("R")  # what is found in one
+
+
+@dataclass(frozen=True, eq=False)
+class Frame(Generic[S]):
+    """One image on its way, and what it was read from."""
+
+    pixels: NDArray[np.uint8]  # [3, H, W] RGB, contiguous: as a detector takes it
+    source: S
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.pixels.shape[1], self.pixels.shape[2]
+
+    @property
+    def picture(self) -> NDArray[np.uint8]:
+        """The same memory as a picture [H, W, 3], for drawing."""
+        return self.pixels.transpose(1, 2, 0)
+
+    def tensor(self) -> Tensor:
+        """The same memory as a tensor uint8 [3, H, W]."""
+        import torch
+
+        return torch.from_numpy(self.pixels)
+
+
+def stream(
+    frames: Iterable[F],
+    look: Callable[[list[F]], Sequence[R]],
+    *,
+    batch_size: int,
+    after: Callable[[int], None] | None = None,
+) -> Generator[tuple[F, R], None, None]:
+    """Look at frames in batches and give each with its result.
+
+    `look` maps a batch of frames to one result for each. `after` is called as `batches` says.
+
+    Raises UserError when `look` gives more or fewer results than it was given frames, and whatever `frames` and `look`
+    raise.
+    """
+    with _closing(batches(frames, batch_size, after=after)) as groups:
+        for batch in groups:
+            results = list(look(batch))
+            if len(results) != len(batch):
+                raise UserError(
+                    f"the detector gave {len(results)} results for {len(batch)} images; it must give one for each"
+                )
+            yield from zip(batch, results, strict=True)
+            del batch, results  # before the next ones are read
+
+
+def batches(
+    frames: Iterable[F], size: int, *, after: Callable[[int], None] | None = None
+) -> Generator[list[F], None, None]:
+    """Group frames into lists of `size`; the last one may be shorter, none is empty.
+
+    `after` is called with the number of frames so far when the consumer has done with a batch and asks for the next.
+
+    Raises UserError at the call for a size below 1, and later what `frames` raises: after the frames before it.
+    """
+    if size < 1:
+        raise UserError(f"batch_size must be at least 1, got {size}")
+    return _batches(frames, size, after)
+
+
+def _batches(frames: Iterable[F], size: int, after: Callable[[int], None] | None) -> Generator[list[F], None, None]:
+    done = 0
+    with _closing(iter(frames)) as rest:
+        while True:
+            batch, error = _take(rest, size)
+            full = len(batch) == size
+            if batch:
+                done += len(batch)
+                yield batch
+                del batch
+                if after is not None:
+                    after(done)
+            if error is not None:
+                try:
+                    raise error
+                finally:
+                    del error  # its traceback holds this frame: a circle that would keep the images before it alive
+            if not full:
+                return
+
+
+def read_ahead(
+    sources: Iterable[S],
+    read: Callable[[S], F],
+    *,
+    workers: int = 0,
+    ahead: int = 16,
+    skip: Callable[[UserError], None] | None = None,
+) -> Generator[F, None, None]:
+    """Read sources in order, in `workers` threads, at most `ahead` of them (or one for each thread) beforehand.
+
+    Threads, since decoding leaves the interpreter free, and nothing has to be copied between processes. With 0 workers
+    each is read when its turn comes. `skip` takes the `UserError` of a source that cannot be read, which is then left
+    out; without it the error ends the reading.
+
+    Raises UserError at the call for fewer than 0 workers, and later what `sources` and `read` raise.
+    """
+    if workers < 0:
+        raise UserError(f"workers must be at least 0, got {workers}")
+    pending = _in_threads(sources, read, workers, max(ahead, workers)) if workers else _in_turn(sources, read)
+    return _finished(pending, skip)
+
+
+def counting(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
+    """What tells `progress` of a number of frames done, out of a total: of 0 at once, of no number twice."""
+    told = -1
+
+    def tell(done: int) -> None:
+        nonlocal told
+        if progress is not None and done != told:
+            progress(done, total)
+        told = done
+
+    tell(0)
+    return tell
+
+
+def _in_turn(sources: Iterable[S], read: Callable[[S], F]) -> Generator[Callable[[], F], None, None]:
+    with _closing(iter(sources)) as rest:
+        for source in rest:
+            yield partial(read, source)
+
+
+def _in_threads(
+    sources: Iterable[S], read: Callable[[S], F], workers: int, ahead: int
+) -> Generator[Callable[[], F], None, None]:
+    waiting: deque[Future[F]] = deque()
+    with _closing(iter(sources)) as rest:
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="singleshot-read")
+        try:
+            more = True
+            while more:
+                taken, error = _take(rest, 1)
+                waiting.extend(pool.submit(read, source) for source in taken)
+                more = bool(taken)
+                while len(waiting) > (ahead if more else 0):
+                    yield waiting.popleft().result
+            if error is not None:
+                try:
+                    raise error
+                finally:
+                    del error  # see `_batches`
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _finished(pending: Iterator[Callable[[], F]], skip: Callable[[UserError], None] | None) -> Generator[F, None, None]:
+    """What was read, in order, without what cannot be read and may be skipped."""
+    with _closing(pending):
+        for result in pending:
+            try:
+                frame = result()
+            except UserError as error:
+                if skip is None:
+                    raise
+                skip(error)
+                continue
+            finally:
+                del result  # it holds the frame too, or the error
+            yield frame
+            del frame
+
+
+def _take(items: Iterator[F], number: int) -> tuple[list[F], Exception | None]:
+    """The next `number` items; fewer at the end, or before the error that comes with them."""
+    taken: list[F] = []
+    try:
+        while len(taken) < number:
+            taken.append(next(items))
+    except StopIteration:
+        pass
+    except Exception as error:
+        return taken, error
+    return taken, None
+
+
+@contextmanager
+def _closing(items: Iterator[F]) -> Iterator[Iterator[F]]:
+    try:
+        yield items
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
