@@ -9,30 +9,27 @@ gains, does not detach: `--arguments.iou_detach false`).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from singleshot.recipes.retinanet import COCO, pyramid_recipe, step_schedule
-from singleshot.training.recipe import Data, Published, Recipe, Schedule
+from singleshot.recipes.benchmarks import COCO_TEST_DEV, COCO_WITH_OBJECTS, VOC_07_12
+from singleshot.recipes.retinanet import BACKBONES, pyramid_recipe, step_schedule
+from singleshot.training.recipe import Published, Recipe, Schedule
 
 PAPER = "IoU-aware RetinaNet, arXiv 1912.05992 v1"
 
-_VOC = Data(
-    split="VOC2007:trainval+VOC2012:trainval",
-    val_split="VOC2007:test",
-    drop_difficult=True,  # mmdetection's reader of VOC
-    skip_empty=True,
-)
+# mmdetection's reader of VOC leaves difficult objects out.
+_VOC = replace(VOC_07_12, drop_difficult=True, skip_empty=True)
 _IMAGES = {"coco": 117_266, "voc": 16_551}  # with at least one object
-_BACKBONES = {"r50": "resnet50", "r101": "resnet101", "x101": "resnext101_32x4d"}
 
 # Images in a step: GPUs x images on each of the authors' configurations; the rate is 0.01 for 16 and in proportion.
 # Name: backbone, data, short and longest side, images in a step, figure, baseline, what was measured, source.
 # The paper says X101-32x8d; configuration and baseline are 32x4d.
-_DEV, _VAL = "COCO test-dev (server), AP", "COCO val2017, AP"
+_VAL = "COCO val2017, AP"
 _VOC07 = "VOC2007 test, COCO-style AP"
 _SETTINGS = {
-    "r50_coco": ("r50", "coco", (800, 1333), 4 * 4, 36.9, 35.9, _DEV, "Table 1"),
-    "r101_coco": ("r101", "coco", (800, 1333), 4 * 2, 39.2, 38.1, _DEV, "Table 1"),
-    "x101_coco": ("x101", "coco", (800, 1333), 4 * 2, 40.6, 39.0, _DEV, "Table 1"),
+    "r50_coco": ("r50", "coco", (800, 1333), 4 * 4, 36.9, 35.9, COCO_TEST_DEV.name, "Table 1"),
+    "r101_coco": ("r101", "coco", (800, 1333), 4 * 2, 39.2, 38.1, COCO_TEST_DEV.name, "Table 1"),
+    "x101_coco": ("x101", "coco", (800, 1333), 4 * 2, 40.6, 39.0, COCO_TEST_DEV.name, "Table 1"),
     "r50_600_coco": ("r50", "coco", (600, 1000), 2 * 6, 35.5, 34.3, _VAL, "Tables 3 and 4, alpha 0.5"),
     # Of VOC only the baselines' configurations are published; the paper has the same for both.
     "r50_voc": ("r50", "voc", (600, 1000), 2 * 6, 53.6, 51.4, _VOC07, "Table 5"),
@@ -55,20 +52,14 @@ def _recipes() -> list[Recipe]:
                 f"iou_retinanet_{name}",
                 builder="iou_retinanet",
                 arguments={
-                    "backbone": _BACKBONES[depth],
+                    "backbone": BACKBONES[depth],
                     "image_size": short,
                     "max_size": longest,
-                    # mmdetection: batch norm keeps its statistics, scale and shift train; stem and stage 1 do not.
-                    "norm": "eval",
-                    "frozen_stages": 2,
-                    "p6": "c5",
+                    "norm": "eval",  # mmdetection: batch norm keeps its statistics, scale and shift train
                     "relu_before_p7": False,  # mmdetection
-                    "box_loss": "smooth_l1",
-                    "beta": 0.11,
-                    "low_quality": "all",
                 },
                 batch_size=batch,
-                data=COCO if kind == "coco" else _VOC,
+                data=COCO_WITH_OBJECTS if kind == "coco" else _VOC,
                 schedule=_twelve_epochs(_IMAGES[kind], batch),
                 expected=(
                     Published(metric, figure, source),

@@ -78,6 +78,6 @@ def caffe_recipe(
 
 
 def steps(*pieces: int) -> Schedule:
-    """So many thousand steps at each rate, each a tenth of the one before: `steps(80, 20, 20)`."""
+    """A number of thousand steps at each rate, which is a tenth of the one before: `steps(80, 20, 20)`."""
     ends = [1000 * sum(pieces[: i + 1]) for i in range(len(pieces))]
     return Schedule(steps=ends[-1], kind="step", milestones=tuple(ends[:-1]), gamma=0.1)

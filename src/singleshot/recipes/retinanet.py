@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from singleshot.recipes.benchmarks import COCO_TEST_DEV, COCO_WITH_OBJECTS
 from singleshot.training.recipe import (
     Augmentation,
     Compute,
@@ -21,11 +22,9 @@ from singleshot.training.recipe import (
 
 PAPER = "RetinaNet, arXiv 1708.02002"
 _DETECTRON = "Detectron, MODEL_ZOO (1x)"
-_TEST_DEV = "COCO test-dev (server), AP"
 _MINIVAL = "COCO minival (val2017), AP"
 
-# In every implementation crowd regions are left out, and images without an object: 117,266 of 118,287 are trained on.
-COCO = Data(split="train", val_split="val", crowd="drop", skip_empty=True)
+BACKBONES = {"r50": "resnet50", "r101": "resnet101", "x101": "resnext101_32x4d"}  # as the names of recipes have them
 
 # Horizontal flips are the only augmentation (section 4.1).
 FLIP = Augmentation(photometric=False, expand=False, crop=False, flip=True)
@@ -41,7 +40,7 @@ def pyramid_recipe(
     schedule: Schedule,
     expected: tuple[Published, ...],
 ) -> Recipe:
-    """What RetinaNet and its descendants have in common, as their authors trained them.
+    """What RetinaNet and its descendants have in common, as their authors trained them; `arguments` are the others.
 
     SGD with 0.01 for batches of 16 and in proportion for others; a warm-up of 500 steps from a third (Detectron,
     mmdetection); the gradient's norm cut to 35 (mmdetection; Detectron does not, but it does no harm, and spares small
@@ -54,7 +53,14 @@ def pyramid_recipe(
         name=name,
         expected=expected,
         builder=builder,
-        arguments=arguments,
+        arguments={
+            **arguments,
+            "frozen_stages": 2,  # stem and stage 1, Detectron's res2
+            "p6": "c5",
+            "box_loss": "smooth_l1",
+            "beta": 0.11,  # Detectron; mmdetection 3, Detectron2 and torchvision have L1 and other figures
+            "low_quality": "all",  # mmdetection, Detectron2, torchvision; Detectron's form is "band"
+        },
         batch_size=batch_size,
         data=data,
         augmentation=FLIP,
@@ -102,23 +108,16 @@ def _recipe(name: str, depth: str, size: int, schedule: Schedule, *expected: Pub
         name,
         builder="retinanet",
         arguments={
-            "backbone": {"r50": "resnet50", "r101": "resnet101"}[depth],
+            "backbone": BACKBONES[depth],
             "image_size": size,
             "max_size": _LONGEST[size],
-            # Detectron: batch norm is a fixed scale and shift, stem and res2 do not train.
-            "norm": "frozen",
-            "frozen_stages": 2,
-            # C5 and ReLU: paper, Detectron, Detectron2. P5 (torchvision) and no ReLU (mmdetection) have the same AP.
-            "p6": "c5",
+            "norm": "frozen",  # Detectron: batch norm is a fixed scale and shift
+            # Paper, Detectron, Detectron2. Without it (mmdetection), and with P6 from P5 (torchvision), AP is equal.
             "relu_before_p7": True,
-            "box_loss": "smooth_l1",
-            "beta": 0.11,  # Detectron; mmdetection 3, Detectron2 and torchvision have L1 and other figures
-            # mmdetection, Detectron2, torchvision; Detectron's form is "band".
-            "low_quality": "all",
             **more,
         },
         batch_size=16,
-        data=COCO,
+        data=COCO_WITH_OBJECTS,
         schedule=schedule,
         expected=expected,
     )
@@ -128,7 +127,7 @@ def _recipes() -> list[Recipe]:
     made = []
     for depth, figures in _FIGURES.items():
         for size, figure in figures.items():
-            published = [Published(_TEST_DEV, figure, f"{PAPER}, Table 1e")]
+            published = [Published(COCO_TEST_DEV.name, figure, f"{PAPER}, Table 1e")]
             if (depth, size) in _MORE:
                 published.append(_MORE[depth, size])
             # 90k iterations, divided by 10 at 60k and 80k (section 4.1).
@@ -141,7 +140,7 @@ def _recipes() -> list[Recipe]:
             "r101",
             800,
             step_schedule(135_000, 90_000, 120_000),
-            Published(_TEST_DEV, 39.1, f"{PAPER}, Table 2"),
+            Published(COCO_TEST_DEV.name, 39.1, f"{PAPER}, Table 2"),
             jitter=[640, 800],
         )
     )

@@ -65,13 +65,13 @@ class Augmentation:
     photometric: bool = about(True, "brightness, contrast, saturation and hue change")
     expand: bool = about(True, "the image is put on a larger canvas: objects become smaller (zoom out)")
     crop: bool = about(True, "a part of the image is taken by SSD's seven samplers: objects become larger (zoom in)")
-    flip: bool = about(True, "every second image is mirrored")
+    flip: bool = about(True, "half of the images are mirrored")
     expand_maximum: float = about(4.0, "largest side of the canvas, in sides of the image")
     crop_scale: float = about(0.3, "smallest side of a crop, in sides of the image")
     jitter: tuple[float, ...] = about((), "[smallest, largest] zoom in place of expand and crop, gentler; []: none")
-    vertical_flip: bool = about(False, "every second image is turned upside down: cells, surfaces, views from above")
+    vertical_flip: bool = about(False, "half of the images are turned upside down: cells, surfaces, views from above")
     quarter_turns: bool = about(
-        False, "every second image has its sides swapped; with both flips, all turns by 90 degrees"
+        False, "half of the images have their sides swapped; with both flips, all turns by 90 degrees"
     )
 
 

@@ -57,31 +57,21 @@ def open_data(recipe: Recipe, known: tuple[str, ...] = ()) -> RunData:
     """Open and check the images of a recipe.
 
     `known` are the classes of a detector to go on from: if the data has the same ones, its order counts.
+
+    Raises:
+        UserError: no data, bad images that are not to be skipped, or nothing left to train or validate on.
     """
     settings = recipe.data
     if settings.path is None:
         raise UserError("no data: give the folder or the annotation file to train on (recipe: data.path)")
-
-    def open_in(class_names: tuple[str, ...] | None) -> Dataset:
-        return open_dataset(
-            settings.path or "",
-            split=settings.split,
-            format=settings.format,
-            class_names=class_names,
-            prefer=TRAIN_SPLITS,
-            strict=False,
-        )
-
-    found = open_in(settings.classes or None)
+    path = settings.path
+    found = _open(settings, path, settings.split, settings.classes or None, TRAIN_SPLITS)
     if known != found.class_names and set(known) == set(found.class_names) and not settings.classes:
-        found = open_in(known)
-    train, report = check(found, skip_bad=settings.skip_bad)
-    warnings = [f"training data: {report.text(10)}"] if report.errors or report.warnings else []
-    if not len(train):
-        raise UserError(f"{settings.path}: no image of the split {found.split!r} is left to train on")
+        found = _open(settings, path, settings.split, known, TRAIN_SPLITS)
+    train, warnings = _checked(found, settings, path, "train")
     if not any((~record.crowd).any() for record in train.records):
         raise UserError(
-            f"{settings.path}: no image of the split {found.split!r} has an object to train on; label some, or choose "
+            f"{path}: no image of the split {found.split!r} has an object to train on; label some, or choose "
             "another split with --split"
         )
     if settings.skip_empty:
@@ -94,12 +84,28 @@ def open_data(recipe: Recipe, known: tuple[str, ...] = ()) -> RunData:
         if settings.limit > len(train):
             warnings.append(f"data.limit is {settings.limit}, but there are only {len(train)} images: all are used")
         train = _drawn(train, settings.limit)
-    val, more = _open_val(recipe, train)
+    val, more = _open_val(settings, path, train)
     return RunData(train, val, warnings + more)
 
 
+def _open(
+    settings: Data, path: str, split: str | None, class_names: tuple[str, ...] | None, prefer: tuple[str, ...]
+) -> Dataset:
+    """A split of the data, bad images included: those are for the check."""
+    return open_dataset(path, split=split, format=settings.format, class_names=class_names, prefer=prefer, strict=False)
+
+
+def _checked(found: Dataset, settings: Data, path: str, purpose: str) -> tuple[Dataset, list[str]]:
+    """What of a split can be used to "train" or to "validate", corrected; and what the check says of it."""
+    usable, report = check(found, skip_bad=settings.skip_bad)
+    if not len(usable):
+        raise UserError(f"{path}: no image of the split {found.split!r} is left to {purpose} on")
+    name = {"train": "training", "validate": "validation"}[purpose]
+    return usable, [f"{name} data: {report.text(10)}"] if report.errors or report.warnings else []
+
+
 def _drawn(dataset: Dataset, count: int) -> Dataset:
-    """So many images, the same ones for every seed; those of a smaller count are among those of a larger."""
+    """`count` of the images, the same for every seed; those of a smaller count are among those of a larger one."""
     order = np.random.default_rng(0).permutation(len(dataset))
     return replace(dataset, records=tuple(dataset.records[k] for k in sorted(order[:count])))
 
@@ -110,8 +116,7 @@ def _trains(record: ImageRecord, settings: Data) -> bool:
     return bool((~left_out).any())
 
 
-def _open_val(recipe: Recipe, train: Dataset) -> tuple[Dataset | None, list[str]]:
-    settings = recipe.data
+def _open_val(settings: Data, path: str, train: Dataset) -> tuple[Dataset | None, list[str]]:
     if settings.val_split == "none":
         return None, []
     split = settings.val_split
@@ -122,23 +127,12 @@ def _open_val(recipe: Recipe, train: Dataset) -> tuple[Dataset | None, list[str]
                 f"no validation: no split is named val among {', '.join(train.splits)}; make one with "
                 "`singleshot data split`, or choose one with --val-split"
             ]
-    found = open_dataset(
-        settings.val_path or settings.path or "",
-        split=split,
-        format=settings.format,
-        class_names=train.class_names,
-        prefer=("val",),
-        strict=False,
-    )
-    mended, report = check(found, skip_bad=settings.skip_bad)
+    path = settings.val_path or path
+    found = _open(settings, path, split, train.class_names, ("val",))
+    corrected, warnings = _checked(found, settings, path, "validate")
     # Measured are the boxes of the files: the check only says which images can be used at all.
-    usable = {record.id for record in mended.records}
+    usable = {record.id for record in corrected.records}
     records = tuple(record for record in found.records if record.id in usable)
-    if not records:
-        raise UserError(
-            f"{settings.val_path or settings.path}: no image of the split {found.split!r} is left to validate on"
-        )
-    warnings = [f"validation data: {report.text(10)}"] if report.errors or report.warnings else []
     learnt = {record.path for record in train.records}
     if common := sum(record.path in learnt for record in records):
         warnings.append(
