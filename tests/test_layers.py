@@ -26,6 +26,7 @@ LAYERS = [
     {"evaluation"},
     {"weights"},
     {"detectors"},
+    {"spec"},
     {"heads", "necks", "refiner", "preprocess", "postprocess"},
     {"outputs"},
     {"backbones"},
@@ -40,8 +41,8 @@ LAYERS = [
 LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in layer}
 
 # Narrower than the order above: pictures and files are no business of the network, nor readers of the metrics.
-NETWORK = {"detectors", "heads", "necks", "refiner", "preprocess", "postprocess", "outputs", "backbones", "losses"}
-NETWORK |= {"layers", "anchors", "coders", "matchers", "ops", "structures", "signature"}
+NETWORK = {"detectors", "spec", "heads", "necks", "refiner", "preprocess", "postprocess", "outputs", "backbones"}
+NETWORK |= {"losses", "layers", "anchors", "coders", "matchers", "ops", "structures", "signature"}
 NETWORK |= {"prediction", "stream", "errors", "files", "eval_mode"}
 RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files"}
 ONLY = {

@@ -22,10 +22,11 @@ from singleshot.errors import UserError
 from singleshot.eval_mode import evaluating
 from singleshot.losses.criterion import Criterion
 from singleshot.ops.shapes import map_sizes
-from singleshot.postprocess import Postprocess
+from singleshot.postprocess import Postprocess, stored
 from singleshot.prediction import Prediction
 from singleshot.preprocess import Preprocess
 from singleshot.refiner import AnchorRefiner
+from singleshot.spec import Spec, known_rule
 from singleshot.stream import stream
 from singleshot.structures import Anchors, Detections, ImageBatch, Matched, Predictions, Targets
 
@@ -95,6 +96,11 @@ class Detector(nn.Module):
         """Where the weights are; the CPU for a detector that has none."""
         held = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if held is None else held.device
+
+    @property
+    def spec(self) -> Spec:
+        """What surrounds the network, as plain data: classes, preparation of images, numbers of the post-processing."""
+        return Spec(self.class_names, self.category_ids, known_rule(self.preprocess), stored.store(self.postprocess))
 
     @property
     def precision(self) -> str:

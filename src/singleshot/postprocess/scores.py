@@ -5,12 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast
 
 from torch import Tensor
 
 from singleshot.losses.classification import ClassificationLoss
-from singleshot.outputs.output import ExtraOutput
+from singleshot.outputs.output import Factor
 from singleshot.structures import Predictions
+
+
+class Scored(Protocol):
+    """What the score needs to know of an extra output."""
+
+    @property
+    def key(self) -> str:
+        """The name of its logits among the predictions."""
+
+    @property
+    def factor(self) -> Factor | None:
+        """How it counts; None if it does not."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +36,7 @@ class ClassScores:
     """
 
     classification: ClassificationLoss
-    outputs: Sequence[ExtraOutput] = ()
+    outputs: Sequence[Scored] = ()
     key: str = "class_logits"
 
     def __call__(self, predictions: Predictions) -> Tensor:
@@ -52,10 +65,10 @@ class ClassScores:
         return replace(self, outputs=tuple(_with_alpha(output, name, alpha) for output in self.outputs))
 
 
-def _with_alpha(output: ExtraOutput, name: str, alpha: float | None) -> ExtraOutput:
+def _with_alpha(output: Scored, name: str, alpha: float | None) -> Scored:
     if output.factor is None or output.factor.name != name:
         return output
-    return replace(output, factor=replace(output.factor, alpha=alpha))
+    return cast(Scored, replace(cast(Any, output), factor=replace(output.factor, alpha=alpha)))
 
 
 def _power(values: Tensor, power: float) -> Tensor:

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from singleshot.detectors import BUILDERS, Detector
 from singleshot.detectors.parts import restore_argument, store_argument
 from singleshot.errors import UserError
 from singleshot.files import write_atomically
 from singleshot.ops.shapes import without_values
+from singleshot.spec import Spec
 from singleshot.version import __version__
 
 FORMAT = "singleshot"
@@ -48,6 +49,13 @@ def save(
             "this detector was put together by hand: give it a builder function decorated with "
             "singleshot.detectors.remembers_arguments, so that a file can say how to rebuild it"
         )
+    own = {id(parameter) for parameter in detector.parameters()}
+    network = detector.network
+    if isinstance(network, nn.Module) and any(id(parameter) not in own for parameter in network.parameters()):
+        raise UserError(
+            "detector.network was replaced by a module with weights of its own, which this file would lack; "
+            "set detector.network = None to save the detector's own network, or write a builder for the new one"
+        )
     arguments = {}
     for name, value in detector.arguments.items():
         try:
@@ -62,6 +70,7 @@ def save(
         "recipe": recipe,
         "metrics": metrics,
         "version": __version__,
+        "spec": detector.spec.to_json(),
     }
     state = {name: _stored(tensor, half) for name, tensor in detector.state_dict().items()}
     text = {name: json.dumps(value) for name, value in metadata.items()}
@@ -153,6 +162,19 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         if not isinstance(metadata[name], kind):
             raise UserError(f"{path}: broken metadata: {name} is {metadata[name]!r}, expected a {kind.__name__}")
     return metadata
+
+
+def read_spec(path: str | Path) -> Spec:
+    """What surrounds the network of a file, without building it. Raises `UserError` for a file that does not say it."""
+    path = Path(path)
+    with _open(path) as file:
+        text = (file.metadata() or {}).get("spec")
+    if text is None:
+        raise UserError(f"{path}: does not say what surrounds its network; load it and save it again")
+    try:
+        return Spec.from_json(json.loads(text))
+    except (json.JSONDecodeError, RecursionError, UserError) as error:
+        raise UserError(f"{path}: broken metadata: spec: {error}") from error
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,126 @@
+"""What surrounds a network, as plain data: enough to prepare its input and to read its output, without its weights.
+
+It stands in every weights file and every exported one. Reading it needs no PyTorch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from singleshot.errors import UserError
+from singleshot.ops.fit import LongestSide, ShortSide, TorchvisionShortSide
+from singleshot.preprocess.pixels import Pixels
+from singleshot.preprocess.preprocess import Size
+from singleshot.preprocess.rules import KeepAspect, Stretch
+
+Rule = Stretch | KeepAspect
+
+_RULES: dict[str, Callable[..., Any]] = {
+    kind.__name__: kind for kind in (Stretch, KeepAspect, ShortSide, TorchvisionShortSide, LongestSide, Pixels)
+}
+_FIELDS = ("class_names", "category_ids", "preprocess", "postprocess", "input_size", "batch")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What surrounds a network: its classes, the preparation of images, what becomes of its predictions, what it takes.
+
+    `preprocess` or `postprocess` is None where a detector of the user's own has a kind that this package does not know.
+    `postprocess` holds plain data: the kind, its numbers, the variances of the coder, how logits become probabilities,
+    and the factors of the score (`singleshot.postprocess.stored` writes and reads it).
+
+    Raises `UserError` for class names and ids of different lengths, and for an impossible batch.
+    """
+
+    class_names: tuple[str, ...]
+    category_ids: tuple[int | str, ...]  # the ids that the training data used
+    preprocess: Rule | None
+    postprocess: Mapping[str, Any] | None
+    input_size: Size | None = None  # (height, width) that the graph is fixed to; None: any that `preprocess` gives
+    batch: tuple[int, int | None] = field(default=(1, None))  # the fewest and the most images of a batch; None: any
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) != len(self.category_ids):
+            raise UserError(f"{len(self.class_names)} class names but {len(self.category_ids)} category ids")
+        least, most = self.batch
+        if least < 1 or (most is not None and most < least):
+            raise UserError(f"batch must be the fewest and the most images, such as (1, 8), got {self.batch}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for JSON; `Spec.from_json` is the way back."""
+        return {
+            "class_names": list(self.class_names),
+            "category_ids": list(self.category_ids),
+            "preprocess": None if self.preprocess is None else _plain(self.preprocess),
+            "postprocess": None if self.postprocess is None else dict(self.postprocess),
+            "input_size": None if self.input_size is None else list(self.input_size),
+            "batch": list(self.batch),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Spec:
+        """Read what `to_json` wrote. Raises `UserError` naming what is missing or of another kind."""
+        if not isinstance(data, Mapping) or not data.keys() >= set(_FIELDS):
+            lacking = ", ".join(sorted(set(_FIELDS) - set(data))) if isinstance(data, Mapping) else "all of it"
+            raise UserError(f"what surrounds the network is not complete: {lacking} is missing; export the model again")
+        try:
+            size = data["input_size"]
+            least, most = data["batch"]
+            return cls(
+                class_names=tuple(_text(name) for name in data["class_names"]),
+                category_ids=tuple(data["category_ids"]),
+                preprocess=None if data["preprocess"] is None else _rule(data["preprocess"]),
+                postprocess=data["postprocess"],
+                input_size=None if size is None else (int(size[0]), int(size[1])),
+                batch=(int(least), None if most is None else int(most)),
+            )
+        except (TypeError, ValueError, KeyError, IndexError) as error:
+            raise UserError(f"what surrounds the network cannot be read: {error}; export the model again") from error
+
+    def to_text(self) -> str:
+        """One line of JSON, for metadata."""
+        return json.dumps(self.to_json())
+
+
+def _plain(value: Any) -> Any:
+    if type(value).__name__ in _RULES:
+        inner = {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **inner}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _rule(data: Any) -> Rule:
+    found = _built(data)
+    if not isinstance(found, Stretch | KeepAspect):
+        raise UserError(f"the preparation of images must be a Stretch or a KeepAspect, got {data!r}")
+    return found
+
+
+def _built(data: Any) -> Any:
+    """A rule from plain data; names are looked up in the table of rules and nowhere else."""
+    if isinstance(data, list):
+        return tuple(_built(one) for one in data)
+    if not isinstance(data, Mapping):
+        return data
+    name = data.get("type")
+    if name not in _RULES:
+        raise UserError(f"{name!r} is not a rule for images; expected one of {', '.join(_RULES)}")
+    return _RULES[name](**{key: _built(value) for key, value in data.items() if key != "type"})
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a class name must be text, got {value!r}")
+    return value
+
+
+def known_rule(preprocess: object) -> Rule | None:
+    """The preparation of a detector, if it is one that can be stored; None for a kind of the user's own."""
+    if not isinstance(preprocess, Stretch | KeepAspect) or type(preprocess).__name__ not in _RULES:
+        return None
+    fit = getattr(preprocess, "fit", None)
+    return preprocess if fit is None or type(fit).__name__ in _RULES else None
