@@ -150,12 +150,17 @@ def test_two_formats_that_claim_a_folder(data: Path, tiny_voc: Path) -> None:
         open_dataset(tiny_voc, format="toy")
 
 
-def test_a_format_that_is_only_written(tiny_voc: Path, toy: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_format_that_is_only_written(
+    tiny_voc: Path, toy: None, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     written = Format("Toy", "nothing", (), find=lambda path: [], write=lambda dataset, out: None)
     monkeypatch.setattr("toy_format.FORMAT", written)
     assert open_dataset(tiny_voc, split="val").format == "voc"  # it is not asked
     with pytest.raises(UserError, match="'toy' is only written"):
         open_dataset(tiny_voc, format="toy")
+    assert main(["data", "formats", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)[-1]
+    assert listed == {"name": "toy", "reads": False, "writes": True, "looks_like": "nothing", "holds": []}
 
 
 def test_recipes_take_the_names_of_the_table(data: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -168,9 +173,8 @@ def test_recipes_take_the_names_of_the_table(data: Path, tmp_path: Path, capsys:
 
 def test_nothing_asks_which_format_it_is() -> None:
     """A format touches its own file and the table: no other code compares `dataset.format` with anything."""
-    # The format of an image file is another matter, and a recipe's is looked up in the table.
-    recipe = {("training/recipe.py", name) for name in ("data.format", "self.format")}
-    allowed = {("data/images.py", "image.format"), *recipe}
+    # The format of an image file is another matter, and a recipe looks its own one up in the table.
+    allowed = {("data", "image.format"), ("training", "data.format"), ("training", "self.format")}
     asked = set()
     for path in SOURCES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -179,5 +183,5 @@ def test_nothing_asks_which_format_it_is() -> None:
                 names = (
                     ast.unparse(side) for side in sides if isinstance(side, ast.Attribute) and side.attr == "format"
                 )
-                asked |= {(path.relative_to(SOURCES).as_posix(), name) for name in names}
+                asked |= {(path.relative_to(SOURCES).parts[0], name) for name in names}
     assert asked == allowed, "let the dataset or the format carry the fact that is asked for"

@@ -42,9 +42,9 @@ class ImageFinder:
         """Which folder each file lies in, over all places; the first place counts."""
         if inner not in self.tables:
             table: dict[str, Path] = {}
-            for place in self.folders:
-                for name in files(place / inner):
-                    table.setdefault(name, place / inner)
+            for folder in (place / inner for place in self.folders):
+                for name in files(folder):
+                    table.setdefault(name, folder)
             self.tables[inner] = table
         return self.tables[inner]
 
