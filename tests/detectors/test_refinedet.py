@@ -305,7 +305,7 @@ def test_defaults_are_the_authors() -> None:
 
 
 def test_the_papers_own_inference(tmp_path: Path) -> None:
-    """Section 3.5: the best 400 of the image, then suppression, then 200; kept in the file."""
+    """Section 4, Inference: the best 400 of the image, then suppression, then 200; kept in the file."""
     detector = small(candidates_of_image=400, detections=200).eval()
     postprocess: Any = detector.postprocess
     assert (postprocess.candidates_of_image, postprocess.detections) == (400, 200)

@@ -94,7 +94,7 @@ def test_equals_the_slow_form(seed: int, candidates: int, detections: int) -> No
 
 
 class TestCandidatesOfImage:
-    """RefineDet section 3.5: "top 400 high confident detections per image" before the suppression."""
+    """RefineDet section 4: "top 400 high confident detections per image" before the suppression."""
 
     @pytest.mark.parametrize("ties", [False, True])
     @pytest.mark.parametrize(("candidates", "of_image"), [(None, 25), (400, 25), (9, 20), (400, 1), (None, 10_000)])

@@ -18,7 +18,7 @@ from singleshot.outputs.iou import IoUHead
 from singleshot.outputs.output import ExtraOutput, OutputKind
 from singleshot.postprocess import PerClassPostprocess
 
-_NEGATIVES = 3.0  # hard negatives for each positive (SSD section 2.2, RefineDet section 3.4)
+_NEGATIVES = 3.0  # hard negatives for each positive (SSD section 2.2, RefineDet section 4)
 
 
 def classification_loss(

@@ -25,11 +25,23 @@ def iou_retinanet(
 ) -> Detector:
     """RetinaNet whose box tower also predicts the IoU of the box with its object (section 3).
 
-    One 3x3 convolution beside the box output, trained with `iou_loss` ("bce", "l2" or "l1") on positives. The score is
-    p^alpha * IoU^(1-alpha) (equation 5), or p * IoU with `iou_alpha=None`, before top-k and suppression.
-    `iou_branch="own"` reads the IoU from a tower of its own in place of the boxes' (section 3.1 names it as a choice).
-    `iou_detach=False` lets gradients flow through the target IoU into the boxes, as the authors' later code does.
-    `arguments` are RetinaNet's; here P7 has no ReLU before it by default, as in the authors' code.
+    Args:
+        num_classes: Number of classes, without the background.
+        iou_alpha: Weight of the class in the score p^alpha * IoU^(1 - alpha) (equation 5); none: p * IoU. Default 0.5.
+        iou_loss: Loss of the predicted IoU: bce (equation 3), l2 (Table 2) or l1 (section 3.1). Default bce.
+        iou_detach: False: gradients flow through the target IoU into the boxes, as in the authors' later code. Default
+            true.
+        iou_branch: box: one convolution at the end of the boxes' tower; own: a tower of its own (section 3.1). Default
+            box.
+        relu_before_p7: ReLU between levels 6 and 7, which the authors' code does not have. Default false.
+        ignore_crowd: Leave anchors that lie at least half inside a crowd region out of the loss. Default false.
+        arguments: All other arguments are RetinaNet's (`retinanet`).
+
+    Returns:
+        The detector, with random weights but for `backbone_weights`.
+
+    Raises:
+        UserError: An argument that makes no sense, alone or beside another, or weights that do not fit.
     """
     if "iou_head" in arguments:
         raise UserError(

@@ -78,20 +78,56 @@ def retinanet(
 ) -> Detector:
     """RetinaNet on any backbone and at any input size.
 
-    `num_classes` does not count the background. `resize`: "short" brings the short side of an image to `image_size`,
-    the long one to at most `max_size`; "torchvision" is the same with that library's rounding; "longest" brings the
-    long side to `image_size`; "stretch" gives every image one size, `image_size` x `image_size` or (height, width). It
-    is "short" for a number and "stretch" for two. `jitter` (low, high): the short side in training, drawn for each
-    image (an image that already has such a size is taken as it is). Images are padded to multiples of `divisor`.
+    Args:
+        num_classes: Number of classes, without the background.
+        backbone: Name of the trunk (section 4), such as resnet50, mobilenetv2 or timm/NAME. Default resnet50.
+        image_size: Pixels of the short side, or what `resize` makes of it; or [height, width] (section 4.1). Default
+            800.
+        max_size: Pixels of the long side, at most. Default 1333.
+        resize: What is brought to `image_size`: short (side), torchvision (the same with its rounding), longest (side),
+            stretch (both). Default none: short for one number, stretch for two.
+        jitter: Lowest and highest short side in training, drawn for each image (Table 2). Default none.
+        divisor: Images are padded to whole multiples of it, in pixels. Default 32.
+        backbone_weights: File with the backbone's weights; nothing is downloaded. Default none: drawn at random.
+        pixels: What the backbone's weights want: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default imagenet_rgb.
+        backbone_options: Further arguments of the backbone, by name. Default none.
+        norm: Batch norm of the backbone: train, eval (fixed statistics) or frozen (fixed altogether). Default train.
+        frozen_stages: Number of first stages of the backbone that stay as they are. Default 0.
+        channels: Width of pyramid and towers, in channels (section 4). Default 256.
+        pyramid: False: the backbone's last map alone, with the anchors of all levels (section 4). Default true.
+        p6: What level 6 is made of: c5, the backbone's last map (footnote 2), or p5, the pyramid's. Default c5.
+        relu_before_p7: ReLU between levels 6 and 7 (footnote 2). Default true.
+        tower_depth: Convolutions of each tower before its outputs (section 4). Default 4.
+        tower_norm: group: group norm in the towers, which short trainings need. Default none.
+        anchor_sizes: Side of the anchors of each level, in pixels (section 4). Default none: 4 x stride.
+        octaves: Anchor sizes within an octave on each level (section 4, Table 1c). Default 3.
+        aspect_ratios: Height / width of the anchors (section 4, Table 1c). Default [0.5, 1, 2].
+        anchor_convention: Where cells are centred and what is rounded: corner, centre, torchvision or legacy
+            (`AnchorGenerator`). Default corner.
+        match_iou: IoU from which on an anchor shows an object, and that below which it is background; or one number for
+            both (section 4). Default [0.5, 0.4].
+        low_quality: What an object gets that no anchor overlaps so much: all, band or none (`IoUMatcher`). Default all.
+        ignore_crowd: Leave anchors that lie at least half inside a crowd region out of the loss. Default false.
+        classification: Classification loss, as an object or as {type: NAME, ...} (`singleshot.losses`). Default none:
+            `FocalLoss`.
+        box_loss: Loss of the boxes: smooth_l1, l1 or giou (section 4). Default smooth_l1.
+        beta: Where smooth L1 turns from quadratic to linear (Detectron's). Default 0.11.
+        box_weight: Weight of the box loss. Default 1.
+        iou_head: The IoU-aware detector's prediction: true, or choices such as {alpha: 0.4} (`IoUHead`). Default false.
+        outputs: Further outputs, such as [Centreness] (`singleshot.outputs`). Default [].
+        threshold: Score above which a box is a candidate (section 4.1). Default 0.05.
+        nms: IoU above which the worse of two boxes of a class is dropped (section 4.1). Default 0.5.
+        candidates: Best boxes of each level before the suppression (section 4.1). Default 1000.
+        detections: Boxes that are kept of an image (Detectron's). Default 100.
+        vote: Spread of box voting, such as 0.05: all candidates near a finding tell where its box is. Default none.
+        class_names: Names of the classes. Default none: class 0, class 1 ...
+        category_ids: Ids of the classes in results. Default none: 0, 1 ...
 
-    `backbone_weights` is a file, never a download; `norm` and `frozen_stages` are the backbone's. `channels`,
-    `tower_depth`, `tower_norm` (None or "group"): the pyramid's width and the towers. P6 comes from C5 as in the paper,
-    or from P5. `anchor_sizes`: of each level, by default 4 x stride; with `octaves` and `aspect_ratios` (height /
-    width) that is Table 1c. `anchor_convention` as in `AnchorGenerator`, `low_quality` as in `IoUMatcher`.
-    `classification` is any classification loss; `box_loss` "smooth_l1" with `beta`, "l1", or "giou". `iou_head` adds
-    the IoU-aware detector's prediction, `outputs` any extra output, such as ["Centreness"]. `ignore_crowd`: anchors
-    half inside a crowd region do not count. `vote`, such as 0.05, lets all candidates near a finding tell where its box
-    is (see `PerClassPostprocess`).
+    Returns:
+        The detector, with random weights but for `backbone_weights`.
+
+    Raises:
+        UserError: An argument that makes no sense, alone or beside another, or weights that do not fit.
     """
     builder_arguments.ranking(threshold=threshold, nms=nms, candidates=candidates, detections=detections, vote=vote)
     builder_arguments.weights(box_weight=box_weight)

@@ -20,14 +20,14 @@ _VOTERS = 200  # candidates of a class, the best ones, that have a part in box v
 
 @dataclass(frozen=True)
 class PerClassPostprocess:
-    """Inference of SSD (paper section 3.7, authors' DetectionOutput layer) and of RefineDet (section 3.5).
+    """Inference of SSD (paper section 3.7, authors' DetectionOutput layer) and of RefineDet (section 4, Inference).
 
     For each class: scores above `threshold`, the best `candidates`, greedy NMS with `iou`; then the best `detections`
     of the image over all classes. All images and classes at once, of fixed shape. Equal scores keep their order (anchor
     within a class, then class), so the result depends neither on the batch nor on tracing.
 
     `candidates_of_image`: of all classes' candidates only the best of the image go on to the suppression. RefineDet's
-    paper keeps 400 before it and 200 after it (section 3.5), its authors' scripts count for each class. None: all.
+    paper keeps 400 before it and 200 after it (section 4), its authors' scripts count for each class. None: all.
 
     `soft`: linear soft-NMS with this IoU takes the place of the greedy one, and scores that it lowers below `threshold`
     are no findings. RefineDet's authors publish their COCO figures so: 0.30, with threshold 0.016 and no limit of
