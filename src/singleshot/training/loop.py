@@ -90,7 +90,7 @@ def train(
 
 
 def _folder(run: Run, chosen: Resolved, out: str | Path | None) -> RunFolder:
-    """That of the run that goes on, or a new one: it appears when everything else has gone well."""
+    """The folder of the run that continues, or a new one, which is made when everything else has gone well."""
     if chosen.stopped is not None:
         return chosen.stopped.folder
     made = RunFolder.create(out, run.recipe.name).path if run.ranks.first else Path()

@@ -12,11 +12,11 @@ _STEP = 64 << 20  # bytes by which the heap grows
 
 
 def keep_freed_memory(device: torch.device) -> bool:
-    """Let this process keep memory that it frees; whether that could be arranged (on the CPU, with glibc).
+    """Let this process keep the memory that it frees. Returns whether that worked (it does on the CPU, with glibc).
 
-    By default glibc gives every large block back to the system at once and takes it anew for the next tensor, page by
-    page, filled with zeros: an activation of some ten megabytes costs three times what its computation does. A training
-    step needs the same memory again and again. Nothing is used that the largest step does not need.
+    By default glibc returns every large block to the system at once, and asks for it again, page by page, for the next
+    tensor. For an activation of some ten megabytes this takes three times as long as its computation. A training step
+    needs the same memory again and again. No more memory is used than the largest step needs.
     """
     if device.type != "cpu" or sys.platform != "linux":
         return False

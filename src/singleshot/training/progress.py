@@ -65,7 +65,7 @@ class Display:
             self.say(f"step {step}/{self.total} {text} {_minutes(left)} left")
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line above the progress bar."""
         if not self.quiet:
             self.console.print(text, markup=False)
 

@@ -1,4 +1,4 @@
-"""One final recipe out of all that has a say: flags, recipe, the file of `--from`, and the run that goes on.
+"""One final recipe, made from flags, recipe, the file of `--from` and the run that continues.
 
 `resolve` says in which order. Nothing else in this package changes a recipe.
 """
@@ -27,7 +27,7 @@ from singleshot.weights import checkpoint
 
 @dataclass(frozen=True)
 class Stopped:
-    """A run that goes on: where it lies, the recipe that it went by, and the state that it was left in."""
+    """A run that continues: its folder, the recipe it used, and its last saved state."""
 
     folder: RunFolder
     recipe: Recipe
@@ -38,7 +38,7 @@ class Stopped:
         """The run of a folder.
 
         Raises:
-            UserError: no run lies there, or it has left no state.
+            UserError: there is no run in this folder, or it has saved no state.
         """
         folder = RunFolder.existing(path)
         return cls(folder, from_yaml(folder.recipe), SavedState.read(folder.state))
@@ -50,7 +50,7 @@ class Resolved:
 
     recipe: Recipe  # final, but for what the built detector tells (`final`)
     source: Detector | None = None  # the detector that a new run takes its weights from
-    stopped: Stopped | None = None  # the run that goes on
+    stopped: Stopped | None = None  # the run that continues
     notes: list[str] = field(default_factory=list)  # what the user should know about the recipe
 
     @property
@@ -77,10 +77,10 @@ def resolve(
     skip_bad: bool = False,
     device: str | None = None,
 ) -> Resolved:
-    """The recipe of a run from the arguments of `train`, which see.
+    """The recipe of a run. The arguments are those of `train`.
 
     The arguments beside `recipe` count most, then `recipe`. What both leave open comes from the file of `start_from`
-    or, when a run goes on, from that run.
+    or, when a run continues, from that run.
 
     Raises:
         UserError: a value that cannot be, a file that cannot be read, a change that would make it another run.
@@ -120,9 +120,9 @@ def resolve(
 
 # --------------------------------------------------------------------------------------------------- the command line
 def resume_with(resume: str | Path, named: Recipe | None, *, file: bool) -> Recipe:
-    """The recipe that a command line asks for when a run goes on: the run's own, or the one that it names.
+    """The recipe that a command line asks for when a run continues: the run's own, or the one that it names.
 
-    `file`: whether `named` comes from a file, which may say something else by now; that is then compared.
+    `file`: whether `named` comes from a file. It may have changed since the run began, so it is compared.
     """
     recipe = from_yaml(RunFolder.existing(resume).recipe)
     if named is None:
@@ -147,7 +147,7 @@ def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 
 def _with_explicit(recipe: Recipe, start_from: str, builder: str | None) -> Recipe:
-    """A recipe that leaves builder and arguments to the file, made ready for some that the user has chosen himself.
+    """A recipe that leaves builder and arguments to the file, prepared for those that the user has chosen.
 
     `builder`: the chosen one, None for none. If it is that of the file, arguments that are set afterwards are all that
     differs from the file's; if it is another, the recipe's own arguments are what the others begin from.

@@ -1,4 +1,4 @@
-"""A run in files: weights and state are written, and read when it goes on."""
+"""A run in files: weights and state are written, and read when the run continues."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _metrics(run: Run) -> dict[str, Any]:
 def restore(run: Run, saved: SavedState, before: Recipe) -> None:
     """Go back to a saved state: weights, average, optimiser, generators, log.
 
-    `before` is the recipe that the run went by until then: a best of another metric is none.
+    `before` is the recipe that the run used until then: the best value of another metric does not count.
     """
     if saved.progress.data != run.data.fingerprint:
         raise UserError(

@@ -156,12 +156,16 @@ def worker_count(workers: int | None, processes: int = 1) -> int:
 def build_transform(settings: Augmentation, preprocess: Preprocess) -> Transform:
     """The augmentation of a recipe, ending in images that the detector's `preprocess` does not resize any more.
 
-    (But for torchvision's rule of sizes, which changes a few in a hundred by one more pixel.)
+    Only torchvision's rule of sizes still changes a few images in a hundred, by one pixel.
 
-    Where that keeps the aspect ratio (`KeepAspect`) so does the last step here: of the whole image or, after a crop, of
-    the crop. Its short-side jitter is drawn here too, from the random numbers of the sample, so that a run is the same
-    with any number of workers, and resumed. The five interpolations are drawn from as SSD does; an image that keeps its
-    aspect and has nothing of SSD's augmentation but the mirror is resized linearly, as RetinaNet's is.
+    If `preprocess` keeps the aspect ratio (`KeepAspect`), the last step here does so too: that of the whole image or,
+    after a crop, that of the crop. Its short-side jitter is drawn here as well, from the random numbers of the sample.
+    So a run is the same with any number of workers, and when it is resumed. One of five interpolations is drawn, as in
+    SSD. An image that keeps its aspect ratio and is changed by nothing but the mirror is resized linearly, as in
+    RetinaNet.
+
+    Raises:
+        UserError: `augmentation.jitter` is not two zooms, or is combined with expand or crop.
     """
     size: Target = preprocess.training_fit if isinstance(preprocess, KeepAspect) else preprocess.size
     red, green, blue = (255.0 * float(value) for value in preprocess.pixels.mean)

@@ -22,7 +22,7 @@ def require(names: Sequence[str]) -> None:
 
 
 class Trackers:
-    """Any number of trackers that are told the same."""
+    """Any number of trackers, which all get the same numbers."""
 
     def __init__(self, names: Sequence[str], folder: Path, config: dict[str, Any]) -> None:
         self._trackers: list[Any] = []
