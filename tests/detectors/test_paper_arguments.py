@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import reference
 import torch
+from exporting import assert_exports
 from torch import Tensor
 
 import singleshot as ss
@@ -259,3 +260,23 @@ def test_from_the_command_line(
     assert main(["train", str(tiny_voc), "--builder", builder, *wrong]) == 2
     assert "match_iou must be two overlaps" in capsys.readouterr().err
     assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize(
+    ("builder", "arguments"),
+    [
+        ("ssd", {"candidates_of_image": 30}),
+        pytest.param("refinedet", {"candidates_of_image": 30, "detections": 20}, marks=pytest.mark.slow),
+        pytest.param(
+            "retinanet",
+            {
+                "pyramid": False,
+                "channels": 16,
+                "classification": FocalLoss(prior=0.5),
+            },  # untrained it would find nothing
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_export_with_a_free_batch_size(builder: str, arguments: dict[str, Any]) -> None:
+    assert_exports(made(builder, image_size=64, **arguments))
