@@ -24,6 +24,7 @@ LAYERS = [
     {"training"},
     {"evaluation.detect_dataset"},
     {"evaluation"},
+    {"engines"},
     {"weights"},
     {"detectors"},
     {"spec"},
@@ -33,7 +34,7 @@ LAYERS = [
     {"losses", "layers"},
     {"anchors", "matchers"},
     {"data.loader", "data.frames"},
-    {"data"},
+    {"data", "image_input"},
     {"structures", "signature", "plain_data", "data.images", "data.dataset", "data.normalised"},
     {"coders", "ops", "prediction", "stream"},
     {"errors", "files", "eval_mode", "version", "flags", "text_table"},
@@ -43,11 +44,12 @@ LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in
 # Narrower than the order above: pictures and files are no business of the network, nor readers of the metrics.
 NETWORK = {"detectors", "spec", "heads", "necks", "refiner", "preprocess", "postprocess", "outputs", "backbones"}
 NETWORK |= {"losses", "layers", "anchors", "coders", "matchers", "ops", "structures", "signature"}
-NETWORK |= {"prediction", "stream", "errors", "files", "eval_mode"}
+NETWORK |= {"prediction", "image_input", "stream", "errors", "files", "eval_mode"}
 RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files"}
 ONLY = {
     **dict.fromkeys(NETWORK, NETWORK | {"data.images"}),
     "weights": NETWORK | {"version"},
+    "engines": NETWORK | {"weights"},
     "evaluation.detect_dataset": RECORDS | {"data.frames", "stream", "evaluation", "eval_mode"},
     "evaluation": RECORDS,
     "data.frames": {"data.dataset", "data.images", "stream", "errors"},

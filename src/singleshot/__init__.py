@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from singleshot.detectors.retinanet import retinanet as retinanet
     from singleshot.detectors.ssd import ssd as ssd
     from singleshot.detectors.torchvision_labels import torchvision_labels as torchvision_labels
+    from singleshot.engines import load as load
     from singleshot.errors import UserError as UserError
     from singleshot.evaluation.detections import ImageDetections as ImageDetections
     from singleshot.evaluation.metrics import Metrics as Metrics
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from singleshot.training import TrainResult as TrainResult
     from singleshot.training import train as train
     from singleshot.training.recipe import Recipe as Recipe
-    from singleshot.weights.checkpoint import load as load
     from singleshot.weights.checkpoint import save as save
 
 # Public name -> the module that defines it; None where the name is itself a module of the package.
@@ -65,7 +65,7 @@ _WHERE: dict[str, str | None] = {
     "draw": "singleshot.inference.draw",
     "evaluate": "singleshot.evaluation.metrics",
     "iou_retinanet": "singleshot.detectors.iou_retinanet",
-    "load": "singleshot.weights.checkpoint",
+    "load": "singleshot.engines",
     "open_dataset": "singleshot.data.open",
     "read_image": "singleshot.data.images",
     "recipes": None,

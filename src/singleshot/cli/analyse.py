@@ -94,7 +94,8 @@ class AnalyseVerb:
             return found, _about(options.detections, dataset)
         from singleshot.cli.model import load_model
 
-        detector = load_model(options.model, builder=options.builder, device=options.device)
+        wanted = f"analyse {self.name}" if self.analysis.takes == "detector" else None
+        detector = load_model(options.model, builder=options.builder, device=options.device, wanted=wanted)
         dataset = _open(options, class_names=detector.class_names)
         sizes = {"batch_size": options.batch_size, "workers": options.workers}
         with shown("images") as progress:

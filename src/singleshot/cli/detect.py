@@ -59,7 +59,8 @@ def run(options: Namespace) -> Result:
     from singleshot.multiscale.published import load
 
     views = None if options.tta is None else load(options.tta)
-    detector = load_model(options.model, builder=options.builder, device=options.device)
+    wanted = None if views is None else "--tta"
+    detector = load_model(options.model, builder=options.builder, device=options.device, wanted=wanted)
     many = None if views is None else multi_scale(detector, views)
     with shown(many) as bar:
         found = detect(

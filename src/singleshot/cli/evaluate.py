@@ -95,7 +95,8 @@ def run(options: Namespace) -> Result:
         from singleshot.multiscale.published import load
 
         views = None if options.tta is None else load(options.tta)
-        detector = load_model(options.model, builder=options.builder, device=options.device)
+        wanted = "--sweep" if options.sweep is not None else "--tta" if views is not None else None
+        detector = load_model(options.model, builder=options.builder, device=options.device, wanted=wanted)
         dataset = open_dataset(options.data, class_names=detector.class_names, **asked)
         _announce(dataset)
         sizes = {"batch_size": options.batch_size, "workers": options.workers}

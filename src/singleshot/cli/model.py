@@ -1,31 +1,43 @@
-"""A detector from the file that the user named, on the device that the user wants."""
+"""A model from the file that the user named, on the device that the user wants."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from singleshot.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from singleshot.detectors.detector import Detector
 
 
-def load_model(path: str, *, builder: str | None, device: str | None) -> Detector:
-    """The detector in evaluation mode.
+def load_model(path: str, *, builder: str | None, device: str | None, wanted: str | None = None) -> Any:
+    """What detects, in evaluation mode: a `Detector` from its weights, or an `ExportedDetector`.
 
     Args:
+        path: the model's file; its ending says which engine opens it.
         builder: for a detector of the user's own, `my_lab.models:my_detector`; imported, as the user wrote it.
-        device: None takes CUDA where there is one.
+        device: None takes CUDA where there is one, and for an exported model the CPU.
+        wanted: what is asked for that an exported model cannot do, for the error; None where it can.
     """
-    from singleshot.detectors.registry import find_builder
-    from singleshot.weights.checkpoint import load
+    from singleshot.engines import holds_weights, load, load_detector
 
-    if builder is not None:
-        allow_local_imports()
-    build = None if builder is None else find_builder(builder)
-    return load(path, builder=build, device=choose_device(device))
+    where = choose_device(device) if holds_weights(path) else device or "cpu"
+    if wanted is not None:
+        return load_detector(path, wanted=wanted, builder=_found(builder), device=where)
+    return load(path, builder=_found(builder), device=where)
+
+
+def _found(builder: str | None) -> Callable[..., Detector] | None:
+    if builder is None:
+        return None
+    from singleshot.detectors.registry import find_builder
+
+    allow_local_imports()
+    return find_builder(builder)
 
 
 def choose_device(name: str | None) -> str:

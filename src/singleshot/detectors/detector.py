@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from singleshot.anchors import AnchorMaker
 from singleshot.detectors.classes import Classes
-from singleshot.detectors.image_input import to_tensor
 from singleshot.detectors.whole import found_in
 from singleshot.errors import UserError
 from singleshot.eval_mode import evaluating
+from singleshot.image_input import to_tensor
 from singleshot.losses.criterion import Criterion
 from singleshot.ops.shapes import map_sizes
 from singleshot.postprocess import Postprocess, stored

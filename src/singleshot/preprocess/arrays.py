@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from singleshot.errors import UserError
 from singleshot.preprocess.preprocess import Layout, Size
 
 Floats = NDArray[np.float32]
@@ -24,10 +25,24 @@ class ArrayBatch:
     limits: Floats  # [B, 2] (height, width) of each image within the input: what lies beyond is padding
 
 
-def prepared(rule: Layout, images: Sequence[NDArray[np.uint8]]) -> ArrayBatch:
-    """Images [H, W, 3] uint8 RGB, of any sizes -> ArrayBatch."""
+def prepared(
+    rule: Layout, images: Sequence[NDArray[np.uint8] | NDArray[np.float32]], canvas: Size | None = None
+) -> ArrayBatch:
+    """Images [H, W, 3] RGB, uint8 or float in 0..1, of any sizes -> ArrayBatch.
+
+    `canvas`: (height, width) of the input of a graph that takes no other; None: as the rule has it.
+
+    Raises `UserError` for an image that the rule makes larger than the canvas.
+    """
     original = [(int(image.shape[0]), int(image.shape[1])) for image in images]
-    sizes, (height, width) = rule.layout(original)
+    sizes, wanted = rule.layout(original)
+    height, width = canvas or wanted
+    for (h, w), (before_h, before_w) in zip(sizes, original, strict=True):
+        if h > height or w > width:
+            raise UserError(
+                f"an image of {before_h}x{before_w} (height x width) becomes {h}x{w}, and this model takes "
+                f"{height}x{width}; export the model for a size in which both portraits and landscapes fit"
+            )
     mean, std = (np.asarray(numbers, np.float32) for numbers in (rule.pixels.mean, rule.pixels.std))
     pixels = np.zeros((len(images), 3, height, width), np.float32)  # the mean colour is 0 once it is normalised
     for place, image, size in zip(pixels, images, sizes, strict=True):
@@ -52,8 +67,10 @@ def restored(boxes: Floats, scores: Floats, batch: ArrayBatch, *, padded: bool) 
     return boxes, scores
 
 
-def _resized(image: NDArray[np.uint8], size: Size) -> Floats:
-    values = image.astype(np.float32) / np.float32(255)
+def _resized(image: NDArray[np.uint8] | NDArray[np.float32], size: Size) -> Floats:
+    values: Floats = image.astype(np.float32)
+    if image.dtype == np.uint8:
+        values = values / np.float32(255)
     if values.shape[:2] == size:
         return values
     # In 32 bits, as PyTorch's bilinear form: both put the centres of pixels at halves and repeat the border.

@@ -13,6 +13,7 @@ from typing import Any
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.parts import store_argument
 from singleshot.detectors.registry import BUILDERS, find_builder
+from singleshot.engines import refuse_exported
 from singleshot.errors import UserError
 from singleshot.training import tracking
 from singleshot.training.folder import RunFolder
@@ -185,6 +186,7 @@ def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
             raise UserError(f"{recipe.name} starts from a trained detector: give its file with --from (start_from)")
         at_random = recipe.builder in BUILDERS and recipe.arguments.get("backbone_weights") is None
         return with_nothing_to_keep(recipe) if at_random else recipe, None
+    refuse_exported(recipe.start_from, wanted="training from a model")
     named = _file_builder(recipe.start_from)
     own = find_builder(recipe.builder) if named is None and ":" in recipe.builder else None
     source = checkpoint.load(recipe.start_from, builder=own)

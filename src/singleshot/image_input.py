@@ -1,19 +1,24 @@
-"""Whatever a user holds an image in, made the tensor that a detector takes."""
+"""Whatever a user holds an image in, made what a detector takes. Only tensors need PyTorch."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from singleshot.data.images import read_image, to_rgb
 from singleshot.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Picture = NDArray[np.uint8] | NDArray[np.float32]
 
 _KINDS = (
     "give the path of an image, a PIL image, a numpy array [H, W, 3] (uint8, RGB) or [H, W] (uint8, grey), "
@@ -33,42 +38,62 @@ def to_tensor(source: object) -> tuple[Tensor, str | None]:
     Raises UserError for another type, shape or dtype, for values outside of the range, and for files that are no
     images.
     """
+    import torch
+
+    if isinstance(source, torch.Tensor):
+        return _from_tensor(source), None
+    pixels, path = _pixels(source)
+    # A copy, channels first: reversed, cropped and read-only arrays are welcome, and the caller's stays as it is.
+    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C", copy=True)), path
+
+
+def to_picture(source: object) -> tuple[Picture, str | None]:
+    """Make one image an array [H, W, 3] in RGB, uint8 or float32 in [0, 1], and say which file it came from, if any.
+
+    Takes what `to_tensor` takes. The array may share the memory of what was given: it is for reading.
+
+    Raises UserError as `to_tensor`.
+    """
+    if _is_tensor(source):
+        return np.asarray(_from_tensor(source).cpu()).transpose(1, 2, 0), None
+    return _pixels(source)
+
+
+def _is_tensor(source: object) -> bool:
+    torch = sys.modules.get("torch")  # who holds a tensor has imported it
+    return torch is not None and isinstance(source, torch.Tensor)
+
+
+def _pixels(source: object) -> tuple[NDArray[np.uint8], str | None]:
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
         if isinstance(path, bytes):
             path = os.fsdecode(path)
         if _ADDRESS.match(path):
             raise UserError(f"{path} is an address, and nothing is downloaded here; save the image and give the file")
-        return _from_pixels(read_image(Path(path))), path
+        return read_image(Path(path)), path
     if isinstance(source, Image.Image):
         return _from_pil(source), None
     if isinstance(source, np.ndarray):
         return _from_array(source), None
-    if isinstance(source, Tensor):
-        return _from_tensor(source), None
     if isinstance(source, list | tuple):
         raise UserError(f"a {type(source).__name__} inside of a list is not an image; {_KINDS}")
     raise UserError(f"{type(source).__name__} is not an image; {_KINDS}")
 
 
-def _from_pixels(pixels: NDArray[np.uint8]) -> Tensor:
-    # A copy, channels first: reversed, cropped and read-only arrays are welcome, and the caller's stays as it is.
-    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C", copy=True))
-
-
-def _from_pil(image: Image.Image) -> Tensor:
+def _from_pil(image: Image.Image) -> NDArray[np.uint8]:
     if 0 in image.size:
         raise UserError(f"a PIL image of {image.size[0]}x{image.size[1]} has no pixels")
     try:
         image.load()
-        return _from_pixels(to_rgb(image))
+        return to_rgb(image)
     except Exception as error:  # Pillow raises almost anything on files that are cut off or closed
         raise UserError(
             f"the PIL image of mode {image.mode} cannot be decoded ({error or type(error).__name__})"
         ) from error
 
 
-def _from_array(array: NDArray[np.generic]) -> Tensor:
+def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
     shape = list(array.shape)
     if array.ndim == 2:
         array = array[:, :, None]
@@ -96,10 +121,12 @@ def _from_array(array: NDArray[np.generic]) -> Tensor:
         }.get(array.dtype.kind, "array.astype(np.uint8) if it is in [0, 255]")
         raise UserError(f"an array of {array.dtype} is not an image; expected uint8, 0 to 255: {hint}")
     pixels = array.astype(np.uint8, copy=False)
-    return _from_pixels(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
-def _from_tensor(tensor: Tensor) -> Tensor:
+def _from_tensor(tensor: Any) -> Tensor:
+    import torch
+
     shape = list(tensor.shape)
     if tensor.ndim == 2:
         tensor = tensor[None]
@@ -119,7 +146,8 @@ def _from_tensor(tensor: Tensor) -> Tensor:
         raise UserError(f"a tensor of shape {shape} has no pixels")
     if tensor.dtype != torch.uint8:
         tensor = _checked_floats(tensor)
-    return tensor.detach().expand(3, -1, -1)
+    shown: Tensor = tensor.detach().expand(3, -1, -1)
+    return shown
 
 
 def _checked_floats(tensor: Tensor) -> Tensor:

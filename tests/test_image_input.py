@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from singleshot.detectors.image_input import to_tensor
 from singleshot.errors import UserError
+from singleshot.image_input import to_tensor
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 CHW = torch.from_numpy(RGB.transpose(2, 0, 1).copy())

@@ -1,0 +1,204 @@
+"""Engines behind one interface: a toy of one file and one line, on the package's and the command line's own paths."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import toy_engine
+
+import singleshot as ss
+from singleshot.cli import main
+from singleshot.data.images import read_image
+from singleshot.detectors.whole import Whole
+from singleshot.engines import ENGINES, find_engine, weights_file
+from singleshot.engines.exported import ExportedDetector
+from singleshot.errors import UserError
+from singleshot.ops.fit import LongestSide
+from singleshot.preprocess import KeepAspect
+from singleshot.spec import Spec
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, ".toy", "toy_engine")
+
+
+@pytest.fixture(scope="module")
+def toy(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, exported for 1 to 4 images."""
+    path = tmp_path_factory.mktemp("toy") / "model.toy"
+    detector = ss.load(tiny_model)
+    spec = replace(detector.spec, input_size=detector.image_size, batch=(1, 4))
+    toy_engine.export(Whole(detector).eval(), spec, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(tiny_voc: Path) -> list[Path]:
+    return sorted((tiny_voc / "JPEGImages").iterdir())
+
+
+def assert_same_findings(found: ss.Prediction, expected: ss.Prediction) -> None:
+    assert len(found) == len(expected) > 0
+    assert found.size == expected.size
+    assert (found.class_names, found.category_ids) == (expected.class_names, expected.category_ids)
+    np.testing.assert_allclose(found.scores_array, expected.scores_array, atol=1e-3)  # pixels differ by a rounding
+    apart = np.abs(found.boxes_array[:, None] - expected.boxes_array).max(-1)
+    apart = apart + 1e4 * (found.labels_array[:, None] != expected.labels_array)
+    assert np.median(apart.min(1)) < 0.2
+    assert (apart.min(1) < 2).mean() > 0.95  # near-equal scores at the end of the list may change places
+
+
+class TestThePackage:
+    def test_load_asks_the_table(self, toy: Path, tiny_model: Path) -> None:
+        model = ss.load(toy)
+        assert isinstance(model, ExportedDetector)
+        assert isinstance(ss.load(tiny_model), ss.Detector)
+        assert model.class_names == ("cell", "other")
+        assert model.image_size == (64, 64)
+
+    def test_predict_finds_what_the_detector_finds(self, toy: Path, tiny_model: Path, pictures: list[Path]) -> None:
+        model, detector = ss.load(toy), ss.load(tiny_model)
+        for found, expected in zip(model.predict(pictures), detector.predict(pictures), strict=True):
+            assert_same_findings(found, expected)
+            assert found.path == expected.path
+        picture = read_image(pictures[0])
+        tensor = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+        for source in (picture, tensor, tensor.float() / 255):
+            assert_same_findings(model.predict(source), detector.predict(pictures[0]))
+
+    def test_more_images_than_a_batch_holds(self, toy: Path, tiny_model: Path, pictures: list[Path]) -> None:
+        nine = (pictures * 9)[:9]
+        found, expected = ss.load(toy).predict(nine, batch_size=9), ss.load(tiny_model).predict(nine)
+        for one, other in zip(found, expected, strict=True):
+            assert_same_findings(one, other)
+
+    def test_a_list_of_none_and_a_batch_of_none(self, toy: Path) -> None:
+        assert ss.load(toy).predict([]) == []
+        with pytest.raises(UserError, match="batch_size must be at least 1"):
+            ss.load(toy).predict([], batch_size=0)
+
+    def test_what_is_not_an_image(self, toy: Path) -> None:
+        with pytest.raises(UserError, match="int is not an image"):
+            ss.load(toy).predict(3)
+
+    def test_a_builder_is_refused(self, toy: Path) -> None:
+        with pytest.raises(UserError, match="takes no builder"):
+            ss.load(toy, builder=ss.ssd)
+
+    def test_a_file_that_is_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"gone\.toy: no such file"):
+            ss.load(tmp_path / "gone.toy")
+
+    def test_other_endings_are_looked_into(self, tmp_path: Path) -> None:
+        (tmp_path / "model.pth").write_bytes(b"PK" + bytes(30))
+        with pytest.raises(UserError, match="is a pickle"):
+            ss.load(tmp_path / "model.pth")
+
+
+class TestTheCommandLine:
+    def test_detect(self, toy: Path, tiny_model: Path, pictures: list[Path], tmp_path: Path, capsys: Capture) -> None:
+        told = []
+        for model in (toy, tiny_model):
+            words = ["detect", str(model), str(pictures[0].parent), "--threshold", "0", "--json", "--out"]
+            assert main([*words, str(tmp_path / model.suffix)]) == 0
+            told.append(json.loads(capsys.readouterr().out))
+        assert [len(image["detections"]) for image in told[0]] == [len(image["detections"]) for image in told[1]]
+        best = [[image["detections"][0]["score"] for image in one] for one in told]
+        assert best[0] == pytest.approx(best[1], abs=1e-3)
+        assert sorted(path.name for path in (tmp_path / ".toy").iterdir()) == sorted(
+            path.name for path in (tmp_path / ".safetensors").iterdir()
+        )
+
+    def test_evaluate_and_analyse(self, toy: Path, tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:
+        for verb in (["evaluate"], ["analyse", "errors"]):
+            told = []
+            for model in (toy, tiny_model):
+                assert main([*verb, str(model), str(tiny_voc), "--json"]) == 0
+                told.append(json.loads(capsys.readouterr().out))
+            assert told[0].keys() == told[1].keys()
+
+    @pytest.mark.parametrize(
+        ("words", "wanted"),
+        [
+            (["evaluate", "MODEL", "DATA", "--sweep", "nms=0.4,0.5"], "--sweep"),
+            (["evaluate", "MODEL", "DATA", "--tta", "refinedet320_voc"], "--tta"),
+            (["detect", "MODEL", "DATA", "--tta", "refinedet320_voc"], "--tta"),
+            (["analyse", "iou", "MODEL", "DATA"], "analyse iou"),
+            (["analyse", "loss", "MODEL", "DATA"], "analyse loss"),
+            (["train", "DATA", "--from", "MODEL", "--out", "OUT"], "training from a model"),
+        ],
+    )
+    def test_what_only_a_detector_can_do(
+        self, words: list[str], wanted: str, toy: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture
+    ) -> None:
+        places = {"MODEL": str(toy), "DATA": str(tiny_voc), "OUT": str(tmp_path / "run")}
+        assert main([places.get(word, word) for word in words]) == 2
+        said = capsys.readouterr().err
+        assert f"{toy}: {wanted} needs the detector itself" in said
+        assert "give the .safetensors file" in said
+        assert not (tmp_path / "run").exists()
+
+
+class TestWhatAGraphTakes:
+    """A graph that is seen from outside: how large its batches are, and where the pictures lie in it."""
+
+    def seen(self, batch: tuple[int, int | None], size: tuple[int, int] | None) -> tuple[ExportedDetector, list[Any]]:
+        spec = Spec(("a",), (1,), KeepAspect(LongestSide(64)), None, input_size=size, batch=batch)
+        shapes: list[Any] = []
+
+        def run(pixels: Any, limits: Any) -> tuple[Any, Any, Any]:
+            shapes.append((pixels.shape, limits.tolist()))
+            corners = np.concatenate([np.zeros_like(limits), limits[:, ::-1]], 1)[:, None]  # the whole of each picture
+            return corners, np.full((len(pixels), 1), 0.5, np.float32), np.zeros((len(pixels), 1), np.int64)
+
+        return ExportedDetector(spec, run), shapes
+
+    def test_a_fixed_batch_is_filled_and_its_rest_dropped(self) -> None:
+        model, shapes = self.seen((3, 3), None)
+        found = model.predict([np.zeros((32, 64, 3), np.uint8)] * 4)
+        assert [shape[0] for shape, _ in shapes] == [3, 3]
+        assert [prediction.boxes_array.tolist() for prediction in found] == [[[0, 0, 64, 32]]] * 4
+
+    def test_pictures_of_one_input_size_go_together(self) -> None:
+        model, shapes = self.seen((1, None), None)
+        wide, high = np.zeros((40, 80, 3), np.uint8), np.zeros((80, 40, 3), np.uint8)
+        found = model.predict([wide, high, wide])
+        assert [shape for shape, _ in shapes] == [(2, 3, 32, 64), (1, 3, 64, 32)]
+        assert [prediction.boxes_array[0].tolist() for prediction in found] == [
+            [0, 0, 80, 40], [0, 0, 40, 80], [0, 0, 80, 40],
+        ]  # fmt: skip
+
+    def test_a_fixed_size_pads(self) -> None:
+        model, shapes = self.seen((1, None), (64, 96))
+        (found,) = model.predict([np.zeros((80, 40, 3), np.uint8)])
+        assert shapes == [((1, 3, 64, 96), [[64, 32]])]
+        assert found.boxes_array.tolist() == [[0, 0, 40, 80]]
+
+    def test_a_picture_that_does_not_fit_is_told(self) -> None:
+        model, _ = self.seen((1, None), (32, 64))
+        with pytest.raises(UserError, match=r"80x40 .* becomes 64x32, and this model takes 32x64"):
+            model.predict(np.zeros((80, 40, 3), np.uint8))
+
+    def test_without_a_known_preparation_it_cannot_predict(self) -> None:
+        with pytest.raises(UserError, match="does not say how images are prepared"):
+            ExportedDetector(Spec(("a",), (1,), None, None), lambda *_: ..., path="x.toy")  # type: ignore[arg-type, return-value]
+
+
+def test_the_first_entry_keeps_the_contract(tiny_model: Path, tmp_path: Path, pictures: list[Path]) -> None:
+    assert find_engine("model.safetensors") is weights_file
+    assert find_engine("model.SAFETENSORS") is weights_file
+    detector = ss.load(tiny_model)
+    weights_file.export(Whole(detector), detector.spec, tmp_path / "again.safetensors")
+    model = ExportedDetector(*weights_file.open(tmp_path / "again.safetensors", "cpu"))
+    assert_same_findings(model.predict(pictures[0]), detector.predict(pictures[0]))
+    assert model.spec == detector.spec
+    assert weights_file.PRECISIONS == ("fp32", "bf16")
