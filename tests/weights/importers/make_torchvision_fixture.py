@@ -1,6 +1,6 @@
-"""Computes tests/weights/torchvision_retinanet.json, the outputs of torchvision's RetinaNets for made-up weights.
+"""Computes torchvision_retinanet.json beside it: the outputs of torchvision's RetinaNets for made-up weights.
 
-To make the file anew: `python tests/weights/make_torchvision_fixture.py`, with any Python that has torchvision 0.13 or
+To make the file again: run `python make_torchvision_fixture.py` in its folder, with any Python that has torchvision 0.13 or
 later (Debian: apt-get install python3-torchvision). The tests need no torchvision: they make the same weights and
 images from the formulas below, and compare with the file.
 """

@@ -19,7 +19,7 @@ from singleshot.detectors import Detector
 from singleshot.errors import UserError
 from singleshot.structures import Predictions
 from singleshot.weights import checkpoint
-from singleshot.weights.torchvision import load_torchvision_retinanet
+from singleshot.weights.importers.torchvision_retinanet import load_torchvision_retinanet
 
 sys.path.insert(0, str(Path(__file__).parent))
 import make_torchvision_fixture as made

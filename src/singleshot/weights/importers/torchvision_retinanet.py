@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from singleshot.backbones.pretrained import read_tensors
 from singleshot.detectors.detector import Detector
-from singleshot.detectors.retinanet import retinanet
-from singleshot.errors import UserError, some
-from singleshot.ops.shapes import without_values
+from singleshot.errors import UserError
+from singleshot.weights.importers.importer import Importer, Shapes, built
 
 # COCO's categories by id, 1 to 90; COCO has never used the ids left out.
 _COCO = {
@@ -32,9 +33,12 @@ _COCO = {
 
 _CLASS_LAYER, _BOX_LAYER = "head.classification_head.cls_logits", "head.regression_head.bbox_reg"
 _P6 = "backbone.fpn.extra_blocks.p6.weight"
+_TELLING = (f"{_CLASS_LAYER}.bias", f"{_BOX_LAYER}.bias", _P6)
 _GROUP_NORM = "head.classification_head.conv.0.1.weight"
 _ANCHORS = 9
 _EPSILON = 1e-5  # of our batch norm
+
+TITLE = "torchvision's RetinaNet"
 
 
 def load_torchvision_retinanet(
@@ -63,36 +67,33 @@ def load_torchvision_retinanet(
     where = f"{weights}: " if isinstance(weights, str | Path) else ""
     given = read_tensors(weights) if isinstance(weights, str | Path) else dict(weights)
     given = {key.removeprefix("module."): value for key, value in given.items()}
-    choices = _choices(given, where)
-    second = choices["tower_norm"] is not None
-    if norm_epsilon is None:
-        norm_epsilon = 0.0 if choices["num_classes"] == 91 and not second else _EPSILON
-    with without_values():
-        detector = retinanet(**{**choices, **arguments})
-    state = _translate(given, detector, where)
-    _absorb_epsilon(state, norm_epsilon)
-    detector.load_state_dict(state, assign=True)
-    return detector.to(device).eval()
+    known = None if norm_epsilon is None else partial(_absorb_epsilon, epsilon=norm_epsilon)
+    importer, arguments = cast(Importer, sys.modules[__name__]), {"backbone": "resnet50", **arguments}
+    return built(given, importer, where=where, finish=known, **arguments).to(device)
 
 
-def _choices(given: Mapping[str, Tensor], where: str) -> dict[str, Any]:
-    """The builder's arguments, as far as the weights tell them, else torchvision's."""
-    telling = [f"{_CLASS_LAYER}.bias", f"{_BOX_LAYER}.bias", _P6]
-    if absent := [key for key in telling if key not in given]:
+def recognises(shapes: Shapes) -> bool:
+    """Torchvision's two layers of predictions, above its feature pyramid."""
+    return all(key in shapes for key in _TELLING)
+
+
+def builder(shapes: Shapes) -> tuple[str, dict[str, Any]]:
+    """`retinanet` and its arguments, as the weights tell them, else torchvision's."""
+    if absent := [key for key in _TELLING if key not in shapes]:
         raise UserError(
-            f"{where}not the weights of a torchvision RetinaNet: {', '.join(absent)} missing; the keys are "
-            f"{', '.join(list(given)[:3]) or 'none'}; expected the state dict of retinanet_resnet50_fpn or of its v2"
+            f"not the weights of a torchvision RetinaNet: {', '.join(absent)} missing; the keys are "
+            f"{', '.join(list(shapes)[:3]) or 'none'}; expected the state dict of retinanet_resnet50_fpn or of its v2"
         )
-    outputs, deltas = len(given[f"{_CLASS_LAYER}.bias"]), len(given[f"{_BOX_LAYER}.bias"])
+    outputs, deltas = shapes[f"{_CLASS_LAYER}.bias"][0], shapes[f"{_BOX_LAYER}.bias"][0]
     if deltas != _ANCHORS * 4 or outputs % _ANCHORS:
         raise UserError(
-            f"{where}{_BOX_LAYER} has {deltas} outputs and {_CLASS_LAYER} {outputs}; expected {_ANCHORS * 4} and a "
+            f"{_BOX_LAYER} has {deltas} outputs and {_CLASS_LAYER} {outputs}; expected {_ANCHORS * 4} and a "
             f"multiple of {_ANCHORS}: models with an anchor generator of their own cannot be loaded"
         )
     num_classes = outputs // _ANCHORS
-    channels, p6_inputs = given[_P6].shape[:2]
-    second = _GROUP_NORM in given
-    return {
+    channels, p6_inputs = shapes[_P6][:2]
+    second = _GROUP_NORM in shapes
+    return "retinanet", {
         "num_classes": num_classes,
         "class_names": _names(num_classes),
         "category_ids": list(range(num_classes)),
@@ -110,44 +111,24 @@ def _choices(given: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     }
 
 
+def unneeded(key: str) -> bool:
+    """Nothing in torchvision's files is without a place here."""
+    return False
+
+
+def finish(state: dict[str, Tensor], shapes: Shapes) -> None:
+    """The epsilon of batch norm, which torchvision sets to 0 for its released file of 91 classes."""
+    released = shapes[f"{_CLASS_LAYER}.bias"][0] == 91 * _ANCHORS and _GROUP_NORM not in shapes
+    _absorb_epsilon(state, epsilon=0.0 if released else _EPSILON)
+
+
 def _names(num_classes: int) -> list[str]:
     if num_classes == 91:
         return ["background", *(_COCO.get(number, f"unused {number}") for number in range(1, 91))]
     return ["background", *(f"class {number}" for number in range(1, num_classes))]
 
 
-def _translate(given: Mapping[str, Tensor], detector: Detector, where: str) -> dict[str, Tensor]:
-    """Torchvision's state dict under our keys, complete and of the right shapes."""
-    state: dict[str, Tensor] = {}
-    missing, shapes, used = [], [], set()
-    for key, own in detector.state_dict().items():
-        names = _torchvision_names(key, group_norm=_GROUP_NORM in given)
-        name = next((name for name in names if name in given), None)
-        if key.endswith("num_batches_tracked"):  # absent from released files, and of no use to fixed statistics
-            state[key] = torch.zeros((), dtype=own.dtype)
-            used.update(names)
-        elif name is None:
-            missing.append(names[0])
-        elif given[name].shape != own.shape:
-            shapes.append(f"{name} is {tuple(given[name].shape)}, expected {tuple(own.shape)}")
-            used.add(name)
-        else:
-            state[key] = given[name].detach().to("cpu", own.dtype, copy=True)
-            used.add(name)
-    unexpected = [name for name in given if name not in used]
-    problems = [some(missing, "missing"), some(unexpected, "unexpected"), some(shapes, "of another shape")]
-    if any(problems):
-        trunk = detector.arguments.get("backbone", "resnet50")
-        raise UserError(
-            f"{where}these weights are not of torchvision's RetinaNet on {trunk}: {'; '.join(filter(None, problems))}. "
-            "Another ResNet? Name it, such as backbone='resnet101'"
-        )
-    if broken := [key for key, value in state.items() if not value.isfinite().all()]:
-        raise UserError(f"{where}{some(broken, 'with NaN or infinite values')}; the weights are damaged")
-    return state
-
-
-def _torchvision_names(key: str, *, group_norm: bool) -> list[str]:
+def rename(key: str, shapes: Shapes) -> list[str]:
     """What torchvision calls an entry of our state dict: since its version 0.13, and before."""
     part, *path, kind = key.split(".")
     if part == "backbone":
@@ -161,12 +142,12 @@ def _torchvision_names(key: str, *, group_norm: bool) -> list[str]:
     if group == "predict":
         return [f"{_CLASS_LAYER if name == 'class_logits' else _BOX_LAYER}.{kind}"]
     tower = f"head.{('classification_head', 'regression_head')[int(branch)]}.conv"
-    if group_norm:  # convolution, norm, ReLU
+    if _GROUP_NORM in shapes:  # convolution, norm, ReLU
         return [f"{tower}.{int(name) // 3}.{int(name) % 3}.{kind}"]
     return [f"{tower}.{int(name) // 2}.0.{kind}", f"{tower}.{name}.{kind}"]
 
 
-def _absorb_epsilon(state: dict[str, Tensor], epsilon: float) -> None:
+def _absorb_epsilon(state: dict[str, Tensor], *, epsilon: float) -> None:
     """Change the scales of batch norm so that with our epsilon they do what they did with `epsilon`."""
     if epsilon == _EPSILON:
         return

@@ -1,0 +1,134 @@
+"""What every importer of other projects' weights offers, and what is the same for all: tensors under our names.
+
+An importer is a module with the names of `Importer`, and one line in `IMPORTERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from singleshot.detectors import BUILDERS, Detector
+from singleshot.errors import UserError, some
+from singleshot.ops.shapes import without_values
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""The tensors of a file, as far as a layout is recognised by them: name -> shape."""
+
+
+class Importer(Protocol):
+    """One layout of another project."""
+
+    TITLE: str
+    """Whose layout it is, for messages: "torchvision's RetinaNet"."""
+
+    def recognises(self, shapes: Shapes) -> bool:
+        """Whether these are the weights of this layout."""
+
+    def builder(self, shapes: Shapes) -> tuple[str, dict[str, Any]]:
+        """The builder of this package that makes the same network, and its arguments, as the weights tell them.
+
+        Raises:
+            UserError: the layout is this one, but not every choice of it is possible here.
+        """
+
+    def rename(self, key: str, shapes: Shapes) -> Sequence[str]:
+        """What the other project calls a tensor of our state dict: every name that it has had, the newest first."""
+
+    def unneeded(self, key: str) -> bool:
+        """Whether a tensor of the file is known to have no place here."""
+
+    def finish(self, state: dict[str, Tensor], shapes: Shapes) -> None:
+        """Change in place what the other project means otherwise, in the state dict under our names."""
+
+
+def built(
+    given: Mapping[str, Tensor],
+    importer: Importer,
+    *,
+    where: str = "",
+    finish: Callable[[dict[str, Tensor]], None] | None = None,
+    **arguments: Any,
+) -> Detector:
+    """The detector of a layout with the weights of a file, on the CPU, in eval mode.
+
+    Args:
+        given: the tensors of the file by their own names.
+        importer: whose layout it is.
+        where: what messages begin with: the file.
+        finish: takes the place of the importer's own, for who knows more of the weights than they tell.
+        arguments: those of the builder; they win over what the weights tell.
+
+    Raises:
+        UserError: what `translated` and the importer raise.
+    """
+    shapes = shapes_of(given)
+    try:
+        name, told = importer.builder(shapes)
+    except UserError as error:
+        raise UserError(f"{where}{error}") from error
+    with without_values():
+        detector = BUILDERS[name](**{**told, **arguments})
+    state = translated(given, detector, importer, where=where)
+    if finish is None:
+        importer.finish(state, shapes)
+    else:
+        finish(state)
+    detector.load_state_dict(state, assign=True)
+    return detector.eval()
+
+
+def translated(
+    given: Mapping[str, Tensor], detector: Detector, importer: Importer, *, where: str = ""
+) -> dict[str, Tensor]:
+    """The tensors of a file as the state dict of a detector: complete, of the right shapes, copied.
+
+    Every tensor of the file is taken, known to be unneeded, or named in an error. Counters of batch norm may be absent.
+
+    Args:
+        given: the tensors of the file by their own names.
+        detector: what they are for; its own weights may lie on the device "meta".
+        importer: whose layout it is.
+        where: what messages begin with: the file.
+
+    Raises:
+        UserError: tensors that are missing, unexpected, of another shape, or not finite.
+    """
+    shapes = shapes_of(given)
+    state: dict[str, Tensor] = {}
+    missing: list[str] = []
+    others: list[str] = []
+    used: set[str] = set()
+    for key, own in detector.state_dict().items():
+        names = importer.rename(key, shapes)
+        name = next((name for name in names if name in given), None)
+        if key.endswith("num_batches_tracked"):  # absent from released files, and of no use to fixed statistics
+            state[key] = torch.zeros((), dtype=own.dtype)
+            used.update(names)
+        elif name is None:
+            missing.append(names[0])
+        elif given[name].shape != own.shape:
+            others.append(f"{name} is {tuple(given[name].shape)}, expected {tuple(own.shape)}")
+            used.add(name)
+        else:
+            state[key] = given[name].detach().to("cpu", own.dtype, copy=True)
+            used.add(name)
+    unexpected = [name for name in given if name not in used and not importer.unneeded(name)]
+    problems = [some(missing, "missing"), some(unexpected, "unexpected"), some(others, "of another shape")]
+    if any(problems):
+        trunk = detector.arguments.get("backbone", "its usual backbone")
+        raise UserError(
+            f"{where}these weights are not of {importer.TITLE} on {trunk}: {'; '.join(filter(None, problems))}. "
+            "Another backbone? Name it, such as backbone='resnet101'"
+        )
+    if broken := [key for key, value in state.items() if not value.isfinite().all()]:
+        raise UserError(f"{where}{some(broken, 'with NaN or infinite values')}; the weights are damaged")
+    return state
+
+
+def shapes_of(given: Mapping[str, Tensor]) -> Shapes:
+    """Name -> shape of each tensor."""
+    return {name: tuple(value.shape) for name, value in given.items()}
