@@ -1,6 +1,6 @@
 """Computes torchvision_retinanet.json beside it: the outputs of torchvision's RetinaNets for made-up weights.
 
-To make the file again: run `python make_torchvision_fixture.py` in its folder, with any Python that has torchvision 0.13
+To make the file again: `python make_torchvision_fixture.py` in its folder, with any Python that has torchvision 0.13
 or later (Debian: apt-get install python3-torchvision). The tests need no torchvision: they make the same weights and
 images from the formulas below, and compare with the file.
 """
