@@ -223,12 +223,14 @@ def test_progress_tells_no_number_twice() -> None:
     counting(None, 3)(1)
 
 
-def test_a_frame_is_one_memory_in_three_forms() -> None:
-    frame = Frame(np.zeros((3, 4, 5), np.uint8), "a.jpg")
-    assert frame.size == (4, 5)
-    assert frame.picture.shape == (4, 5, 3)
-    frame.tensor()[2, 1, 3] = 7
-    assert frame.picture[1, 3, 2] == 7
+@pytest.mark.parametrize("size", [(4, 5), (1, 5), (4, 1), (1, 1)])
+def test_a_frame_as_a_tensor_and_as_a_picture(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, *size), dtype=np.uint8)
+    frame = Frame(pixels, "a.jpg")
+    assert frame.size == size
+    assert np.array_equal(frame.picture(), pixels.transpose(1, 2, 0))
+    frame.tensor()[2, 0, 0] = 7
+    assert pixels[2, 0, 0] == 7  # the same memory
     assert frame.tensor().dtype == torch.uint8
 
 

@@ -41,7 +41,7 @@ def test_whole_images_come_in_order(files: list[File], workers: int) -> None:
         assert frame.pixels.flags.c_contiguous
         assert frame.pixels.dtype == np.uint8
         picture = ss.read_image(frame.source.path)
-        assert np.array_equal(frame.picture, picture)
+        assert np.array_equal(frame.picture(), picture)
         assert torch.equal(frame.tensor(), torch.from_numpy(picture).permute(2, 0, 1))
 
 

@@ -49,7 +49,7 @@ def detect_dataset(
     """
 
     def look(images: list[Tensor]) -> list[ImageDetections]:
-        return [_to_arrays(found) for found in detector(images)]
+        return [to_arrays(found) for found in detector(images)]
 
     with evaluating(detector):
         return _for_each(look, dataset, batch_size, workers, progress)
@@ -74,7 +74,7 @@ def detect_with_each(
     def look(images: list[Tensor]) -> list[list[ImageDetections]]:
         """For each image what each post-processing gives."""
         raw = detector.raw(images)
-        each = [[_to_arrays(found) for found in detector.detections(raw, one)] for one in postprocesses]
+        each = [[to_arrays(found) for found in detector.detections(raw, one)] for one in postprocesses]
         return [[of_one[k] for of_one in each] for k in range(len(images))]
 
     with evaluating(detector):
@@ -125,7 +125,8 @@ def _for_each(
     return [found for _, found in stream(frames, shown, batch_size=batch_size, after=after)]
 
 
-def _to_arrays(found: Mapping[str, Tensor]) -> ImageDetections:
+def to_arrays(found: Mapping[str, Tensor]) -> ImageDetections:
+    """What a detector gives for an image, {"boxes", "scores", "labels"}, in the form of the metrics."""
     boxes, scores, labels = (found[name].detach().cpu() for name in ("boxes", "scores", "labels"))
     return ImageDetections(
         boxes.double().numpy().reshape(-1, 4), scores.double().numpy(), labels.numpy().astype(np.int64)

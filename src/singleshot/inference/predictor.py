@@ -115,7 +115,7 @@ def _run(
             for frame, found in pairs:
                 prediction = _kept(_prediction(detector, frame, found), options, labels)
                 if folder is not None and folder.is_new(frame.source):
-                    folder.add(frame.source, draw(frame.picture, prediction), prediction)
+                    folder.add(frame.source, draw(frame.picture(), prediction), prediction)
                 yield prediction
         tell(len(sources))  # images that were skipped at the end are done too
 

@@ -18,6 +18,7 @@ from singleshot.analysis.truth import best_overlaps, true_iou
 from singleshot.data.dataset import Dataset
 from singleshot.detectors.detector import Detector, Raw
 from singleshot.evaluation.coco import coco_metrics
+from singleshot.evaluation.detect_dataset import to_arrays
 from singleshot.evaluation.detections import ImageDetections
 from singleshot.ops.boxes import aligned_iou
 from singleshot.outputs.iou import IoUHead
@@ -164,7 +165,7 @@ class _Collector:
         ranking = replace(own, scores=way.scores, detections=_ALL)
         kept = self.detector.detections(raw, ranking)
         final = [{name: part[: own.detections] for name, part in found.items()} for found in kept]  # best first
-        way.found += [_to_arrays(found) for found in final]
+        way.found += [to_arrays(found) for found in final]
         if self.metrics_only:
             return
         candidates = self.detector.detections(raw, unsuppressed(ranking))
@@ -198,8 +199,3 @@ def _positives(detector: Detector, scores: Scores, raw: Raw, matched: Matched) -
     right = scores(raw.predictions).gather(-1, matched.labels[..., None])[..., 0]
     both = torch.stack([right[matched.positive], aligned_iou(boxes, matched.boxes)[matched.positive]])
     return both.cpu()
-
-
-def _to_arrays(found: dict[str, Tensor]) -> ImageDetections:
-    boxes, scores, labels = (found[name].cpu() for name in ("boxes", "scores", "labels"))
-    return ImageDetections(boxes.double().numpy(), scores.double().numpy(), labels.numpy())
