@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
+from exporting import assert_exports
 from torch import nn
 
+import singleshot
 from singleshot.detectors import Detector, models, ssd
 from singleshot.detectors.models import count_flops, count_parameters
+from singleshot.detectors.registry import VARIANTS
 
 
 def test_rows() -> None:
@@ -54,3 +58,14 @@ def test_parameters_do_not_depend_on_what_is_frozen() -> None:
         free = ssd(num_classes=2, backbone="resnet18", image_size=96)
         frozen = ssd(num_classes=2, backbone="resnet18", image_size=96, norm="frozen", frozen_stages=2)
     assert count_parameters(free) == count_parameters(frozen)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_exports_with_a_free_batch(name: str) -> None:
+    torch.manual_seed(0)
+    detector = singleshot.create(name, num_classes=3).eval()
+    for key, parameter in detector.named_parameters():
+        if key.endswith("class_logits.bias"):
+            torch.nn.init.zeros_(parameter)  # an untrained network with a prior would find nothing at all
+    assert_exports(detector)
