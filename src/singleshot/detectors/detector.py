@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from singleshot.anchors import AnchorMaker
 from singleshot.detectors.classes import Classes
+from singleshot.detectors.targets import checked_targets
 from singleshot.detectors.whole import found_in
 from singleshot.errors import UserError
 from singleshot.eval_mode import evaluating
@@ -25,6 +26,7 @@ from singleshot.ops.shapes import map_sizes
 from singleshot.postprocess import Postprocess, stored
 from singleshot.prediction import Prediction
 from singleshot.preprocess import Preprocess
+from singleshot.preprocess.preprocess import by_input_size
 from singleshot.refiner import AnchorRefiner
 from singleshot.spec import Spec, known_rule
 from singleshot.stream import stream
@@ -261,35 +263,9 @@ class Detector(nn.Module):
         return preprocess(images, self.device, training=self.training)
 
     def _truth(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> Targets:
-        """Targets on the detector's device, checked where they lie: on the CPU that costs no wait for the GPU."""
         if len(images) != len(targets):
             raise UserError(f"got {len(images)} images but {len(targets)} targets")
-        for i, target in enumerate(targets):
-            check_target(i, target)
-        truth = Targets.from_list([dict(target) for target in targets])
-        self._check(truth, torch.tensor([len(target["labels"]) for target in targets]))
-        device = self.device
-        return Targets(*(part.to(device, non_blocking=True) for part in (truth.boxes, truth.labels, truth.crowd)))
-
-    def _check(self, truth: Targets, counts: Tensor) -> None:
-        boxes, labels = truth.boxes, truth.labels
-        real = torch.arange(labels.shape[1], device=labels.device) < counts.to(labels.device)[:, None]
-        wrong = real & ((labels < 0) | (labels >= self.num_classes))
-        sound = (boxes[..., :2] < boxes[..., 2:]).all(-1) & boxes.isfinite().all(-1)
-        bad = real & ~sound
-        if not bool((wrong | bad).any()):
-            return
-        if bool(wrong.any()):
-            i, row = (int(k) for k in wrong.nonzero()[0])
-            raise UserError(
-                f"target {i}: label {int(labels[i, row])} is outside 0..{self.num_classes - 1}; "
-                "torchvision counts from 1: subtract 1, or build with num_classes=K+1"
-            )
-        i, row = (int(k) for k in bad.nonzero()[0])
-        raise UserError(
-            f"target {i}: boxes must be [N, 4] xyxy with x1 < x2 and y1 < y2, got {boxes[i, row].tolist()} "
-            f"(row {row}); xywh boxes? use singleshot.ops.boxes.box_convert"
-        )
+        return checked_targets(targets, self.num_classes, self.device)
 
     # ------------------------------------------------------------------ pictures
     def predict(
@@ -309,9 +285,7 @@ class Detector(nn.Module):
     @torch.no_grad()  # what comes back are ordinary tensors, not of inference mode
     def _predict(self, batch: list[tuple[Tensor, str | None]]) -> list[Prediction]:
         """Images and the files that they come from -> what is found in each."""
-        alike: dict[tuple[int, int], list[int]] = {}
-        for place, (image, _) in enumerate(batch):
-            alike.setdefault(self.preprocess.layout([_size(image)])[1], []).append(place)
+        alike = by_input_size(self.preprocess, [_size(image) for image, _ in batch])
         found: dict[int, dict[str, Tensor]] = {}
         with evaluating(self):
             for places in alike.values():
@@ -324,25 +298,6 @@ class Detector(nn.Module):
         return Prediction(
             found["boxes"], found["scores"], found["labels"], self.class_names, self.category_ids, size, path
         )
-
-
-def check_target(index: int, target: Mapping[str, Tensor]) -> None:
-    """Refuse a target that is not boxes [N, 4], labels [N] of whole numbers, and perhaps iscrowd [N]."""
-    if not isinstance(target, Mapping) or "boxes" not in target or "labels" not in target:
-        came = sorted(target) if isinstance(target, Mapping) else type(target).__name__
-        raise UserError(f"target {index}: expected a dict with 'boxes' and 'labels', got {came}")
-    parts = {name: target[name] for name in ("boxes", "labels", "iscrowd") if name in target}
-    for name, part in parts.items():
-        if not isinstance(part, Tensor):
-            raise UserError(f"target {index}: expected {name} to be a tensor, got {type(part).__name__}")
-    boxes, labels = parts["boxes"], parts["labels"]
-    crowd = parts.get("iscrowd", labels)
-    fits = labels.ndim == 1 and crowd.shape == labels.shape and boxes.shape == (len(labels), 4)
-    if not fits and any(part.numel() for part in parts.values()):  # without boxes any shape will do
-        shapes = ", ".join(f"{name} {list(part.shape)}" for name, part in parts.items())
-        raise UserError(f"target {index}: expected boxes [N, 4] and labels [N] (and iscrowd [N]), got {shapes}")
-    if labels.numel() and (labels.is_floating_point() or labels.dtype == torch.bool):
-        raise UserError(f"target {index}: expected labels of whole numbers (int64), got {labels.dtype}")
 
 
 def _size(image: Tensor) -> tuple[int, int]:

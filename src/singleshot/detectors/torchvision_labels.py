@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from singleshot.detectors.detector import Detector, check_target
+from singleshot.detectors.detector import Detector
+from singleshot.detectors.targets import check_target
 from singleshot.errors import UserError
 
 

@@ -13,6 +13,7 @@ from singleshot.errors import UserError
 from singleshot.image_input import Picture, to_picture
 from singleshot.prediction import Prediction
 from singleshot.preprocess import arrays
+from singleshot.preprocess.preprocess import by_input_size
 from singleshot.spec import Spec
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ class ExportedDetector:
 
         Pictures of one input size go together, so that nobody is padded because of another.
         """
-        alike: dict[tuple[int, int], list[int]] = {}
-        for place, picture in enumerate(pictures):
-            canvas = self.spec.input_size or self._rule.layout([(picture.shape[0], picture.shape[1])])[1]
-            alike.setdefault(canvas, []).append(place)
+        if self.spec.input_size is not None:
+            alike = {self.spec.input_size: list(range(len(pictures)))}
+        else:
+            alike = by_input_size(self._rule, [(picture.shape[0], picture.shape[1]) for picture in pictures])
         most = self.spec.batch[1] or len(pictures)
         found: dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = {}
         for canvas, places in alike.items():

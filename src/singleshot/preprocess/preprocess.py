@@ -49,3 +49,14 @@ class Preprocess(Layout, Protocol):
 
     def restore(self, detections: Detections, batch: ImageBatch) -> Detections:
         """Boxes of the network's input -> boxes of the original images, cut at their borders."""
+
+
+def by_input_size(rule: Layout, images: Sequence[Size]) -> dict[Size, list[int]]:
+    """The (height, width) of the input that each image has alone -> the places of the images that have it.
+
+    Images of one input size make a batch in which none is padded because of another.
+    """
+    alike: dict[Size, list[int]] = {}
+    for place, size in enumerate(images):
+        alike.setdefault(rule.layout([size])[1], []).append(place)
+    return alike
