@@ -140,7 +140,7 @@ def test_run_and_resume(tiny_voc: Path, tmp_path: Path, capsys: Capture, monkeyp
     assert main([*words, *without_epochs, "--resume", document["run"]]) == 0
     capsys.readouterr()
     assert main(["train", "--resume", document["run"], "--recipe", "ssd300_voc"]) == 2
-    assert "needs a new run" in capsys.readouterr().err
+    assert "start a new run for " in capsys.readouterr().err
     changed = _by_steps(tmp_path)
     changed.write_text(f"{changed.read_text()}\nema: {{decay: 0.5}}\n")
     assert main([*words, "--recipe", str(changed), "--resume", document["run"]]) == 2

@@ -232,5 +232,5 @@ def test_predictions_do_not_depend_on_the_batch() -> None:
 
 
 def test_zooms_still_refuse_crops() -> None:
-    with pytest.raises(UserError, match="takes the place of expand and crop"):
+    with pytest.raises(UserError, match="cannot be combined with expand and crop, which it replaces"):
         build_transform(Augmentation(jitter=(0.7, 1.5)), KEEP)

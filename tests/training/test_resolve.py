@@ -55,7 +55,8 @@ def test_what_is_resolved_is_what_the_run_keeps(tmp_path: Path, make_recipe: Mak
     assert again.class_names == ("green", "red")
     assert again.final(fresh=True) == again.recipe == override(again.stopped.recipe, {"schedule.steps": 2})
     assert again.notes == [
-        "the backbone started from random weights, so there is nothing to protect: optimizer.freeze_norm_steps -1 -> 0",
+        "the backbone started from random weights, so there is nothing to protect; "
+        "without effect: optimizer.freeze_norm_steps -1 -> 0",
         "changed since the run began: schedule.steps 1 -> 2",
     ]
     assert resolve(None, resume=run).recipe == again.stopped.recipe

@@ -122,9 +122,9 @@ def test_a_detector_of_which_nothing_fits(tiny_voc: Path) -> None:
     data = open_data(override(recipe, {"data.path": str(tiny_voc)})).train
     other = ss.ssd(num_classes=2, backbone="mobilenetv2", image_size=64)
     said = build_detector(replace(recipe, builder="retinanet"), data, other).said
-    assert said.endswith("no weight of it fits this detector: all weights start at random")
+    assert said.endswith("none of its weights fits this detector: all start at random")
     same = ss.ssd(num_classes=2, backbone="resnet18", image_size=64)
-    assert "no weight of it fits" not in build_detector(recipe, data, same).said
+    assert "none of its weights fits" not in build_detector(recipe, data, same).said
 
 
 def test_who_has_trained_the_backbone(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,8 @@ def test_a_backbone_that_nobody_has_trained_learns_as_the_rest(
     assert (settled.optimizer.backbone_lr_factor, settled.optimizer.freeze_norm_steps) == (1.0, 0)
     assert "the whole backbone learns" in capsys.readouterr().err
     train(override(recipe, {"schedule.steps": 3}), resume=result.run)  # the same recipe goes on
-    said = "there is nothing to protect: optimizer.backbone_lr_factor 0.3 -> 1.0, optimizer.freeze_norm_steps -1 -> 0"
+    changes = "optimizer.backbone_lr_factor 0.3 -> 1.0, optimizer.freeze_norm_steps -1 -> 0"
+    said = f"there is nothing to protect; without effect: {changes}"
     assert said in capsys.readouterr().err
 
     after = train(replace(recipe, start_from=str(result.last)), out=tmp_path / "after")

@@ -287,7 +287,7 @@ def test_recipes_that_cannot_be(tmp_path: Path, make_recipe: MakeRecipe) -> None
         ({"compute__device": "mps"}, "'mps' cannot train here; expected cpu, cuda"),
         (
             {"augmentation__jitter": [0.7, 1.5]},
-            "expand and crop: .* leave it out with augmentation.jitter",
+            "expand and crop, .* switch jitter off with augmentation.jitter",
         ),
     ]
     for changes, message in wrong:

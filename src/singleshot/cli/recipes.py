@@ -1,4 +1,4 @@
-"""`singleshot recipes`: the named recipes, or one of them whole."""
+"""`singleshot recipes`: list the named recipes, or print one."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from singleshot.training.recipe import Recipe
 
 EPILOG = """\
-With NAME, prints the recipe as YAML: every setting with its value and its meaning, below the published figures.
+With NAME, prints the recipe as YAML: the published figures first, then every setting with its value and its meaning.
 Save it, change it, and give the file to `singleshot train DATA --recipe FILE`.
-Others measured the published figures: they are no promise."""
+The published figures were measured by others. They are not a promise."""
 
 
 def parse(words: Sequence[str]) -> Namespace:
     """The options of this verb."""
     parser = VerbParser("recipes", "Lists the recipes that `train --recipe` knows, or prints one.", EPILOG)
     parser.usage = "singleshot recipes [NAME|FILE] [flags]"
-    parser.add_argument("name", metavar="NAME|FILE", nargs="?", help="print this one whole")
+    parser.add_argument("name", metavar="NAME|FILE", nargs="?", help="print this recipe with all its settings")
     return parser.parse(words)
 
 

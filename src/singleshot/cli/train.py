@@ -41,7 +41,7 @@ FIELDS = {
 }
 
 
-# What people type who come from other tools.
+# Flags of other tools, and what they are called here.
 ELSEWHERE = {
     "--imgsz": "--arguments.image_size",
     "--img-size": "--arguments.image_size",
@@ -72,28 +72,28 @@ ELSEWHERE = {
 
 
 def parse(words: Sequence[str]) -> Namespace:
-    """The options of this verb; `overrides` holds what sets fields of the recipe by their names."""
-    about = "Trains a detector on your images. The format of the data is found by itself."
+    """The options of this verb. `overrides` holds the recipe's fields that are set by their dotted names."""
+    about = "Trains a detector on your images. The format of the data is detected automatically."
     parser = VerbParser("train", about, EPILOG, elsewhere=ELSEWHERE)
     parser.usage = "singleshot train DATA [flags] [--key.sub value ...]\n       singleshot train --resume RUN"
     add_data(parser, optional=True)
     add = parser.add_argument
-    add("--recipe", metavar="NAME|FILE", help=f"a published setting or a YAML file (default: {DEFAULT_RECIPE})")
+    add("--recipe", metavar="NAME|FILE", help=f"the name of a recipe, or a YAML file (default: {DEFAULT_RECIPE})")
     add("--out", metavar="RUN", help="a new folder for the run (default: the next free runs/RECIPE-N)")
     add("--split", metavar="NAME", help="the split to train on (default: train)")
-    add("--val-split", metavar="NAME", help="the split to validate on (default: val, where there is one)")
+    add("--val-split", metavar="NAME", help="the split to validate on (default: val, if there is one)")
     add("--epochs", type=number, metavar="N", help="passes over the images (default: the recipe's)")
     add("--batch-size", type=whole(1), metavar="N", help="images per step (default: the recipe's)")
-    add("--seed", type=whole(0), metavar="N", help="of everything random (default: the recipe's)")
-    add("--device", choices=["cpu", "cuda"], help="where to compute (default: cuda where there is one)")
+    add("--seed", type=whole(0), metavar="N", help="the seed of all random numbers (default: the recipe's)")
+    add("--device", choices=["cpu", "cuda"], help="where to compute (default: cuda if there is one)")
     add(
         "--backbone-weights",
         metavar="FILE",
         help="a file of pretrained weights for the backbone; nothing is downloaded",
     )
-    add("--from", metavar="MODEL", help="start from the file of a trained detector, also with other classes")
-    add("--resume", metavar="RUN", help="continue a run that was stopped, exactly")
-    add("--skip-bad", action="store_true", help="leave out images that the check finds bad, instead of stopping")
+    add("--from", metavar="MODEL", help="start from the file of a trained detector; its classes may differ")
+    add("--resume", metavar="RUN", help="continue a stopped run exactly")
+    add("--skip-bad", action="store_true", help="leave out images in which the check finds errors, instead of stopping")
     add_format(parser)
     add("--builder", metavar="NAME", help="a builder of this package, or your own as my_lab.models:my_detector")
     words, overrides = take_recipe_fields(words, parser.flags())
@@ -103,7 +103,7 @@ def parse(words: Sequence[str]) -> Namespace:
 
 
 def run(options: Namespace) -> Result:
-    """Train, and say where everything is."""
+    """Train, and print where the results are."""
     from singleshot.cli.model import allow_local_imports
     from singleshot.training import train
 
@@ -115,7 +115,7 @@ def run(options: Namespace) -> Result:
 
 
 def choose_recipe(options: Namespace) -> Recipe:
-    """The recipe named, or that of the run to continue, and what the command line changes in it."""
+    """The named recipe, or that of the run to continue, with the changes of the command line."""
     from singleshot import recipes
     from singleshot.training.resolve import resume_with, with_changes
 
@@ -126,14 +126,14 @@ def choose_recipe(options: Namespace) -> Recipe:
         recipe = named or recipes.load(DEFAULT_RECIPE)
     changes: dict[str, Any] = dict(options.overrides)
     for flag, key in FIELDS.items():
-        if (value := options[flag]) is None or value is False:  # a seed of 0 is one
+        if (value := options[flag]) is None or value is False:  # not `not value`: a seed of 0 is a value
             continue
         if key in changes:
             raise UserError(f"--{flag.replace('_', '-')} and --{key} are the same: leave one of them out")
         if key.startswith("arguments."):
             if not value:
                 raise UserError(f"--{flag.replace('_', '-')} is empty: give it a file, or leave it out")
-            value = json.dumps(value)  # text as it stands, where YAML would see a comment or a list in it
+            value = json.dumps(value)  # quoted, since YAML could read a comment or a list in a path
         changes[key] = value
     recipe = with_changes(recipe, changes)
     if recipe.data.path is None:
@@ -142,7 +142,7 @@ def choose_recipe(options: Namespace) -> Recipe:
 
 
 def take_recipe_fields(words: Sequence[str], flags: Collection[str]) -> tuple[list[str], dict[str, str]]:
-    """Take what sets a recipe's fields out of a command line: the other words, and the pairs (`take_overrides`)."""
+    """Split a command line into the other words and the pairs that set a recipe's fields (`take_overrides`)."""
 
     def fields() -> Collection[str]:
         from singleshot.training.recipe import Recipe

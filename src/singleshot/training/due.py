@@ -8,7 +8,7 @@ from singleshot.training.run import Run
 
 
 def validation(run: Run) -> bool:
-    """Whether the weights of this step are to be measured, and have not been."""
+    """Whether to validate now: this step asks for it, and its weights were not measured yet."""
     step, asked = run.progress.step, run.recipe.validation
     if run.data.val is None or run.progress.validated >= step:
         return False
@@ -19,17 +19,17 @@ def validation(run: Run) -> bool:
 
 
 def early_end(run: Run) -> bool:
-    """Whether the validations since the best one are as many as patience allows."""
+    """Whether to stop early: patience allows no more validations without a better one."""
     patience = run.recipe.validation.patience
     return patience is not None and run.progress.stale >= patience
 
 
 def save(run: Run) -> bool:
-    """Whether the state is to be written after this step, whatever else happens."""
+    """Whether the recipe asks for saving the state after this step."""
     step, every = run.progress.step, run.recipe.log.save_every
     return step == run.total or (every is not None and step % every == 0)
 
 
 def save_by_the_clock(run: Run) -> bool:
-    """Whether the first process finds that the state was written long enough ago."""
+    """Whether the last save is `log.save_minutes` ago. Only the first process decides this."""
     return run.ranks.first and time.monotonic() - run.saved_at > 60 * run.recipe.log.save_minutes

@@ -12,10 +12,11 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Average(Generic[M]):
-    """A copy of a detector whose weights follow the trained ones slowly; it is what gets evaluated and saved.
+    """A copy of a detector whose weights follow the trained ones slowly. This copy is evaluated and saved.
 
-    After step t (the first is 0): average = d * average + (1 - d) * weights with d = min(decay, (1 + t) / (ramp + t)),
-    so that the first steps count fully. Statistics of batch norm are averaged like weights; whole numbers are copied.
+    After step t (the first is 0): average = d * average + (1 - d) * weights with d = min(decay, (1 + t) / (ramp + t)).
+    Because of the ramp, the first steps count fully. Batch norm statistics are averaged like weights. Integer values
+    are copied.
     """
 
     def __init__(self, detector: M, *, decay: float, ramp: float = 10.0) -> None:
@@ -25,7 +26,7 @@ class Average(Generic[M]):
 
     @torch.no_grad()
     def update(self, detector: nn.Module, step: int) -> None:
-        """Move the average towards the weights that step `step` has left."""
+        """Move the average towards the weights after step `step`."""
         weight = 1.0 - min(self.decay, (1 + step) / (self.ramp + step))
         ours, theirs = [], []
         state = detector.state_dict()

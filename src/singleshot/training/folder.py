@@ -1,4 +1,4 @@
-"""The run folder: created once, never overwritten, its files replaced whole."""
+"""The run folder. It is created once and never overwritten. Its files are replaced as a whole."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """One JSON document a line: the start, steps, validations."""
+        """One JSON document per line: the start, steps, validations."""
         return self.path / "log.jsonl"
 
     @property
@@ -38,12 +38,12 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The weights of the best validation; without validation those at the end."""
+        """The weights of the best validation. Without validation: the last weights."""
         return self.path / "best.safetensors"
 
     @property
     def state(self) -> Path:
-        """What is needed to go on exactly: weights, average, optimiser, random generators, progress."""
+        """All that is needed to continue exactly: weights, average, optimiser, random generators, progress."""
         return self.path / "state.safetensors"
 
     @classmethod
@@ -68,7 +68,7 @@ class RunFolder:
 
     @staticmethod
     def must_be_new(path: str | Path) -> None:
-        """Refuse a folder that has something in it: a run is never overwritten."""
+        """Refuse a folder that is not empty: a run is never overwritten."""
         path = Path(path)
         try:
             taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
@@ -80,13 +80,13 @@ class RunFolder:
             raise UserError(f"{path}: this folder has other files in it; choose a new run folder with --out")
         if taken:
             raise UserError(
-                f"{path}: there is a run in this folder already, and runs are never overwritten; "
+                f"{path}: this folder already holds a run, and runs are never overwritten; "
                 f"choose another --out, or continue that run with --resume {path}"
             )
 
     @classmethod
     def existing(cls, path: str | Path) -> RunFolder:
-        """A folder that a run has left, to go on with."""
+        """The folder of an earlier run, to continue it."""
         folder = cls(Path(path))
         if not folder.path.is_dir():
             raise UserError(f"{path}: there is no folder of this name; give --resume the folder of a run")
@@ -103,22 +103,22 @@ class RunFolder:
         return folder
 
     def alone(self) -> AbstractContextManager[None]:
-        """Keep other processes from training in this folder; a `UserError` if one already does."""
+        """Keep other processes from training in this folder. Raises `UserError` if one already does."""
         return only_one(self.path, "another process is training in this run folder; wait for it, or stop it first")
 
     def write(self, path: Path, content: bytes) -> None:
-        """Write a file as a whole: readers see the old one or the new one, never a part."""
+        """Write a file as a whole: readers see the old file or the new one, never a part."""
         with saving(path):
             write_atomically(path, content)
 
     def append(self, entry: dict[str, Any]) -> None:
-        """One more line of the log."""
+        """Add a line to the log."""
         line = (json.dumps(entry) + "\n").encode()
         with saving(self.log), self.log.open("ab") as file:
             file.write(line)
 
     def cut_log(self, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Remove the lines that were written after the saved state, and a last line that is incomplete."""
+        """Remove the lines that were written after the saved state, and an incomplete last line."""
         kept = []
         for line in self.log.read_bytes().splitlines(keepends=True) if self.log.exists() else []:
             try:
@@ -132,10 +132,10 @@ class RunFolder:
 
 @contextmanager
 def only_one(folder: Path, taken: str) -> Iterator[None]:
-    """Keep the folder for this process alone, where the disk has locks.
+    """Lock the folder for this process alone, if the disk supports locks.
 
     Raises:
-        UserError: another process has it. `taken` says what for, and what to do.
+        UserError: another process holds the lock. The message is `taken`: what the folder is used for, what to do.
     """
     lock = FileLock(folder / ".lock", timeout=0)
     try:
@@ -143,19 +143,19 @@ def only_one(folder: Path, taken: str) -> Iterator[None]:
     except Timeout:
         raise UserError(f"{folder}: {taken}") from None
     except OSError:
-        pass  # some network disks have no locks; a folder that cannot be written is reported when it is written
+        pass  # some network disks have no locks; a folder that is not writable is reported at the first write
     try:
         yield
     finally:
         if lock.is_locked:
-            with suppress(OSError):  # Windows keeps a file that is open
+            with suppress(OSError):  # Windows does not delete an open file
                 Path(lock.lock_file).unlink()
             lock.release()
 
 
 @contextmanager
 def saving(path: Path) -> Iterator[None]:
-    """Turn a failed write into one message. Files are replaced as a whole, so the old one is intact.
+    """Turn a failed write into one message. Files are replaced as a whole, so the old file stays intact.
 
     Raises:
         UserError: the disk is full, or writing is not allowed.

@@ -1,4 +1,4 @@
-"""The gradients of a step: N batches give those of one batch with N times the images."""
+"""The gradients of a step: N batches give the same gradients as one batch with N times the images."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from singleshot.eval_mode import norms_not_following
 
 
 def backward(model: nn.Module, detector: Detector, batches: Sequence[TrainBatch]) -> dict[str, Tensor]:
-    """Losses, and gradients that are added to the parameters': those of one batch of all the images.
+    """Compute the losses, and add gradients to the parameters as if all images were one batch.
 
-    Each loss is divided by its number (of positives, mostly) in all batches together. So these numbers have to be known
-    before the first backward pass, and are counted first (`Detector.counts`): of SSD and RetinaNet by matching alone,
-    of RefineDet, whose anchors move, and of a loss with a number of its own by a forward pass more. At any time the
-    graph of one batch alone is kept: memory does not grow with their number.
+    Each loss is divided by its count (mostly the number of positives) over all batches together. These counts must be
+    known before the first backward pass, so they are computed first (`Detector.counts`). For SSD and RetinaNet matching
+    is enough. One more forward pass is needed for RefineDet, whose anchors move, and for a loss that brings its own
+    count. Only the graph of one batch is kept at a time: memory does not grow with the number of batches.
 
-    What a batch decides in itself stays with each of them: the statistics of batch norm, and the size that images of
-    different shapes are padded to.
+    Two things still depend on the single batch: the statistics of batch norm, and the size that images of different
+    shapes are padded to.
 
     Args:
-        model: the detector, or what wraps it for several processes.
-        batches: of this process. Gradients are averaged over the processes with the last one.
+        model: the detector, or its wrapper for several processes.
+        batches: the batches of this process. The last one averages the gradients over the processes.
 
     Returns:
         The losses of this process by name, without a graph.
@@ -45,9 +45,9 @@ def backward(model: nn.Module, detector: Detector, batches: Sequence[TrainBatch]
 
 
 def sum_of_counts(detector: Detector, batches: Sequence[TrainBatch]) -> dict[str, Tensor]:
-    """The number that each loss of all the batches is divided by; nothing else changes, nor does it wait for a device.
+    """The count that each loss is divided by, summed over all batches. Changes nothing else. No host sync.
 
-    The generators go back to where they were: the passes that follow drop out what these have dropped out.
+    The random generators are restored afterwards, so the training passes draw the same dropout as these passes.
     """
     device = detector.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []), norms_not_following(detector):
@@ -56,6 +56,6 @@ def sum_of_counts(detector: Detector, batches: Sequence[TrainBatch]) -> dict[str
 
 
 def _exchange(model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
-    """Gradients go from process to process with the last batch of a step only."""
+    """Processes exchange gradients only with the last batch of a step."""
     wrapped = isinstance(model, nn.parallel.DistributedDataParallel)
     return model.no_sync() if wrapped and not last else nullcontext()  # type: ignore[operator]

@@ -14,9 +14,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """Whether the run was asked to stop. Who asks again after some seconds stops it on the spot."""
+    """Whether the run was asked to stop. A second request, some seconds later, stops it at once."""
 
-    patience = 3.0  # seconds; torchrun hands on a Ctrl-C that the terminal has given to all processes already
+    # Seconds. The terminal sends Ctrl-C to all processes, and torchrun then sends it again: that is one request.
+    patience = 3.0
 
     def __init__(self) -> None:
         self.stop = False
@@ -30,11 +31,11 @@ class StopSignals:
             if self._immediate:
                 raise KeyboardInterrupt
         elif time.monotonic() - self._asked_at > self.patience:
-            raise KeyboardInterrupt("stopped at once; the run goes on from the state saved last")
+            raise KeyboardInterrupt("stopped at once; --resume continues from the state saved last")
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside, a request raises `KeyboardInterrupt` where it comes: for work that changes nothing."""
+        """Inside, a stop request raises `KeyboardInterrupt` immediately. For work that changes nothing."""
         if self.stop:
             raise KeyboardInterrupt
         self._immediate = True
@@ -46,7 +47,7 @@ class StopSignals:
 
 @contextmanager
 def stop_signals() -> Iterator[StopSignals]:
-    """Catch the signals inside; outside of the main thread Python allows no handlers, and nothing is caught."""
+    """Catch the signals inside. Python allows handlers in the main thread only; elsewhere nothing is caught."""
     asked = StopSignals()
     if threading.current_thread() is not threading.main_thread():
         yield asked

@@ -1,4 +1,4 @@
-"""What a run says: on the screen, in its log, to trackers."""
+"""What a run reports: on the screen, in its log, to trackers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from singleshot.training.run import Run
 from singleshot.training.step_report import PendingReport, StepReport
 
-_FEW_TIMES = 8  # showings of each image below which a longer run helps: `finetune` has 8 with 3,000 images
-_FEW_CLASSES = 20  # up to this number they are named when a run begins
+_FEW_TIMES = 8  # if each image is shown fewer times, a longer run helps: `finetune` shows 3,000 images 8 times
+_FEW_CLASSES = 20  # up to this number of classes, their names are printed when a run begins
 
 
 def announce(run: Run, notes: list[str]) -> None:
-    """What begins here, and what the user should know about it."""
+    """Print and log what this run does, and what the user should know about it."""
     recipe, ranks = run.recipe, run.ranks
     size = "x".join(map(str, run.detector.image_size))
     epochs = run.total / run.steps_per_epoch
@@ -63,7 +63,7 @@ def announce(run: Run, notes: list[str]) -> None:
 
 
 def record(run: Run, pending: PendingReport) -> StepReport:
-    """Read the losses of a step, check them, show them, and log their mean now and then."""
+    """Read the losses of a step, check and show them, and log their mean every `log.every` steps."""
     report, progress = pending.read(run.folder), run.progress
     for name, value in report.losses.items():
         progress.sums[name] = progress.sums.get(name, 0.0) + value
@@ -92,7 +92,7 @@ def record(run: Run, pending: PendingReport) -> StepReport:
 
 
 def _classes(run: Run) -> str:
-    """Their number, and the names where these are few."""
+    """The number of classes, and their names if there are few."""
     names = run.detector.class_names
     number = f"{len(names)} class{'es' * (len(names) != 1)}"
     return f"{number} ({', '.join(names)})" if len(names) <= _FEW_CLASSES else number

@@ -1,4 +1,4 @@
-"""Training: `train` sets a run up, `loop` is the loop itself."""
+"""Training: `train` sets up a run, `loop` is the loop itself."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from singleshot.training.step_report import PendingReport
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run has left."""
+    """The results of a run."""
 
     run: Path  # the run folder
     best: Path  # weights with the best validation metric; without validation, the last ones
     last: Path
-    metrics: dict[str, Any]  # of the last validation, as `singleshot evaluate --json` prints them; empty without
+    metrics: dict[str, Any]  # of the last validation, as `singleshot evaluate --json` prints them; {} without one
 
 
 def train(
@@ -50,17 +50,17 @@ def train(
     Several processes, started by `torchrun`, train together: each takes `recipe.batch_size` images.
 
     Args:
-        recipe: what to do. With `resume` it may be left out, or change the length, the paths and what is logged.
+        recipe: all settings. With `resume` it may be left out, or change the length, the paths and what is logged.
         data: folder or annotation file (in place of `recipe.data.path`).
         out: a new run folder; default: the next free `runs/<recipe>-<n>`.
         resume: the folder of a run to continue, exactly from its last saved state.
         from_checkpoint: weights of a trained detector to start from (in place of `recipe.start_from`).
-        skip_bad: leave out images that the check of the data calls errors (as `recipe.data.skip_bad` does).
+        skip_bad: leave out images in which the check of the data finds errors (as `recipe.data.skip_bad` does).
         device: "cpu", "cuda", ... (in place of `recipe.compute.device`).
 
     Raises:
-        UserError: bad data, a bad recipe or folder, a full disk. `DivergedError` is one too: a loss is not finite.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, with the state saved.
+        UserError: bad data, a bad recipe or folder, a full disk; or its subclass `DivergedError`: a loss is not finite.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM. The state is saved.
     """
     chosen = resolve(
         recipe,
@@ -73,7 +73,7 @@ def train(
     )
     with start_ranks(chosen.recipe.compute.device) as ranks:
         keep_freed_memory(ranks.device)
-        with ranks.in_turn():  # the first process fills the cache of the check
+        with ranks.in_turn():  # the first process fills the cache of the check for the others
             found = setup.open_data(chosen.recipe, chosen.class_names)
         torch.manual_seed(chosen.recipe.seed)
         built = start.build_detector(chosen.recipe, found.train, chosen.source)
@@ -90,7 +90,7 @@ def train(
 
 
 def _folder(run: Run, chosen: Resolved, out: str | Path | None) -> RunFolder:
-    """The folder of the run that continues, or a new one, which is made when everything else has gone well."""
+    """The folder of the run that continues, or a new one. It is created last, after all else has succeeded."""
     if chosen.stopped is not None:
         return chosen.stopped.folder
     made = RunFolder.create(out, run.recipe.name).path if run.ranks.first else Path()
@@ -116,7 +116,7 @@ def _train(run: Run, notes: list[str]) -> TrainResult:
 
 
 def loop(run: Run, asked: StopSignals) -> None:
-    """The loop: rate, losses, gradients, step, average; then the losses of the step before, validation, saving."""
+    """The loop: rate, losses, gradients, step, average; then the losses of the previous step, validation, saving."""
     progress = run.progress
     batches = run.batches()
     pending: PendingReport | None = None
@@ -128,7 +128,7 @@ def loop(run: Run, asked: StopSignals) -> None:
     while not progress.finished:
         try:
             taken = [next(batches) for _ in range(run.accumulate)]
-        except RuntimeError:  # a signal to the whole process group ends the workers too
+        except RuntimeError:  # a signal to the whole process group also ends the loader's workers
             if asked.stop and run.ranks.world == 1:
                 if pending is not None:
                     log.record(run, pending)
@@ -137,7 +137,7 @@ def loop(run: Run, asked: StopSignals) -> None:
             raise
         losses = step(run, taken)
 
-        # The losses of the step before are there by now: reading them does not make the device wait.
+        # The losses of the previous step have arrived by now: reading them does not make the device wait.
         stop, save = asked.stop and run.ranks.world == 1, due.save(run)
         if pending is not None:
             report = log.record(run, pending)
@@ -146,7 +146,7 @@ def loop(run: Run, asked: StopSignals) -> None:
             progress.step, losses, taken, run.ranks, stop=asked.stop, save=due.save_by_the_clock(run)
         )
         if stop or save or due.validation(run):
-            log.record(run, pending)  # also: no state is saved whose losses were not seen to be finite
+            log.record(run, pending)  # it also checks that losses are finite: only then a state is saved
             pending = None
             if due.validation(run) and not stop:
                 validation.validate(run, asked)
@@ -157,7 +157,7 @@ def loop(run: Run, asked: StopSignals) -> None:
 
 
 def step(run: Run, batches: list[TrainBatch]) -> dict[str, Tensor]:
-    """One step of the optimiser, and of the average: the losses by name, of this process."""
+    """One step of the optimiser and of the average. Returns the losses of this process by name."""
     clip, progress = run.recipe.optimizer.clip_norm, run.progress
     run.set_mode()
     set_rate(run.optimizer, run.rate_at(progress.step))

@@ -12,7 +12,7 @@ _STEP = 64 << 20  # bytes by which the heap grows
 
 
 def keep_freed_memory(device: torch.device) -> bool:
-    """Let this process keep the memory that it frees. Returns whether that worked (it does on the CPU, with glibc).
+    """Let this process keep the memory that it frees. Returns whether this worked (it does on the CPU, with glibc).
 
     By default glibc returns every large block to the system at once, and asks for it again, page by page, for the next
     tensor. For an activation of some ten megabytes this takes three times as long as its computation. A training step
@@ -21,9 +21,9 @@ def keep_freed_memory(device: torch.device) -> bool:
     if device.type != "cpu" or sys.platform != "linux":
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:  # musl has none
+    if mallopt is None:  # the C library musl does not have it
         return False
-    # From the heap, which grows in large steps and is never trimmed.
+    # All blocks come from the heap, which grows in large steps and is never trimmed.
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, _STEP))
     taken = [mallopt(name, value) == 1 for name, value in settings]
     return all(taken)

@@ -1,4 +1,4 @@
-"""The processes that train together: one, or as many as `torchrun` has started."""
+"""The processes that train together: one, or all that `torchrun` has started."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all; with one process every exchange is free."""
+    """The place of this process among all. With one process, every exchange is free."""
 
     rank: int
     world: int
@@ -27,11 +27,11 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is the first process: it writes all files."""
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, in their order."""
+        """The values of all processes, in the order of their ranks."""
         if self.world == 1:
             return [value]
         from accelerate.utils import gather_object
@@ -49,7 +49,7 @@ class Ranks:
         return box[0]  # type: ignore[no-any-return]
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean over all processes, without waiting for it on the host."""
+        """The mean over all processes, without a host sync."""
         if self.world > 1:
             dist.all_reduce(value)
             value = value / self.world
@@ -66,7 +66,7 @@ class Ranks:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one."""
+    """The device of that name; "auto" is CUDA if there is one, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -86,7 +86,7 @@ def find_device(name: str) -> torch.device:
 
 @contextmanager
 def start_ranks(device: str) -> Iterator[Ranks]:
-    """Join the processes that `torchrun` has started (gloo on the CPU, NCCL on CUDA), and leave them at the end."""
+    """Join the process group that `torchrun` has started (gloo on the CPU, NCCL on CUDA), and leave it at the end."""
     found = find_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1 and not dist.is_initialized():
         yield Ranks(0, 1, found)

@@ -1,4 +1,4 @@
-"""What a person sees of a run, on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+"""The display of a run on stderr: a progress bar on a terminal, elsewhere a plain line every 30 seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class Display:
-    """Shows steps, losses, rate, speed and time left. `quiet` shows nothing (all processes but the first)."""
+    """Shows steps, losses, rate, speed and time left. With `quiet` it shows nothing (all processes but the first)."""
 
     interval = 30.0  # seconds between two plain lines
 
@@ -45,13 +45,13 @@ class Display:
             self.bar.stop()
 
     def begin(self, step: int) -> None:
-        """Training (again) from a step on."""
+        """Training starts, or continues, after this step."""
         self._first_step, self._start = step, time.monotonic()
         if self.bar is not None:
             self.task = self.bar.add_task("training", total=self.total, completed=step, text="")
 
     def step(self, step: int, losses: dict[str, float], rate: float, speed: float) -> None:
-        """A step is done; `speed` in images per second."""
+        """Show a finished step; `speed` is in images per second."""
         if self.quiet:
             return
         text = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
@@ -80,7 +80,7 @@ class Speedometer:
         self._step: int | None = None
 
     def update(self, step: int) -> float:
-        """The speed when a step has been done."""
+        """The speed after this step."""
         now = time.monotonic()
         if self._step is not None and step > self._step:
             seconds = (now - self._last) / (step - self._step)

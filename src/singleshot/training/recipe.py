@@ -16,13 +16,13 @@ T = TypeVar("T")
 
 
 def about(default: T, text: str) -> T:
-    """A field with its default, and what it means in one line (`singleshot recipes NAME` prints it)."""
+    """A field with its default and its meaning in one line (`singleshot recipes NAME` prints it)."""
     return field(default=default, metadata={"about": text})
 
 
 @dataclass(frozen=True)
 class Published:
-    """A figure that somebody published for these settings. Never a promise: what was measured stands in the results."""
+    """A figure that others published for these settings. Not a promise: docs/results.md has what was measured here."""
 
     metric: str = field(metadata={"about": "on which images, and what was measured there"})
     value: float = field(metadata={"about": "in per cent"})
@@ -31,35 +31,35 @@ class Published:
 
 @dataclass(frozen=True)
 class Data:
-    """Which images are used, and what is done about the awkward ones."""
+    """Which images are used, and how difficult, crowd, empty and bad ones are treated."""
 
     path: str | None = about(None, "folder or annotation file")
-    format: str | None = about(None, "one of `singleshot data formats`; null: found by itself")
+    format: str | None = about(None, "one of `singleshot data formats`; null: detected automatically")
     split: str | None = about(None, "split to train on; null: train, trainval, or the only one")
     val_path: str | None = about(None, "where the images to validate on are; null: in the same place")
     val_split: str | None = about(None, "split to validate on; null: val where the data has it; none: no validation")
     classes: tuple[str, ...] = about((), "class names in the order of the labels; []: as the data has them")
     drop_difficult: bool = about(False, "true: objects marked difficult (VOC) are not trained on")
-    crowd: Literal["drop", "ignore"] = about("drop", "crowd regions (COCO): drop, or ignore: nothing is learnt inside")
+    crowd: Literal["drop", "ignore"] = about("drop", "crowd regions (COCO): drop, or ignore (nothing is learnt inside)")
     skip_empty: bool = about(False, "true: images without an object to train on are left out")
-    skip_bad: bool = about(False, "true: images that the check calls errors are left out; false: they stop the run")
-    # Who cannot learn 20 images by heart has a mistake somewhere.
+    skip_bad: bool = about(False, "true: images with errors in the check are left out; false: they stop the run")
+    # A detector that cannot learn 20 images by heart shows a mistake in data or settings.
     overfit: int | None = about(None, "train and validate on this many images, the first ones; null: on all")
     limit: int | None = about(None, "train on this many images, drawn evenly; null: on all")
     workers: int | None = about(None, "processes that prepare images; null: by the number of cores")
 
     def __post_init__(self) -> None:
-        if self.format == "none":  # "none" is a word for null where the words are those of a list
+        if self.format == "none":  # lists of choices on the command line have no null: "none" stands for it
             object.__setattr__(self, "format", None)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The random changes to a training image, in the order in which they are made.
+    """The random changes to a training image.
 
-    They are SSD's (sections 2.2 and 3.6), and some more. The size at the end is the detector's: one for all, or by a
-    rule that keeps the aspect ratio, with or without a short side drawn for each image (RetinaNet's scale jitter, an
-    argument of its builder).
+    They are SSD's (sections 2.2 and 3.6), and some more. The final size comes from the detector: either one fixed size,
+    or a rule that keeps the aspect ratio. That rule may draw the short side for each image (RetinaNet's scale jitter,
+    an argument of its builder).
     """
 
     photometric: bool = about(True, "brightness, contrast, saturation and hue change")
@@ -89,26 +89,26 @@ class Optimizer:
     bias_lr_factor: float = about(2.0, "biases of convolutions learn at this multiple of the rate")
     bias_decay: bool = about(False, "true: biases decay too")
     norm_decay: bool = about(True, "false: scale and shift of norms do not decay")
-    # The next two are for a backbone that somebody has trained. One that is drawn anew learns as a whole, from the
-    # first step, at the full rate (`resolve.with_nothing_to_keep`, also about the builder's `frozen_stages`).
+    # The next two fields are for a pretrained backbone. A backbone with random weights learns as a whole, from the
+    # first step, at the full rate (`resolve.with_nothing_to_keep`, which also drops the builder's `frozen_stages`).
     backbone_lr_factor: float = about(1.0, "a trained backbone learns at this multiple of the rate")
     freeze_norm_steps: int = about(0, "a trained backbone's batch norm is fixed for this many steps; -1: always")
     clip_norm: float | None = about(None, "the norm of the gradient is cut to this; null: never")
-    # Equal but for what a batch decides in itself: batch norm's statistics, the padding of images of different shapes.
-    accumulate: int = about(1, "batches in a step; they have the gradient of one batch with all their images")
+    # Equal except for what depends on one batch: batch norm's statistics, the padding of images of different shapes.
+    accumulate: int = about(1, "batches in a step; their gradient is that of one batch with all their images")
 
 
 @dataclass(frozen=True)
 class Schedule:
     """The length of a run, and the rate over it.
 
-    The length is given in one of three units. Where several are given the first of epochs, images and steps counts,
-    and stretches the milestones.
+    The length has one of three units. If several are given, the first of epochs, images and steps counts. The
+    milestones are stretched to that length.
     """
 
     steps: int | None = about(None, "length in steps of the optimiser; the milestones refer to it")
-    images: int | None = about(None, "length in images shown, repeats counted; counts more than steps")
-    epochs: float | None = about(None, "length in passes over the data; counts more than images and steps")
+    images: int | None = about(None, "length in images shown, with repeats; replaces steps")
+    epochs: float | None = about(None, "length in passes over the data; replaces images and steps")
     kind: Literal["step", "cosine", "constant"] = about("step", "the rate's course: step, cosine or constant")
     milestones: tuple[int, ...] = about((), "step: the rate is multiplied by gamma at these steps")
     gamma: float = about(0.1, "step: what the rate is multiplied by")
@@ -118,7 +118,7 @@ class Schedule:
 
     @property
     def unit(self) -> str | None:
-        """The field that says how long to train: the first of `LENGTHS` that is given; None: no length is."""
+        """The field that says how long to train: the first of `LENGTHS` that is given; None: none is given."""
         return next((unit for unit in LENGTHS if getattr(self, unit) is not None), None)
 
 
@@ -127,7 +127,7 @@ LENGTHS = ("epochs", "images", "steps")  # fields of `Schedule`: the first that 
 
 @dataclass(frozen=True)
 class Ema:
-    """The exponential moving average of the weights, which is evaluated and saved in place of them."""
+    """The exponential moving average of the weights; it is evaluated and saved in their place."""
 
     decay: float | None = about(None, "the share of the average that each step keeps; null: no average")
     ramp: float = about(10.0, "the average begins with min(decay, (1 + step) / (ramp + step))")
@@ -135,7 +135,7 @@ class Ema:
 
 @dataclass(frozen=True)
 class Validation:
-    """When the detector is measured during training, and what follows from it."""
+    """When the detector is measured during training, and when training stops early."""
 
     every: float = about(1.0, "epochs from one validation to the next")
     times: int | None = about(None, "in place of every: the number of validations in the run, evenly spread")
@@ -178,11 +178,11 @@ class Recipe:
     # Not for a network that `start_from` describes.
     defaults: dict[str, Any] = field(
         default_factory=dict,
-        metadata={"about": "what arguments leaves open, for builders that take it; null: the builder's own"},
+        metadata={"about": "used where arguments is silent and the builder takes it; null: the builder's own"},
     )
-    start_from: str | None = about(None, "a trained detector's file to go on from")
-    # "own": builder and arguments here count; what they leave open is as in the file, if that has the same builder.
-    # "file": the file's count. "needed": as "own", and there has to be a file.
+    start_from: str | None = about(None, "the file of a trained detector to start from")
+    # "own": builder and arguments here count; missing arguments come from the file, if it has the same builder.
+    # "file": builder and arguments of the file count. "needed": as "own", and a file must be given.
     start: Literal["own", "file", "needed"] = about(
         "own", "own: builder and arguments here count; file: those of start_from; needed: own, with a start_from"
     )
@@ -202,7 +202,7 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     """The recipe with some fields replaced, named by dotted keys.
 
     Args:
-        changes: such as {"optimizer.lr": "0.01", "arguments.backbone": "mobilenetv2"}; text is read as YAML where the
+        changes: such as {"optimizer.lr": "0.01", "arguments.backbone": "mobilenetv2"}. Text is read as YAML if the
             field is not text.
 
     Raises:
@@ -221,7 +221,7 @@ def to_yaml(recipe: Recipe) -> str:
 
 
 def from_yaml(path: str | Path, *, base: Recipe | None = None) -> Recipe:
-    """Read a recipe from a YAML file; what the file does not say comes from `base`.
+    """Read a recipe from a YAML file. Fields that the file does not set come from `base`.
 
     Raises:
         UserError: no such file, broken YAML (with its line), an unknown key or a value of the wrong type.
@@ -230,7 +230,7 @@ def from_yaml(path: str | Path, *, base: Recipe | None = None) -> Recipe:
 
 
 def from_tree(tree: dict[str, Any], *, where: str = "recipe", base: Recipe | None = None) -> Recipe:
-    """A recipe from nested dicts, on top of `base`; `arguments` are replaced key by key."""
+    """A recipe from nested dicts, on top of `base`. `arguments` are replaced key by key."""
     merged = to_plain(base or Recipe())
     _make_way(merged, tree, where)
     for key, value in tree.items():
@@ -239,19 +239,21 @@ def from_tree(tree: dict[str, Any], *, where: str = "recipe", base: Recipe | Non
 
 
 def _make_way(tree: dict[str, Any], changes: dict[str, Any], where: str = "") -> None:
-    """Who gives a length or an interval in one unit means it: what would win over it no longer counts."""
+    """A length or an interval that the user gives must count: clear the other units that would replace it."""
     asked = _asked(changes, "schedule")
     unit = from_plain(Schedule, asked, where=where, path="schedule.").unit
     for other in LENGTHS[: LENGTHS.index(unit)] if unit else ():
         tree["schedule"][other] = None
     if unit not in (None, "steps") and "milestones" in asked:
-        tree["schedule"]["steps"] = None  # these refer to the run itself, not to a length that nobody asked for
+        tree["schedule"]["steps"] = (
+            None  # the given milestones refer to this run: do not stretch them from the base recipe's steps
+        )
     if "every" in _asked(changes, "validation"):
         tree["validation"]["times"] = None
 
 
 def _asked(changes: dict[str, Any], group: str) -> dict[str, Any]:
-    """What is said of a group of fields, under its own key or under dotted ones."""
+    """The changes to one group of fields, given under its own key or under dotted keys."""
     nested = changes.get(group)
     dotted = {key.removeprefix(f"{group}."): value for key, value in changes.items() if key.startswith(f"{group}.")}
     return {**(nested if isinstance(nested, dict) else {}), **dotted}

@@ -1,6 +1,6 @@
 """One final recipe, made from flags, recipe, the file of `--from` and the run that continues.
 
-`resolve` says in which order. Nothing else in this package changes a recipe.
+`resolve` says what counts most. Nothing else in this package changes a recipe.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Stopped:
 
     @classmethod
     def read(cls, path: str | Path) -> Stopped:
-        """The run of a folder.
+        """The run in a folder.
 
         Raises:
-            UserError: there is no run in this folder, or it has saved no state.
+            UserError: the folder holds no run, or the run has saved no state.
         """
         folder = RunFolder.existing(path)
         return cls(folder, from_yaml(folder.recipe), SavedState.read(folder.state))
@@ -49,20 +49,20 @@ class Stopped:
 class Resolved:
     """What is known before the data is opened."""
 
-    recipe: Recipe  # final, but for what the built detector tells (`final`)
+    recipe: Recipe  # final, except for what depends on the built detector (see `final`)
     source: Detector | None = None  # the detector that a new run takes its weights from
     stopped: Stopped | None = None  # the run that continues
     notes: list[str] = field(default_factory=list)  # what the user should know about the recipe
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes that are known already, whose order counts; empty: the data says."""
+        """The classes that are already known, in the order that counts; empty: they come from the data."""
         if self.stopped is not None:
             return tuple(self.stopped.state.progress.classes)
         return self.source.class_names if self.source is not None else ()
 
     def final(self, *, fresh: bool) -> Recipe:
-        """The recipe of the run. `fresh`: nobody has trained the backbone of the detector that was built."""
+        """The recipe of the run. `fresh`: the backbone of the built detector has random weights."""
         if self.stopped is not None or not fresh:
             return self.recipe
         return replace(self.recipe, optimizer=with_nothing_to_keep(self.recipe).optimizer)
@@ -80,11 +80,11 @@ def resolve(
 ) -> Resolved:
     """The recipe of a run. The arguments are those of `train`.
 
-    The arguments beside `recipe` count most, then `recipe`. What both leave open comes from the file of `start_from`
-    or, when a run continues, from that run.
+    The other arguments count most, then `recipe`. What is still missing comes from the file of `start_from` or, when a
+    run continues, from that run.
 
     Raises:
-        UserError: a value that cannot be, a file that cannot be read, a change that would make it another run.
+        UserError: a value out of range, a file that cannot be read, a change that a continued run does not allow.
     """
     stopped = None if resume is None else Stopped.read(resume)
     if stopped is not None and out is not None and Path(out).resolve() != stopped.folder.path.resolve():
@@ -103,7 +103,7 @@ def resolve(
     check_values(asked)
     tracking.require(asked.log.trackers)
     if stopped is None and out is not None:
-        RunFolder.must_be_new(out)  # before anybody waits for the check of the data
+        RunFolder.must_be_new(out)  # early: before the user waits for the check of the data
     where = find_device(asked.compute.device)
     asked = absolute_paths(asked)
 
@@ -121,15 +121,15 @@ def resolve(
 
 # --------------------------------------------------------------------------------------------------- the command line
 def resume_with(resume: str | Path, named: Recipe | None, *, file: bool) -> Recipe:
-    """The recipe that a command line asks for when a run continues: the run's own, or the one that it names.
+    """The recipe that a command line asks for when a run continues: the run's own, or the one given by `--recipe`.
 
-    `file`: whether `named` comes from a file. It may have changed since the run began, so it is compared.
+    `file`: whether `named` comes from a file. The file may have changed since the run began, so it is compared.
     """
     recipe = from_yaml(RunFolder.existing(resume).recipe)
     if named is None:
         return recipe
     if named.name != recipe.name:
-        raise UserError(f"--resume {resume} continues the recipe {recipe.name!r}; {named.name!r} needs a new run")
+        raise UserError(f"--resume {resume} continues the recipe {recipe.name!r}; start a new run for {named.name!r}")
     if not file:
         return recipe
     return replace(named, data=recipe.data if named.data.path is None else named.data)
@@ -138,8 +138,8 @@ def resume_with(resume: str | Path, named: Recipe | None, *, file: bool) -> Reci
 def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     """The recipe with fields set by dotted keys (`override`).
 
-    Where a recipe leaves builder and arguments to a file, but some are set here, those count and the file's stay for
-    the others.
+    A recipe may leave builder and arguments to a file. If some are set here, these count; the others stay those of the
+    file.
     """
     start = changes.get("start_from", recipe.start_from)
     if start is not None and any(key == "builder" or key.startswith("arguments") for key in changes):
@@ -148,10 +148,10 @@ def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 
 def _with_explicit(recipe: Recipe, start_from: str, builder: str | None) -> Recipe:
-    """A recipe that leaves builder and arguments to the file, prepared for those that the user has chosen.
+    """Prepare a recipe that leaves builder and arguments to the file for those that the user sets.
 
-    `builder`: the chosen one, None for none. If it is that of the file, arguments that are set afterwards are all that
-    differs from the file's; if it is another, the recipe's own arguments are what the others begin from.
+    `builder`: the one that the user chose, or None. If it is the file's builder, all arguments come from the file
+    except those that are set afterwards. If it is another one, the recipe's own arguments are the starting point.
     """
     if recipe.start != "file":
         return recipe
@@ -163,7 +163,7 @@ def _with_explicit(recipe: Recipe, start_from: str, builder: str | None) -> Reci
 
 # ------------------------------------------------------------------------------------------------------- what is open
 def absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with every file named from the root, so that it means the same from another folder."""
+    """The recipe with absolute paths, so that it means the same from another folder."""
 
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(Path(os.path.expanduser(path)).absolute())
@@ -176,21 +176,23 @@ def absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
-    """The recipe with what it leaves open filled in (`Recipe.start`), and the detector to start from, if any.
+    """The recipe with its open fields filled in (`Recipe.start`), and the detector to start from, if any.
 
     Raises:
-        UserError: no file where one is needed, a file that cannot be read, backbone weights beside it.
+        UserError: a needed file is missing, the file cannot be read, or backbone weights are given beside it.
     """
     if recipe.start_from is None:
         if recipe.start == "needed":
-            raise UserError(f"{recipe.name} starts from a trained detector: give its file with --from (start_from)")
+            raise UserError(
+                f"the recipe {recipe.name} starts from a trained detector: give its file with --from (start_from)"
+            )
         at_random = recipe.builder in BUILDERS and recipe.arguments.get("backbone_weights") is None
         return with_nothing_to_keep(recipe) if at_random else recipe, None
     refuse_exported(recipe.start_from, wanted="training from a model")
     named = _file_builder(recipe.start_from)
     own = find_builder(recipe.builder) if named is None and ":" in recipe.builder else None
     source = checkpoint.load(recipe.start_from, builder=own)
-    # The file's own weights count; which backbone weights it once began with does not.
+    # The file's own weights count, not the backbone weights that its training once started from.
     leave = ("num_classes", "class_names", "category_ids", "backbone_weights")
     builder = named or recipe.builder
     file_arguments = {key: store_argument(value) for key, value in source.arguments.items() if key not in leave}
@@ -198,7 +200,7 @@ def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
         return replace(recipe, builder=builder, arguments=file_arguments, defaults={}, start="own"), source
     if recipe.arguments.get("backbone_weights") is not None:
         raise UserError(
-            f"weights can come from {recipe.start_from} (--from) or from {recipe.arguments['backbone_weights']} "
+            f"weights come either from {recipe.start_from} (--from) or from {recipe.arguments['backbone_weights']} "
             "(--backbone-weights), not from both: leave one of them out"
         )
     if recipe.builder != builder:
@@ -207,10 +209,10 @@ def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
 
 
 def resolve_resumed(before: Recipe, now: Recipe) -> tuple[Recipe, list[str]]:
-    """The recipe with what it leaves open as the run settled it, and lines about what has no effect in it.
+    """The recipe with its open fields as the run first settled them, and notes about settings without effect.
 
-    Left open are the precision, the architecture of `start_from`, and what protects the weights of a backbone that has
-    none.
+    Open fields are the precision, the architecture of `start_from`, and settings that protect pretrained backbone
+    weights when the backbone started from random ones.
     """
     if now.compute.precision == "auto":
         now = replace(now, compute=replace(now.compute, precision=before.compute.precision))
@@ -221,7 +223,7 @@ def resolve_resumed(before: Recipe, now: Recipe) -> tuple[Recipe, list[str]]:
                 now,
                 builder=before.builder,
                 arguments=before.arguments,
-                defaults=before.defaults and now.defaults,  # none for a network that the file describes
+                defaults=before.defaults and now.defaults,  # empty if the file describes the network
                 start=before.start,
             )
     fresh = with_nothing_to_keep(now)
@@ -232,18 +234,18 @@ def resolve_resumed(before: Recipe, now: Recipe) -> tuple[Recipe, list[str]]:
     )
     without = ", ".join(line for _, line in differences(now, settled))
     return settled, [
-        f"the backbone started from random weights, so there is nothing to protect: {without}"
+        f"the backbone started from random weights, so there is nothing to protect; without effect: {without}"
     ] if without else []
 
 
 def with_nothing_to_keep(recipe: Recipe) -> Recipe:
-    """The recipe for a backbone with random weights: all of it learns, from the first step, at the full rate."""
+    """The recipe for a backbone with random weights: all its layers learn, from the first step, at the full rate."""
     arguments = {key: value for key, value in recipe.arguments.items() if key != "frozen_stages"}
     optimizer = replace(recipe.optimizer, backbone_lr_factor=1.0, freeze_norm_steps=0)
     return replace(recipe, arguments=arguments, optimizer=optimizer)
 
 
 def _file_builder(path: str | Path) -> str | None:
-    """The builder of this package that a detector's file names; None: it was made by one of the user's own."""
+    """The builder of this package that a detector's file names; None: a builder of the user's own made it."""
     name = str(checkpoint.read_metadata(path)["detector"])
     return name if name in BUILDERS else None

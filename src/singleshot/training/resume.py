@@ -9,7 +9,7 @@ from singleshot.plain_data import to_plain
 from singleshot.training.folder import RunFolder
 from singleshot.training.recipe import Recipe
 
-# Nothing here changes what a step computes; another length changes the rates from now on, which is said.
+# None of these changes what a step computes. Another length changes the rates from now on; the user is told.
 FREE = (
     "data.path",
     "data.val_path",
@@ -26,23 +26,23 @@ FREE = (
 
 
 def check_changes(before: Recipe, now: Recipe, folder: RunFolder) -> list[str]:
-    """What the recipe says now that the run did not begin with, a line for each setting.
+    """One line for each setting that changed since the run began.
 
     Raises:
-        UserError: a change that would make it another run.
+        UserError: a setting changed that must stay the same in one run.
     """
     changes = differences(before, now)
     refused = [line for key, line in changes if not key.startswith(FREE)]
     if refused:
         raise UserError(
             f"{folder.path}: a run continues with the recipe that it began with, but these settings differ: "
-            f"{'; '.join(refused)}. Leave them out, or start a new run from its weights with --from {folder.last}"
+            f"{'; '.join(refused)}. Undo these changes, or start a new run from its weights with --from {folder.last}"
         )
     return [f"changed since the run began: {line}" for _, line in changes]
 
 
 def differences(before: Recipe, now: Recipe) -> list[tuple[str, str]]:
-    """The fields in which two recipes differ: the dotted key, and a line with both values."""
+    """The fields in which two recipes differ: for each its dotted key, and a line with both values."""
     return _differences(to_plain(before), to_plain(now), "")
 
 

@@ -1,4 +1,4 @@
-"""One run: its objects, and what a step asks of them."""
+"""One run: its objects, and what a step needs from them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from singleshot.training.tracking import Trackers
 
 
 class Run:
-    """One training run: the objects that it needs. What happens around a step: `log`, `validation`, `saving`."""
+    """The objects of one training run. The modules `log`, `validation` and `saving` do the work around a step."""
 
-    folder: RunFolder  # the next two are made last, when nothing can go wrong any more
+    folder: RunFolder  # folder and trackers are made last, when nothing else can fail
     trackers: Trackers
 
     def __init__(self, recipe: Recipe, ranks: Ranks, data: setup.RunData, detector: Detector) -> None:
@@ -46,7 +46,7 @@ class Run:
         )
         self.optimizer = create_optimizer(self.detector, recipe.optimizer)
         self.progress = Progress(total=self.total, classes=list(data.train.class_names), data=data.fingerprint)
-        # Initial weights are the same everywhere; what is drawn in the network from here on (dropout) is not.
+        # Initial weights are the same in all processes. Random draws from here on (dropout) differ between them.
         torch.manual_seed(recipe.seed + ranks.rank)
 
         if recipe.compute.compile:
@@ -61,16 +61,16 @@ class Run:
 
     @property
     def result_detector(self) -> Detector:
-        """The weights that are evaluated and saved: the average where there is one."""
+        """The detector that is evaluated and saved: the average if there is one."""
         detector: Detector = self.average.detector if self.average is not None else self.detector
         return detector
 
     def epoch(self, step: int) -> float:
-        """The passes over the data after a step, as the log has them."""
+        """The number of passes over the data after a step, rounded as in the log."""
         return round(step / self.steps_per_epoch, 4)
 
     def batches(self) -> Iterator[TrainBatch]:
-        """The batches of this process from the present step on, `accumulate` for each."""
+        """The batches of this process from the current step on, `accumulate` per step."""
         recipe = self.recipe
         loader = train_loader(
             self.data.train,
@@ -88,12 +88,12 @@ class Run:
         return iter(loader)
 
     def set_mode(self) -> None:
-        """Training mode, in which batch norm of the backbone may keep its statistics."""
+        """Training mode. The backbone's batch norm keeps its statistics as long as `freeze_norm_steps` says."""
         self.model.train()
         steps = self.recipe.optimizer.freeze_norm_steps
         if steps < 0 or self.progress.step < steps:
             keep_norm_statistics(self.detector)
 
     def rate_at(self, step: int) -> float:
-        """The learning rate of a step; the first is 0."""
+        """The learning rate of a step; the first step is 0."""
         return self.rate * rate_factor(self.recipe.schedule, step, self.total)

@@ -1,4 +1,4 @@
-"""A run in files: weights and state are written, and read when the run continues."""
+"""The files of a run: write weights and state, and restore the state when the run continues."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from singleshot.weights import checkpoint
 
 
 def save(run: Run) -> None:
-    """Save weights and state; all processes take part, the first one writes."""
+    """Save weights and state. All processes must call this; the first one writes."""
     write(run, run.ranks.gather(random_state(run.ranks.device)))
 
 
 def write(run: Run, random: list[dict[str, Tensor]]) -> None:
-    """As `save`, with the generators' states that all processes have given."""
+    """As `save`, with the random states of all processes given."""
     if run.ranks.first:
         save_weights(run, run.folder.last)
         if run.progress.finished and run.data.val is None:
             save_weights(run, run.folder.best)
-        # The state comes last: whatever it tells of is on the disk by then.
+        # The state comes last: everything that it refers to is on the disk by then.
         average = run.average.detector if run.average is not None else None
         content = pack_state(run.progress, run.detector, run.optimizer, average, random)
         run.folder.write(run.folder.state, content)
@@ -37,34 +37,35 @@ def write(run: Run, random: list[dict[str, Tensor]]) -> None:
 
 
 def save_weights(run: Run, path: Path) -> None:
-    """The weights as a file for others: with the recipe, the last figures, and no path of this machine."""
+    """Write the weights as a file to share: with the recipe and the last figures, without paths of this machine."""
     recipe = without_paths(to_plain(run.recipe))
     with folder.saving(path):
         checkpoint.save(run.result_detector, path, recipe=recipe, metrics=_metrics(run))
 
 
 def _metrics(run: Run) -> dict[str, Any]:
-    """What is known about the weights of this moment."""
+    """What is known about the current weights."""
     progress = run.progress
     known = progress.metrics if progress.validated == progress.step else {}
     return {"step": progress.step, "epoch": run.epoch(progress.step), **known}
 
 
 def restore(run: Run, saved: SavedState, before: Recipe) -> None:
-    """Go back to a saved state: weights, average, optimiser, generators, log.
+    """Go back to a saved state: weights, average, optimiser, random generators, log.
 
-    `before` is the recipe that the run used until then: the best value of another metric does not count.
+    `before` is the recipe that the run used until then. If its validation used another metric or other images, its best
+    value does not count.
     """
     if saved.progress.data != run.data.fingerprint:
         raise UserError(
             f"{run.folder.path}: the training images or their boxes have changed since the run began. "
-            f"Give it the old ones, or start a new run from its weights with --from {run.folder.last}"
+            f"Restore the old data, or start a new run from its weights with --from {run.folder.last}"
         )
     saved.restore(run.detector, run.optimizer, run.average.detector if run.average else None)
     set_random_state(saved.random(run.ranks.rank), run.ranks.device)
     run.progress = progress = saved.progress
     measured = [(r.validation.metric, r.data.val_path, r.data.val_split) for r in (before, run.recipe)]
-    if measured[0] != measured[1]:  # numbers that cannot be compared
+    if measured[0] != measured[1]:  # the old and the new numbers cannot be compared
         progress.best, progress.best_step, progress.stale = None, None, 0
     progress.total = run.total
     progress.finished = due.early_end(run) or (progress.step >= run.total and not due.validation(run))
@@ -74,7 +75,7 @@ def restore(run: Run, saved: SavedState, before: Recipe) -> None:
 
 
 def interrupted(run: Run) -> NoReturn:
-    """Stop as Ctrl-C does, and say how to go on."""
+    """Stop as Ctrl-C does, and say how to continue."""
     raise KeyboardInterrupt(
         f"stopped after step {run.progress.step} of {run.total}; everything is saved. "
         f"Continue with: singleshot train --resume {run.folder.path}"
@@ -82,7 +83,7 @@ def interrupted(run: Run) -> NoReturn:
 
 
 def without_paths(tree: Any) -> Any:
-    """The recipe as it goes into a weights file: files by name only, since that file is passed on to others."""
+    """The recipe for a weights file, with file names instead of absolute paths, since that file may be shared."""
     if isinstance(tree, dict):
         return {key: without_paths(value) for key, value in tree.items()}
     if isinstance(tree, (tuple, list)):

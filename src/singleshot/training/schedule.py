@@ -1,4 +1,4 @@
-"""The learning rate over a run, as a function of the step: nothing to save, nothing to restore."""
+"""The learning rate as a function of the step. So there is nothing to save or to restore."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from singleshot.training.recipe import Optimizer, Schedule
 
 
 def scaled_rate(optimizer: Optimizer, images_per_step: int) -> float:
-    """The base rate, in proportion to the images that make one step (Goyal et al., 2017: linear scaling)."""
+    """The base rate, in proportion to the images of one step (linear scaling, Goyal et al., 2017)."""
     return optimizer.lr * (images_per_step / optimizer.base_batch_size if optimizer.base_batch_size else 1.0)
 
 
@@ -31,7 +31,7 @@ def total_steps(schedule: Schedule, steps_per_epoch: int, images_per_step: int) 
 
 
 def milestones(schedule: Schedule, total: int) -> tuple[int, ...]:
-    """Where the rate drops; stretched with the run when another unit replaces the recipe's own number of steps."""
+    """The steps at which the rate drops. They stretch with the run if another unit replaces the recipe's steps."""
     if not schedule.steps or schedule.unit == "steps":
         return schedule.milestones
     return tuple(round(step * total / schedule.steps) for step in schedule.milestones)
@@ -40,9 +40,9 @@ def milestones(schedule: Schedule, total: int) -> tuple[int, ...]:
 def rate_factor(schedule: Schedule, step: int, total: int) -> float:
     """The multiple of the base rate at a step (the first is 0) of a run of `total` steps.
 
-    Warm-up: linear from `warmup_start` to 1 over `warmup_steps`. Then "step": `gamma` to the number of milestones
-    reached; "cosine": from 1 to `final_factor` along half a cosine, from the end of the warm-up to the end of the run;
-    "constant": 1.
+    Warm-up: linear from `warmup_start` to 1 over `warmup_steps`. Then, by `kind`: "step" is `gamma` to the power of the
+    milestones reached. "cosine" goes from 1 to `final_factor` along half a cosine, from the end of the warm-up to the
+    end of the run. "constant" is 1.
     """
     if schedule.kind == "step":
         factor = schedule.gamma ** sum(step >= milestone for milestone in milestones(schedule, total))

@@ -1,4 +1,4 @@
-"""From a recipe to the objects of a run: data, augmentation, precision. Its detector: `start`."""
+"""From a recipe to the objects of a run: data, augmentation, precision. `start` builds the detector."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TRAIN_SPLITS = ("train", "trainval")
 # ---------------------------------------------------------------------------------------------------------------- data
 @dataclass(frozen=True)
 class RunData:
-    """What is trained on, and what is measured on: `val` has the files' own boxes."""
+    """The images to train on, and those to validate on. `val` has the boxes of the files, uncorrected."""
 
     train: Dataset
     val: Dataset | None
@@ -56,14 +56,14 @@ class RunData:
 def open_data(recipe: Recipe, known: tuple[str, ...] = ()) -> RunData:
     """Open and check the images of a recipe.
 
-    `known` are the classes of a detector to go on from: if the data has the same ones, its order counts.
+    `known`: the classes of the detector to start from. If the data has the same classes, the detector's order counts.
 
     Raises:
         UserError: no data, bad images that are not to be skipped, or nothing left to train or validate on.
     """
     settings = recipe.data
     if settings.path is None:
-        raise UserError("no data: give the folder or the annotation file to train on (recipe: data.path)")
+        raise UserError("there is no data: give the folder or the annotation file to train on (recipe: data.path)")
     path = settings.path
     found = _open(settings, path, settings.split, settings.classes or None, TRAIN_SPLITS)
     if known != found.class_names and set(known) == set(found.class_names) and not settings.classes:
@@ -91,21 +91,23 @@ def open_data(recipe: Recipe, known: tuple[str, ...] = ()) -> RunData:
 def _open(
     settings: Data, path: str, split: str | None, class_names: tuple[str, ...] | None, prefer: tuple[str, ...]
 ) -> Dataset:
-    """A split of the data, bad images included: those are for the check."""
+    """A split of the data, with its bad images: the check handles those."""
     return open_dataset(path, split=split, format=settings.format, class_names=class_names, prefer=prefer, strict=False)
 
 
 def _checked(found: Dataset, settings: Data, path: str, purpose: str) -> tuple[Dataset, list[str]]:
-    """What of a split can be used to "train" or to "validate", corrected; and what the check says of it."""
+    """The usable images of a split, with corrected boxes, and what the check says. `purpose`: "train" or "validate"."""
     usable, report = check(found, skip_bad=settings.skip_bad)
     if not len(usable):
-        raise UserError(f"{path}: no image of the split {found.split!r} is left to {purpose} on")
+        raise UserError(
+            f"{path}: no image of the split {found.split!r} is left to {purpose} on; `singleshot data check` says why"
+        )
     name = {"train": "training", "validate": "validation"}[purpose]
     return usable, [f"{name} data: {report.text(10)}"] if report.errors or report.warnings else []
 
 
 def _drawn(dataset: Dataset, count: int) -> Dataset:
-    """`count` of the images, the same for every seed; those of a smaller count are among those of a larger one."""
+    """A random choice of `count` images, the same for every seed. A larger choice contains every smaller one."""
     order = np.random.default_rng(0).permutation(len(dataset))
     return replace(dataset, records=tuple(dataset.records[k] for k in sorted(order[:count])))
 
@@ -130,7 +132,7 @@ def _open_val(settings: Data, path: str, train: Dataset) -> tuple[Dataset | None
     path = settings.val_path or path
     found = _open(settings, path, split, train.class_names, ("val",))
     corrected, warnings = _checked(found, settings, path, "validate")
-    # Measured are the boxes of the files: the check only says which images can be used at all.
+    # Validation uses the boxes of the files. The check only decides which images can be used at all.
     usable = {record.id for record in corrected.records}
     records = tuple(record for record in found.records if record.id in usable)
     learnt = {record.path for record in train.records}
@@ -143,7 +145,7 @@ def _open_val(settings: Data, path: str, train: Dataset) -> tuple[Dataset | None
 
 
 def worker_count(workers: int | None, processes: int = 1) -> int:
-    """Processes that prepare images for each one that trains: as asked, or one less than its share of the cores."""
+    """Loader processes for each training process: as asked, or one less than its share of the cores."""
     if workers is not None:
         return workers
     try:
@@ -154,18 +156,17 @@ def worker_count(workers: int | None, processes: int = 1) -> int:
 
 
 def build_transform(settings: Augmentation, preprocess: Preprocess) -> Transform:
-    """The augmentation of a recipe, ending in images that the detector's `preprocess` does not resize any more.
+    """The augmentation of a recipe. It ends with the final size, so the detector's `preprocess` does not resize again.
 
-    Only torchvision's rule of sizes still changes a few images in a hundred, by one pixel.
+    Exception: torchvision's size rule still changes a few images in a hundred, by one pixel.
 
-    If `preprocess` keeps the aspect ratio (`KeepAspect`), the last step here does so too: that of the whole image or,
-    after a crop, that of the crop. Its short-side jitter is drawn here as well, from the random numbers of the sample.
+    If `preprocess` keeps the aspect ratio (`KeepAspect`), the last step here does so too: the ratio of the whole image
+    or, after a crop, of the crop. Its short-side jitter is drawn here as well, from the random numbers of the sample.
     So a run is the same with any number of workers, and when it is resumed. One of five interpolations is drawn, as in
-    SSD. An image that keeps its aspect ratio and is changed by nothing but the mirror is resized linearly, as in
-    RetinaNet.
+    SSD. An image that keeps its aspect ratio and is only mirrored is resized linearly, as in RetinaNet.
 
     Raises:
-        UserError: `augmentation.jitter` is not two zooms, or is combined with expand or crop.
+        UserError: `augmentation.jitter` is not a pair of zooms, or is combined with expand or crop.
     """
     size: Target = preprocess.training_fit if isinstance(preprocess, KeepAspect) else preprocess.size
     red, green, blue = (255.0 * float(value) for value in preprocess.pixels.mean)
@@ -185,8 +186,8 @@ def build_transform(settings: Augmentation, preprocess: Preprocess) -> Transform
             )
         if settings.expand or settings.crop:
             raise UserError(
-                "augmentation.jitter takes the place of expand and crop: switch both of them off, or leave it out "
-                "with augmentation.jitter: []"
+                "augmentation.jitter cannot be combined with expand and crop, which it replaces: switch both of them "
+                "off, or switch jitter off with augmentation.jitter: []"
             )
         low, high = settings.jitter
         steps = (photometric, ScaleJitter(size, mean, (low, high)), mirror)
@@ -204,7 +205,7 @@ def build_transform(settings: Augmentation, preprocess: Preprocess) -> Transform
 
 # -------------------------------------------------------------------------------------------------------------- machine
 def choose_precision(asked: str, device: torch.device) -> str:
-    """bf16 where the machine computes in it (AMX, AVX512-bf16, CUDA), fp32 elsewhere; or what is asked for."""
+    """The asked precision. "auto": bf16 if the machine computes in it (AMX, AVX512-bf16, CUDA), else fp32."""
     if asked != "auto":
         return asked
     if device.type == "cuda":

@@ -15,19 +15,19 @@ from singleshot.errors import UserError, did_you_mean
 from singleshot.training.optimizer import find_trunk, has_first_statistics
 from singleshot.training.recipe import Recipe
 
-FEW_IMAGES = 5_000  # from fewer it is said that pretrained weights would help (docs/results.md: of 205 and 500)
+FEW_IMAGES = 5_000  # with fewer images the user is told that pretrained weights help (docs/results.md: 205 and 500)
 
 
 class Built(NamedTuple):
     """A detector before its first step."""
 
     detector: Detector
-    said: str  # where its weights come from
-    fresh: bool  # nobody has trained its backbone yet
+    said: str  # a line that says where its weights come from
+    fresh: bool  # its backbone has random weights
 
 
 def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None) -> Built:
-    """The detector of a recipe for the classes of the data; with `source`, its weights where they fit (`transfer`)."""
+    """The detector of a recipe for the classes of the data. It takes the weights of `source` that fit (`transfer`)."""
     build = find_builder(recipe.builder)
     own = ":" in recipe.builder
     if own and not hasattr(build, "__wrapped__"):
@@ -36,19 +36,17 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
     if source is not None:
         arguments.pop("backbone_weights", None)  # all weights come from the source
     if recipe.data.crowd == "ignore" and "ignore_crowd" in inspect.signature(build).parameters:
-        arguments.setdefault("ignore_crowd", True)  # the loader passes the regions on; the matcher has to know them
+        arguments.setdefault("ignore_crowd", True)  # the loader passes the regions on; the matcher must know them
     classes = {"class_names": data.class_names, "category_ids": data.category_ids}
     detector = build(num_classes=len(data.class_names), **classes, **arguments)
     if source is not None:
         moved = transfer(source, detector)
-        fits = (
-            "" if moved.taken or moved.partly else "; no weight of it fits this detector: all weights start at random"
-        )
+        fits = "" if moved.taken or moved.partly else "; none of its weights fits this detector: all start at random"
         trunk = f"{find_trunk(detector)[0]}."
         new, kept = (sum(name.startswith(trunk) for name in names) for names in (moved.new, moved.taken))
         return Built(detector, f"from {recipe.start_from}: {moved.text()}{fits}", fresh=new > kept)
     weights = arguments.get("backbone_weights")
-    if weights is not None:  # in a weights file that is passed on, the name says what there is to say
+    if weights is not None:  # the weights file may be shared: it gets the file's name, not its path
         detector.arguments = {**detector.arguments, "backbone_weights": Path(str(weights)).name}
     if weights:
         return Built(detector, f"backbone weights: {weights}", fresh=False)
@@ -64,7 +62,7 @@ def _defaults(recipe: Recipe, build: Builder) -> dict[str, Any]:
     """Those of a recipe's defaults that its builder takes, by its signature.
 
     Raises:
-        UserError: one that neither it nor any builder of this package takes.
+        UserError: a default that neither this builder nor any builder of this package takes.
     """
     given = {key: value for key, value in recipe.defaults.items() if value is not None}
     parameters = inspect.signature(build).parameters
@@ -72,7 +70,7 @@ def _defaults(recipe: Recipe, build: Builder) -> dict[str, Any]:
     for key in sorted(given.keys() - known - parameters.keys()):
         hint = did_you_mean(key, sorted(known), otherwise="docs/settings.md has those of finetune.")
         raise UserError(f"defaults.{key}: no builder has an argument of this name; {hint}")
-    # A builder of this package passes others on to one that it is a kind of.
+    # Some builders of this package pass further arguments on to the builder that they are based on.
     if recipe.builder in BUILDERS and any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
         return given
     return {key: value for key, value in given.items() if key in parameters}

@@ -1,4 +1,4 @@
-"""Everything that a run needs to go on exactly, in one safetensors file: tensors, and JSON in its metadata."""
+"""All that a run needs to continue exactly, in one safetensors file: tensors, and JSON in its metadata."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ VERSION = 1
 
 @dataclass
 class Progress:
-    """Where a run stands: plain numbers, which go into the state as JSON."""
+    """How far a run is: plain numbers, saved in the state as JSON."""
 
     step: int = 0  # optimiser steps done
     total: int = 0  # steps of the whole run
     validated: int = 0  # the step after which the last validation was made
     best: float | None = None  # the best value of the recipe's metric
     best_step: int | None = None
-    stale: int = 0  # validations since then
+    stale: int = 0  # validations since the best one
     metrics: dict[str, Any] = field(default_factory=dict)  # of the last validation
     sums: dict[str, float] = field(default_factory=dict)  # losses since the last line of the log
     summed: int = 0  # steps in `sums`
@@ -44,7 +44,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Put torch's generators where `random_state` found them."""
+    """Restore torch's generators to a state from `random_state`."""
     if "cpu" in state:
         torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
@@ -58,7 +58,7 @@ def pack_state(
     average: nn.Module | None,
     random: list[dict[str, Tensor]],
 ) -> bytes:
-    """The state as the bytes of a safetensors file. `random` has the generators of each process."""
+    """The state as the bytes of a safetensors file. `random` has the random states of each process."""
     tensors = {f"model.{name}": value for name, value in detector.state_dict().items()}
     if average is not None:
         tensors.update({f"average.{name}": value for name, value in average.state_dict().items()})
@@ -74,7 +74,7 @@ def pack_state(
 
 @dataclass(frozen=True)
 class SavedState:
-    """A state as it lies in a file."""
+    """A state as read from a file."""
 
     path: Path
     progress: Progress
@@ -96,7 +96,7 @@ class SavedState:
         except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise UserError(
                 f"{path}: this file is not the state of a run ({error}). "
-                "Start a new run, with --from if there are weights"
+                "Start a new run; --from starts it from the weights in this folder"
             ) from None
 
     def restore(
@@ -105,7 +105,7 @@ class SavedState:
         optimizer: torch.optim.Optimizer,
         average: nn.Module | None,
     ) -> None:
-        """Fill weights, average and optimiser."""
+        """Fill weights, average and optimiser with the saved values."""
         self._fill(detector, "model.")
         if average is not None:
             self._fill(average, "average.")
@@ -116,7 +116,7 @@ class SavedState:
                 if value is None:
                     continue
                 if value.shape == parameter.shape and key != "step":
-                    # The strides of the parameter, which the optimiser had given it: the same arithmetic bit for bit.
+                    # With the parameter's strides, as the optimiser creates it: the arithmetic is then bit-identical.
                     state[key] = torch.empty_like(parameter).copy_(value)
                 else:  # the fused optimisers count their steps on the parameter's device
                     state[key] = value.to(parameter.device, copy=True)
@@ -124,7 +124,7 @@ class SavedState:
                 optimizer.state[parameter] = state
 
     def random(self, rank: int) -> dict[str, Tensor]:
-        """The generators of one process; empty when the state was saved by fewer."""
+        """The random states of one process; empty if fewer processes saved the state."""
         return {
             kind: self.tensors[f"random.{kind}.{rank}"]
             for kind in ("cpu", "cuda")

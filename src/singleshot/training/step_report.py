@@ -1,4 +1,4 @@
-"""The losses of a step, read when the next step is on its way: no wait for the device, and no NaN goes unseen."""
+"""The losses of a step, read while the next step runs: no wait for the device, and every NaN is found."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class DivergedError(UserError):
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step gave, for the log: means over all processes."""
+    """The results of one step for the log: means over all processes."""
 
-    step: int  # steps done, this one counted
+    step: int  # steps done, including this one
     losses: dict[str, float]
     stop: bool  # whether any process was asked to stop
-    save: bool  # whether the first process finds it time to save
+    save: bool  # whether the first process says that it is time to save
 
 
 class PendingReport:
@@ -52,7 +52,7 @@ class PendingReport:
             self._ready.record()
 
     def read(self, folder: RunFolder) -> StepReport:
-        """Wait for this step alone, and check it.
+        """Wait for this step only, and check its losses.
 
         Raises:
             DivergedError: a loss of any process is not finite; all processes raise it at the same step.

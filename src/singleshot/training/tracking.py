@@ -13,7 +13,7 @@ PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 
 
 def require(names: Sequence[str]) -> None:
-    """Ask for the packages before anything is created."""
+    """Check that the packages are installed, before anything is created."""
     missing = [name for name in names if importlib.util.find_spec(PACKAGES[name]) is None]
     if missing:
         raise UserError(
@@ -37,25 +37,25 @@ class Trackers:
                 tracker = tracking.WandBTracker("singleshot", name=folder.name, dir=folder)
             else:
                 tracker = tracking.MLflowTracker("singleshot", run_name=folder.name)
-            # accelerate 1.x opens a tracker with start(); older ones did so when made.
+            # accelerate 1.x opens a tracker with start(); older versions opened it when it was created.
             if hasattr(tracker, "start"):
                 tracker.start()
             tracker.store_init_configuration(_flat(config))
             self._trackers.append(tracker)
 
     def log(self, values: dict[str, float], step: int) -> None:
-        """Numbers after a step."""
+        """Send the numbers of a step."""
         for tracker in self._trackers:
             tracker.log(values, step=step)
 
     def finish(self) -> None:
-        """Close them."""
+        """Close the trackers."""
         for tracker in self._trackers:
             tracker.finish()
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and plain values, which is all that some trackers take."""
+    """Dotted keys and plain values: some trackers take nothing else."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):

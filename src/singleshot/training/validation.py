@@ -1,4 +1,4 @@
-"""Validation during a run: the weights that will be saved are measured, and kept when they are the best."""
+"""Validation during a run: measure the weights that will be saved, and keep them if they are the best."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from singleshot.training.state import random_state
 
 
 def validate(run: Run, asked: StopSignals) -> None:
-    """Measure the weights that will be saved, and keep them when they are the best so far."""
+    """Measure the weights that will be saved, and keep them if they are the best so far."""
     progress = run.progress
     random = run.ranks.gather(random_state(run.ranks.device))
     if run.display.bar is None:
@@ -24,7 +24,7 @@ def validate(run: Run, asked: StopSignals) -> None:
         with asked.at_once():
             metrics = measure(run)
     except KeyboardInterrupt:
-        saving.write(run, random)  # without this validation, which will be made when the run goes on
+        saving.write(run, random)  # without this validation: it is repeated when the run continues
         saving.interrupted(run)
     value = metric_value(metrics, run.recipe.validation.metric)
     progress.validated, progress.metrics = progress.step, metrics
@@ -49,7 +49,7 @@ def validate(run: Run, asked: StopSignals) -> None:
 
 
 def measure(run: Run) -> dict[str, Any]:
-    """Each process detects in its share of the images; the first one evaluates all."""
+    """Each process detects objects in its share of the images. The first process evaluates all."""
     data, world = run.data.val, run.ranks.world
     assert data is not None
     share = replace(data, records=data.records[run.ranks.rank :: world])
@@ -63,7 +63,7 @@ def measure(run: Run) -> dict[str, Any]:
 
 
 def metric_value(metrics: dict[str, Any], name: str) -> float:
-    """A number out of what `evaluate` gives, by its dotted name; undefined ones count as 0."""
+    """One number of `evaluate`'s result, by its dotted name. An undefined number counts as 0."""
     group, _, key = name.partition(".")
     value = metrics[group][key]
     return 0.0 if value is None else max(float(value), 0.0)

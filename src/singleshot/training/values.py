@@ -1,4 +1,4 @@
-"""The values that a recipe may have, beyond their types."""
+"""The allowed values of a recipe's fields, beyond their types."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ METRICS = (
     "voc07.mAP",
     "voc10.mAP",
 )
-"""What "best" may mean: the numbers of `singleshot evaluate`, by group and name."""
+"""The metrics that may decide which weights are best: numbers of `singleshot evaluate`, by group and name."""
 
 
 def check_values(recipe: Recipe) -> None:
     """Refuse values that no run can have, before anything is opened.
 
     Raises:
-        UserError: naming the field, what it is and what it may be.
+        UserError: a value is out of range. The message names the field, its value and the allowed values.
     """
     optimizer, data, validation, log, ema = recipe.optimizer, recipe.data, recipe.validation, recipe.log, recipe.ema
     beta, decay, workers = optimizer.momentum, ema.decay, data.workers
