@@ -195,8 +195,8 @@ def test_boxes_divided_by_the_image_size_are_refused(tmp_path: Path) -> None:
         ('[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 1, 1], "score": 0.5}]', "results file.*--detections"),
         ("[]", "a list; expected a COCO dataset"),
         ("3", "int '3'"),
-        ('{"annotations": [], "categories": []}', 'no "images".*annotations, categories'),
-        ('{"images": {}}', '"images" is no list but dict'),
+        ('{"annotations": [], "categories": []}', '"images" is missing.*annotations, categories'),
+        ('{"images": {}}', '"images" is dict, not a list'),
         ('{"images": [], "annotations": [], "categories": []}', "is empty"),
     ],
 )
@@ -441,5 +441,5 @@ def test_one_truth_in_two_files(shared: Path) -> None:
 def test_results_and_videos_are_no_datasets(shared: Path) -> None:
     with pytest.raises(UserError, match="results file"):
         read_coco(shared / "metrics" / "coco_fake100" / "instances_val2014_fakebbox100_results.json")
-    with pytest.raises(UserError, match='no "images"'):
+    with pytest.raises(UserError, match='"images" is missing'):
         read_coco(shared / "metrics" / "padilla_review" / "tests" / "tube" / "example_anno.json")

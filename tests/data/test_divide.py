@@ -53,7 +53,7 @@ def test_what_cannot_be_divided() -> None:
     for share in (0.0, 1.0, 20.0, float("nan")):
         with pytest.raises(UserError, match="expected a number between 0 and 1, such as 0.2"):
             divide(dataset([[0]] * 3), share)
-    with pytest.raises(UserError, match="has 1 image; two are needed"):
+    with pytest.raises(UserError, match="has 1 image, and two parts need at least two"):
         divide(dataset([[0]]), 0.5)
 
 
@@ -61,7 +61,7 @@ def test_both_lists_or_none(tiny_voc: Path, tmp_path: Path) -> None:
     root = shutil.copytree(tiny_voc, tmp_path / "data")
     shutil.rmtree(root / "ImageSets")
     (root / "ImageSets" / "Main" / "val.txt").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"val.txt exists already"):
+    with pytest.raises(UserError, match=r"val.txt already exists, and no list is overwritten"):
         write_parts(root)
     (root / "ImageSets" / "Main" / "val.txt").rmdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -99,7 +99,7 @@ def test_a_voc_folder_without_lists(tiny_voc: Path, tmp_path: Path, flat: bool) 
         assert file == root / "ImageSets" / "Main" / f"{part}.txt"
         assert len(parts[part]) == number
     content = [file.read_bytes() for file, _ in written.values()]
-    with pytest.raises(UserError, match=r"has a split 'train' already .*rename it, say to trainval"):
+    with pytest.raises(UserError, match=r"already has a split 'train' .*rename that split, for example to trainval"):
         write_parts(root, 0.5)
     assert [file.read_bytes() for file, _ in written.values()] == content
     (root / "ImageSets" / "Main" / "val.txt").unlink()
@@ -146,7 +146,7 @@ def test_a_coco_file(tmp_path: Path, folder: str) -> None:
     annotations = [entry for file, _ in written.values() for entry in json.loads(file.read_text())["annotations"]]
     assert sorted(annotations, key=lambda entry: entry["id"]) == content["annotations"][:-1]
     assert json.loads(written["val"][0].read_text())["info"] == {"year": 2026}
-    with pytest.raises(UserError, match="has a split 'train' already"):
+    with pytest.raises(UserError, match="already has a split 'train'"):
         write_parts(root, split="default")
 
 
@@ -154,7 +154,9 @@ def test_joined_coco_files_are_not_divided(tmp_path: Path) -> None:
     for name in ("a", "b"):
         images = [{"id": f"{name}{i}", "file_name": f"{name}{i}.jpg"} for i in range(4)]
         (tmp_path / f"instances_{name}.json").write_text(json.dumps({"images": images}))
-    with pytest.raises(UserError, match="only one file is divided at a time, not a, b: name one of them with --split"):
+    with pytest.raises(
+        UserError, match="only one file can be divided at a time, got a, b; name one of them with --split"
+    ):
         write_parts(tmp_path, split="a+b")
     assert write_parts(tmp_path, 0.5, split="b")["val"][1] == 2
 

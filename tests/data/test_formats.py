@@ -156,7 +156,7 @@ def test_a_format_that_is_only_written(
     written = Format("Toy", "nothing", (), find=lambda path: [], write=lambda dataset, out: None)
     monkeypatch.setattr("toy_format.FORMAT", written)
     assert open_dataset(tiny_voc, split="val").format == "voc"  # it is not asked
-    with pytest.raises(UserError, match="'toy' is only written"):
+    with pytest.raises(UserError, match="'toy' can be written but not read"):
         open_dataset(tiny_voc, format="toy")
     assert main(["data", "formats", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)[-1]

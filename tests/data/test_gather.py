@@ -124,7 +124,7 @@ def test_an_id_that_occurs_twice_in_a_split() -> None:
     added(gather, "b.jpg", "1")  # a text is another id
     data = made(gather)
     assert [str(problem) for problem in data.problems] == [
-        "line 2: b.jpg: the id 1 is that of a.jpg, too",
+        "line 2: b.jpg: the id 1 is also the id of a.jpg",
         "place: image 'a.jpg' is listed twice",
     ]
     assert [record.id for record in data.records] == [1, "1"]

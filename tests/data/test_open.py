@@ -88,7 +88,7 @@ def test_yolo_labels_are_named(tmp_path: Path, place: str) -> None:
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
     (tmp_path / "classes.txt").write_text("dog\n")
     (tmp_path / place / "img.txt").write_text("0 .5 5e-1  0.25 1\n3 0.1 0.1 0.2 0.2\n")
-    with pytest.raises(UserError, match=r"img.txt looks like YOLO's labels, .* examples/yolo_to_coco.py"):
+    with pytest.raises(UserError, match=r"img.txt looks like a file of YOLO labels, .* examples/yolo_to_coco.py"):
         open_dataset(tmp_path)
     (tmp_path / place / "img.txt").write_text("some words\n")
     with pytest.raises(UserError, match="no dataset found in this folder"):
@@ -145,7 +145,7 @@ def test_the_split_is_chosen(voc: Path, coco: Path) -> None:
     for kind in (voc, coco):
         with pytest.raises(UserError, match=r"no split 'test'.*val"):
             open_dataset(kind, split="test")
-    with pytest.raises(UserError, match=r"which split\?.*train, val"):
+    with pytest.raises(UserError, match=r"has several splits: train, val\. Choose one with --split"):
         open_dataset(voc)
 
 

@@ -121,11 +121,11 @@ def test_a_finished_folder_is_kept_and_a_foreign_one_refused(folder: Path, tmp_p
     assert write_shapes(folder, train=8, val=4, seed=3) == folder
     assert mark.stat().st_mtime_ns == before
     assert json.loads(mark.read_text())["seed"] == 3
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="already exists and does not hold this dataset"):
         write_shapes(folder, train=8, val=4, seed=4)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("dear")
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="already exists and does not hold this dataset"):
         write_shapes(tmp_path / "mine", train=1, val=1)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "dear"
 

@@ -236,7 +236,7 @@ def test_lists_with_endings_folders_and_names_with_spaces(tmp_path: Path) -> Non
 def test_wrong_and_empty_splits_and_folders(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no split 'test'.*train, val"):
         read_voc(folder, split="test")
-    with pytest.raises(UserError, match=r"which split\?.*train, val"):
+    with pytest.raises(UserError, match=r"has several splits: train, val\. Choose one with --split"):
         read_voc(folder)
     assert read_voc(folder, prefer=("test", "val", "train")).split == "val"
     (folder / "ImageSets/Main/empty.txt").write_text("\n")

@@ -1,4 +1,4 @@
-"""Validating a dataset before anything is trained on it: what stops, and what is mended in memory."""
+"""Checks a dataset before training: errors stop it, warnings are repaired in memory."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ ERRORS: Mapping[str, str] = {
     "invalid box": _IMAGE_OUT,
     "unknown class": "its boxes are left out",
 }
-"""What stops training, each with what `skip_bad` does."""
+"""The kinds of problem that stop training, each with what `skip_bad` does about it."""
 
 WARNINGS: Mapping[str, str] = {
     "zero-size box": "left out of training",
     "box partly outside": "clipped for training",
     "box outside": "left out of training",
     "duplicate box": "the first is kept",
-    "swapped size": "the size of the image file counts",
-    "wrong size": "the size of the image file counts",
-    "missing size": "the size of the image file counts",
+    "swapped size": "the size of the image file is used",
+    "wrong size": "the size of the image file is used",
+    "missing size": "the size of the image file is used",
     "no annotation": _IMAGE_OUT,
     "no boxes": "the image is kept",
     "annotation without image": "left out",
-    "similar class names": "they stay different classes",
-    "shared image": "each entry is an image of its own, and the objects of the others are background in it",
+    "similar class names": "they remain different classes",
+    "shared image": "each entry counts as a separate image, in which the objects of the other entries are background",
 }
-"""What does not stop training, each with how it is mended in memory."""
+"""The kinds of problem that do not stop training, each with how it is repaired in memory."""
 
-_SLACK = 0.02  # pixels; COCO writes two decimals, and x + w has the rounding of both
+_SLACK = 0.02  # pixels; COCO writes two decimals, and x + w has the rounding errors of both
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Report:
     """What the check of one split found."""
 
     title: str
-    images: int  # that were looked at
+    images: int  # checked
     boxes: int
-    usable: int  # images that are left
+    usable: int  # images that remain
     errors: list[Problem]
     warnings: list[Problem]
 
@@ -61,7 +61,7 @@ class Report:
         return dict(Counter(finding.kind for finding in [*self.errors, *self.warnings]))
 
     def text(self, limit: int = 3) -> str:
-        """The report for people, with the first `limit` findings of each kind."""
+        """The report as text, with the first `limit` findings of each kind."""
         lines = [
             f"{self.title}: {self.images} images, {self.boxes} boxes; "
             f"{_number(self.errors, 'error')}, {_number(self.warnings, 'warning')}"
@@ -99,19 +99,19 @@ def check(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Dataset, Report]:
-    """Validate a dataset, opened with `strict=False`, and return it mended for training, with the report.
+    """Check a dataset that was opened with `strict=False`; return it repaired for training, with the report.
 
-    Every image is decoded. Errors (the keys of `ERRORS`) raise UserError with the whole report, unless `skip_bad`
-    leaves them out. Warnings (`WARNINGS`) are mended in the returned records, whose `size` is that of the image file;
-    the files stay as they are, and evaluation uses the dataset as it was read. `cache` remembers sound images in the
-    user's folder for caches. UserError also when no image is left.
+    Every image is decoded. Errors (the keys of `ERRORS`) raise UserError with the whole report; with `skip_bad` they
+    are left out instead. Warnings (the keys of `WARNINGS`) are repaired in the returned records, and `size` becomes
+    that of the image file. The files are not changed, and evaluation uses the dataset as it was read. With `cache`,
+    images that could be read are remembered in the user's cache folder. UserError also when no image is left.
     """
     mended, report = examine(dataset, cache=cache, workers=workers, progress=progress)
     if report.errors and not skip_bad:
-        advice = "Mend the files, or go on without what is bad with --skip-bad (skip_bad=True in Python)."
+        advice = "Correct the files, or leave the bad entries out with --skip-bad (skip_bad=True in Python)."
         raise UserError(f"{report.text(limit=10)}\n{advice}")
     if not mended.records:
-        raise UserError(f"{report.text(limit=10)}\nNo usable image is left.")
+        raise UserError(f"{report.text(limit=10)}\nNo usable image is left. Correct the files, or choose other data.")
     return mended, report
 
 
@@ -122,7 +122,7 @@ def examine(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Dataset, Report]:
-    """What `check` does, without raising: the dataset without what is bad, and the report."""
+    """As `check`, but errors do not raise: return the dataset without them, and the report."""
     memory = memory_file(dataset.root) if cache else None
     paths = [record.path for record in dataset.records]
     sizes = decode_all(paths, memory=memory, workers=workers, progress=progress)
@@ -147,7 +147,7 @@ def examine(
 
 
 def _shared_images(dataset: Dataset) -> list[Problem]:
-    """Image files that several entries have: two lines for one image, or names that only their folders tell apart."""
+    """Image files that several entries name: an image listed twice, or two names that differ in the folder only."""
     entries: dict[Path, list[str]] = {}
     for record in dataset.records:
         entries.setdefault(record.path, []).append(f"{record.name!r} (id {record.id})")
@@ -159,7 +159,7 @@ def _shared_images(dataset: Dataset) -> list[Problem]:
 
 
 def _similar_classes(dataset: Dataset) -> list[Problem]:
-    """Class names that differ in upper and lower case, spaces, hyphens and underscores alone: slips of the keyboard."""
+    """Class names that differ only in case, spaces, hyphens and underscores: probably typing errors."""
     numbers = np.bincount(dataset.labels(), minlength=len(dataset.class_names))
     groups: dict[str, list[str]] = {}
     for name, number in zip(dataset.class_names, numbers, strict=True):
@@ -174,7 +174,7 @@ def _similar_classes(dataset: Dataset) -> list[Problem]:
 
 
 class _Inspection:
-    """One image: what is wrong with it, and what training gets."""
+    """One image: what is wrong with it, and the record for training."""
 
     def __init__(self, record: ImageRecord, class_names: tuple[str, ...]) -> None:
         self.record = record
@@ -183,7 +183,7 @@ class _Inspection:
         self.warnings: list[Problem] = []
 
     def mend(self, decoded: Size | str) -> ImageRecord | None:
-        """The record that training takes; None when the image is left out."""
+        """The record for training; None when the image is left out."""
         record = self.record
         self._find_invalid_boxes()
         if isinstance(decoded, str):
@@ -191,14 +191,14 @@ class _Inspection:
             self.errors.append(Problem(kind, str(record.annotation or record.path), decoded))
             return None
         if not record.annotated:
-            self._warn("no annotation", "there is no annotation for this image")
+            self._warn("no annotation", "this image has no annotation")
             return None
         if self.errors:
             return None
         self._compare_size(decoded)
         boxes, keep = self._mend_boxes(decoded)
         if not len(record.labels):
-            self._warn("no boxes", "an image without any object")
+            self._warn("no boxes", "this image has no objects")
         return replace(
             record,
             size=decoded,
@@ -268,7 +268,7 @@ class _Inspection:
 
 
 def _is_flat(box: Floats) -> bool:
-    """Without width or height in float32, which is what training computes in."""
+    """Whether a box has no width or no height in float32, the precision of training."""
     x1, y1, x2, y2 = box.astype(np.float32)
     return bool(x2 <= x1 or y2 <= y1)
 

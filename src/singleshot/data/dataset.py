@@ -1,4 +1,4 @@
-"""What every reader returns: the images of a dataset and their truth, as the files have it."""
+"""What every reader returns: the images of a dataset and their ground truth, as in the files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image and its objects, in file order. Nothing here has been decoded.
+    """One image and its objects, in file order. No pixels are decoded.
 
-    The arrays have one row per object. A record without truth (a test server's image) has `annotated=False`.
+    The arrays have one row per object. An image without ground truth (of a test server) has `annotated=False`.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Decoding every image of a dataset once, and remembering which were sound."""
+"""Decodes every image of a dataset once, and remembers which ones could be read."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def decode_all(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[Path, Size | str]:
-    """Decode images fully. Returns for each path its (height, width), or what is wrong with it.
+    """Decode images fully. Returns for each path its (height, width), or a text that says what is wrong with it.
 
-    Images that were sound before and have the same time and size on disk are not opened again: `memory` is the JSON
-    file that keeps them (None: none). It is only an aid: where it cannot be read or written, nothing is said.
-    `progress(done, all)` is called after each image.
+    `memory` is a JSON file that lists the images that could be read before (None: no such file). They are not opened
+    again while their time and size on disk are the same. The file only saves time: if it cannot be read or written,
+    no error is raised. `progress(done, all)` is called after each image.
     """
     known = {} if memory is None else _load(memory)
     sound: dict[str, Entry] = {}
@@ -71,7 +71,7 @@ def decode_all(
 
 
 def memory_file(root: Path) -> Path | None:
-    """Where the images of a dataset are remembered: in the user's folder for caches. None where there is no home."""
+    """The JSON file for the images of a dataset, in the user's cache folder. None if there is no home folder."""
     try:
         if base := os.environ.get("XDG_CACHE_HOME"):
             folder = Path(base)

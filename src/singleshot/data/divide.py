@@ -1,7 +1,7 @@
-"""Dividing a dataset that has no validation split into `train` and `val`, as lists beside the data.
+"""Divides a dataset that has no validation split into `train` and `val`, as lists beside the data.
 
-Only lists are written, as the format has them (VOC: `ImageSets/Main/*.txt`, COCO: `instances_*.json`); images and
-annotations stay as they are.
+Only lists are written, in the form of the format (VOC: `ImageSets/Main/*.txt`, COCO: `instances_*.json`). Images and
+annotations are not changed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ PARTS = ("train", "val")
 
 
 def divide(dataset: Dataset, share: float, seed: int = 0) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Indices of the images to train on and of those to validate on, each in the dataset's order.
+    """Choose the images to train on and to validate on: two tuples of indices, each in the dataset's order.
 
-    About `share` of the images are for validation, at least one. Every image counts for the rarest class that it shows,
-    and of the images of each such class the same share is drawn: so rare classes are in both parts if they can be.
+    About `share` of the images are for validation, at least one. Images are grouped by the rarest class that they show,
+    and the same share is drawn from each group. So rare classes are in both parts where that is possible.
 
     Raises:
-        UserError: a share that is not between 0 and 1, or fewer than two images.
+        UserError: the share is not between 0 and 1, or there are fewer than two images.
     """
     if not 0 < share < 1:
         raise UserError(
@@ -35,7 +35,10 @@ def divide(dataset: Dataset, share: float, seed: int = 0) -> tuple[tuple[int, ..
         )
     count = len(dataset)
     if count < 2:
-        raise UserError(f"{dataset.root}: split {dataset.split!r} has {count} image; two are needed for two parts")
+        raise UserError(
+            f"{dataset.root}: split {dataset.split!r} has {count} image, and two parts need at least two; add images, "
+            "or choose another split"
+        )
     labels = dataset.labels()
     boxes = np.bincount(labels, minlength=len(dataset.class_names))
     rarest = np.array([min((int(boxes[label]) for label in record.labels), default=count + len(labels))
@@ -54,25 +57,27 @@ def divide(dataset: Dataset, share: float, seed: int = 0) -> tuple[tuple[int, ..
 def write_parts(
     path: str | Path, share: float = 0.2, *, split: str | None = None, format: str | None = None, seed: int = 0
 ) -> dict[str, tuple[Path, int]]:
-    """Divide one split of a dataset (the only one, or `split`) and write the lists: part -> (file, number of images).
+    """Divide one split of a dataset (the only one, or `split`) and write the lists.
+
+    Returns part -> (file, number of images).
 
     Raises:
-        UserError: what `open_dataset` and `divide` say, a format that has no lists, or a list of that name that
-            exists: none is overwritten.
+        UserError: as `open_dataset` and `divide`; the format has no lists of images; or a list of that name exists,
+            since no list is overwritten.
     """
     found = find_dataset(path, format=format)
     splits = tuple(found.splits)
     if found.format.lists is None:
         able = ", ".join(name for name in FORMATS if load(name).lists is not None)
         raise UserError(
-            f"{path}: {found.format.title} has no lists of images, so this dataset cannot be divided where it is. The "
-            f"formats that can be divided are: {able}. Put the images of each part, and their annotations, into a "
-            "folder of its own."
+            f"{path}: {found.format.title} has no lists of images, so this dataset cannot be divided in place. The "
+            f"formats that can be divided are: {able}. Put the images and the annotations of each part into a separate "
+            "folder."
         )
     if taken := [name for name in PARTS if name in splits]:
         raise UserError(
-            f"{path} has a split {taken[0]!r} already (its splits: {', '.join(splits)}), and no list is overwritten: "
-            "rename it, say to trainval, and divide that with --split"
+            f"{path} already has a split {taken[0]!r} (its splits: {', '.join(splits)}), and no list is overwritten: "
+            "rename that split, for example to trainval, and divide it with --split"
         )
     with each_listed_once():
         chosen = found.choose(split)
@@ -82,7 +87,7 @@ def write_parts(
         contents = found.format.lists(chosen, parts)
     for file in contents:
         if file.exists():
-            raise UserError(f"{file} exists already, and no list is overwritten: move it away, or give another folder")
+            raise UserError(f"{file} already exists, and no list is overwritten: move it away, or give another folder")
     written: list[Path] = []
     try:
         for file, content in contents.items():
@@ -90,7 +95,7 @@ def write_parts(
             write_atomically(file, content)
             written.append(file)
     except BaseException:
-        for file in written:  # one list alone would be a wrong one
+        for file in written:  # a list without its partner would be wrong
             file.unlink()
         raise
     return {part: (file, len(indices[part])) for part, file in zip(PARTS, contents, strict=True)}

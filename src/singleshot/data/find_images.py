@@ -1,4 +1,4 @@
-"""Finding the images that an annotation file names, without asking the disk for each one."""
+"""Finds the images that an annotation file names, without asking the disk for each one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from singleshot.data.splits import is_split_name
 
 
 class ImageFinder:
-    """Finds images by name in the folders where they usually are, listing each folder once."""
+    """Finds images by name in the usual folders, and lists each folder once."""
 
     def __init__(self, source: Path, split: str) -> None:
         here = source.absolute().parent
@@ -18,19 +18,19 @@ class ImageFinder:
         inner = [*own, "images", "JPEGImages", "Images", "img", "imgs", "data"]
         places = [root / name for root in near for name in inner]
         self.expected = next((place for place in places if place.is_dir()), here)
-        # Far folders count only below a name, so that no foreign folder is taken for ours.
+        # Of the folders further up, only those with a usual name count: an unrelated folder must not be taken for ours.
         places += [*near, *(root / name for root in far for name in inner)]
         self.folders = [place for place in dict.fromkeys(places) if place.is_dir()]
         self.tables: dict[str, dict[str, Path]] = {}
-        # A split without a folder of its own is made of the images of others: valminusminival2014 lies in val2014.
+        # A split without its own folder uses the images of other splits: valminusminival2014 lies in val2014.
         self.has_own = any((root / name).is_dir() for root in near for name in own)
         self.near = near
         self.others: dict[str, Path] | None = None
 
     def path(self, name: str) -> Path:
-        """The image of this name; where it is not found, the place where it is expected."""
+        """The image of this name, or the place where it is expected if it is not found."""
         parent, _, base = name.replace("\\", "/").rpartition("/")
-        for inner in dict.fromkeys((parent, "")):  # with its folders, then without
+        for inner in dict.fromkeys((parent, "")):  # with the folders in its name, then without
             folder = self._table(inner).get(base)
             if folder is not None:
                 return folder / base
@@ -39,7 +39,7 @@ class ImageFinder:
         return self.expected / parent / base
 
     def _table(self, inner: str) -> dict[str, Path]:
-        """Which folder each file lies in, over all places; the first place counts."""
+        """File name -> its folder, over all places; the first place counts."""
         if inner not in self.tables:
             table: dict[str, Path] = {}
             for folder in (place / inner for place in self.folders):
@@ -49,7 +49,7 @@ class ImageFinder:
         return self.tables[inner]
 
     def _other_splits(self) -> dict[str, Path]:
-        """Which folder of another split each file lies in; a name that two of them have is in none."""
+        """File name -> its folder, over the folders of other splits; without the names that two of them have."""
         if self.others is None:
             places = [place for root in self.near for base in (root, root / "images") for place in _split_folders(base)]
             found: dict[str, Path] = {}
@@ -63,5 +63,5 @@ class ImageFinder:
 
 
 def _split_folders(root: Path) -> list[Path]:
-    """The folders in a folder that are named as splits are."""
+    """The subfolders that have the name of a split."""
     return [folder for name, folder in folders(root).items() if is_split_name(name)]

@@ -1,4 +1,4 @@
-"""Finding files by name without asking the disk for each one."""
+"""Finds files by name without asking the disk for each one."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _known: ContextVar[dict[Path, _Listing] | None] = ContextVar("known", default=No
 
 
 def files(folder: Path) -> dict[str, os.DirEntry[str]]:
-    """The files of a folder by name, in order of names; nothing where there is no such folder. Not to be changed."""
+    """The files of a folder by name, sorted by name; empty if the folder does not exist. Do not change the result."""
     return _listing(folder)[0]
 
 
 def folders(folder: Path) -> dict[str, Path]:
-    """The folders in a folder by name, in order of names, without hidden ones. Not to be changed."""
+    """The visible subfolders of a folder by name, sorted by name. Do not change the result."""
     return _listing(folder)[1]
 
 
 @contextmanager
 def each_listed_once() -> Iterator[None]:
-    """Within this block a folder that was listed is not listed again: several formats look at the same ones."""
+    """List each folder only once within this block, since several formats look at the same folders."""
     token = None if _known.get() is not None else _known.set({})
     try:
         yield
@@ -56,6 +56,6 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except PermissionError as error:
-        raise UserError(f"{folder}: no permission to list this folder") from error
+        raise UserError(f"{folder}: no permission to list this folder; change its permissions") from error
     except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error})") from error
+        raise UserError(f"{folder}: cannot be listed ({error}); check the disk and the permissions") from error

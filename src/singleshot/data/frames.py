@@ -1,4 +1,4 @@
-"""Image files as frames of a stream, and the form of pixels that a network takes."""
+"""Image files as frames of a stream, with their pixels in the layout that a network takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from singleshot.stream import Frame, read_ahead
 
 
 class HasPath(Protocol):
-    """What a frame can be read from: whatever has the path of an image file."""
+    """What a frame can be read from: anything with the path of an image file."""
 
     @property
     def path(self) -> Path:
@@ -29,18 +29,18 @@ P = TypeVar("P", bound=HasPath)
 def file_frames(
     sources: Iterable[P], *, workers: int = 0, ahead: int = 16, skip: Callable[[UserError], None] | None = None
 ) -> Generator[Frame[P], None, None]:
-    """The images of files, in order; `workers`, `ahead` and `skip` are those of `read_ahead`.
+    """Read image files in order; `workers`, `ahead` and `skip` are passed to `read_ahead`.
 
-    Raises UserError, naming the file, for an image that cannot be read, unless `skip` takes it.
+    Raises UserError, naming the file, for an image that cannot be read; with `skip`, the error is passed to it instead.
     """
     return read_ahead(sources, _read, workers=workers, ahead=ahead, skip=skip)
 
 
 def dataset_frames(dataset: Dataset, *, workers: int = 0, ahead: int = 16) -> Generator[Frame[ImageRecord], None, None]:
-    """The images of a dataset with their records, in order.
+    """Read the images of a dataset in order, each with its record.
 
-    Raises UserError, naming the first ones, when images are missing: at the call, before anything is run. Later, when
-    an image cannot be read.
+    Raises UserError at the call, before any work, when images are missing (the first ones are named). Raises it later
+    when an image cannot be read.
     """
     missing = [record.path for record in dataset.records if not record.path.is_file()]
     if missing:

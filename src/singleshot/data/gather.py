@@ -1,4 +1,4 @@
-"""What a reader fills with images, objects and problems, and what makes one dataset of them at the end."""
+"""Collects the images, objects and problems that a reader finds, and makes one dataset of them at the end."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from singleshot.data.normalised import refuse_normalised
 
 @dataclass(frozen=True)
 class _Image:
-    """What is known of an image beside its objects."""
+    """What is known about an image, without its objects."""
 
     path: Path
     name: str
-    id: Id | None  # None: the name stands for it
+    id: Id | None  # None: the name is used
     stem: str | None
     group: str
     split: str
@@ -32,33 +32,33 @@ class _Image:
 class Gather:
     """The images, objects, classes and problems of the splits that are read, one split after another.
 
-    Readers say what stands in their files and no more. The classes are `class_names` where those are given, else what
-    the readers name; an object of another class is left out and becomes one "unknown class" problem with all others of
-    that class. An id that occurs twice is a problem too. Where several splits are joined, an image that two of them
-    list is one that occurs twice; where two splits use one id for different images, `SPLIT/` is put before all ids.
+    Readers report only what is in their files. The classes are `class_names` if given, else those that the readers
+    name. Objects of other classes are left out; each such class becomes one "unknown class" problem. An id that occurs
+    twice is a problem too. When several splits are joined, an image that two of them list counts as occurring twice.
+    When two splits use one id for different images, `SPLIT/` is put before all ids.
     """
 
     def __init__(self, class_names: Sequence[str] | None = None) -> None:
         self._given = None if class_names is None else tuple(class_names)
-        self._labels = {name: label for label, name in enumerate(self._given or ())}  # as objects get them at first
+        self._labels = {name: label for label, name in enumerate(self._given or ())}  # the first labels of objects
         self._class_ids: dict[str, Id | None] = {}  # of the classes in the data
-        self._unordered: set[str] = set()  # those of them whose place no file says
-        self._unknown: dict[str, list[Path]] = {}  # class outside of the given ones -> the file of each object
+        self._unordered: set[str] = set()  # the classes whose position no file gives
+        self._unknown: dict[str, list[Path]] = {}  # class that is not a given one -> the file of each object
         self._images: list[_Image] = []
         self._ids: dict[tuple[str, Id], int] = {}  # of all splits: (group, id) -> the first image
         self._split_ids: set[Id] = set()  # of the split that is being read
         self._clash = False  # whether two splits use one id for different images
-        self._problems: dict[Problem, None] = {}  # a file that two splits list is broken once
+        self._problems: dict[Problem, None] = {}  # a broken file that two splits list is reported once
         self._notes: list[Problem] = []
         self._starts: list[tuple[str, Path, int]] = []  # name, place and first object of each split
-        # One entry per object, in the order of reading.
+        # One entry per object, in reading order.
         self._image_of, self._label_of = array("q"), array("q")
         self._numbers, self._areas = array("d"), array("d")  # four numbers each: corners, or x, y, w, h
         self._are_sides, self._difficult = array("b"), array("b")
         self._crowd, self._truncated = array("b"), array("b")
 
     def begin(self, split: str, place: Path) -> None:
-        """The next split begins. `place` is the file or folder that it stands in, for messages."""
+        """Begin the next split. `place` is its file or folder, for messages."""
         self._starts.append((split, place, len(self._image_of)))
         self._split_ids = set()
 
@@ -75,17 +75,17 @@ class Gather:
         group: str = "",
         where: str | None = None,
     ) -> int | None:
-        """Add an image. Returns its number, for `add_object`; None where the image is there already: a problem.
+        """Add an image. Returns its number for `add_object`, or None (and a problem) if the image was already added.
 
         Args:
             path: the file, or where it is expected.
-            name: what the annotations call it; it also stands for the id where there is none.
+            name: its name in the annotations; also its id if there is no other.
             id: the id in the files, a number or a text.
-            size: (height, width) as the files say; (0, 0) where they say nothing.
+            size: (height, width) from the files; (0, 0) if they do not give it.
             annotation: the file that describes it, for messages.
-            annotated: False for an image that nobody has labelled, which is not: an image without objects.
-            stem: what VOC's files of detections call it, if that is not `name` without folders and ending.
-            group: the dataset of its own that it belongs to, such as a year of VOC. Where images of several are
+            annotated: False for an image that was not labelled. An image that was labelled and has no objects is True.
+            stem: its name in VOC's detection files, if that is not `name` without folders and suffix.
+            group: the separate dataset that it belongs to, such as a year of VOC. When images of several groups are
                 joined, `GROUP/` is put before all ids.
             where: the place that names it, for messages; None: `annotation`, or else the place of the split.
         """
@@ -99,7 +99,7 @@ class Gather:
                 message = (
                     f"image {name!r} is listed twice"
                     if same
-                    else f"{name}: the id {key!r} is that of {other.name}, too"
+                    else f"{name}: the id {key!r} is also the id of {other.name}"
                 )
                 self.problem("duplicate image id", where or str(annotation or place), message)
                 return None
@@ -109,10 +109,10 @@ class Gather:
         return len(self._images) - 1
 
     def add_class(self, name: str, id: Id | None = None) -> None:
-        """Say that the data has a class.
+        """Add a class of the data.
 
-        Classes keep their order if they have ids; without ids they come in the order of the alphabet. To say one again
-        changes nothing, and an id that another class has already is not taken.
+        Classes with ids keep their order; classes without ids follow in alphabetical order. Adding a class again
+        changes nothing. An id that another class already has is ignored.
         """
         if id is not None and id in self._class_ids.values():
             id = None
@@ -138,8 +138,8 @@ class Gather:
     ) -> None:
         """Add an object to an image, by the number that `add_image` gave.
 
-        `box` is x1, y1, x2, y2 in pixels, or with `sides` x, y, width, height; it may have any size and be not finite,
-        which the check looks at. `area` is the file's own; None: that of the box.
+        `box` is x1, y1, x2, y2 in pixels, or with `sides` x, y, width, height. It may have any size and need not be
+        finite: the check looks at that. `area` is the area in the file; None: the area of the box.
         """
         label = self._labels.get(class_name)
         if label is None:
@@ -163,15 +163,15 @@ class Gather:
         self._truncated.append(truncated)
 
     def problem(self, kind: str, where: str, message: str) -> None:
-        """Say what is wrong and was left out: one of `data.check.ERRORS`, the place, and what was found there."""
+        """Report what is wrong and was left out: a kind of `data.check.ERRORS`, the place, and what was found."""
         self._problems[Problem(kind, where, message)] = None
 
     def note(self, kind: str, where: str, message: str) -> None:
-        """Say what was left out without harm: one of `data.check.WARNINGS`."""
+        """Report what was left out without harm: a kind of `data.check.WARNINGS`."""
         self._notes.append(Problem(kind, where, message))
 
     def dataset(self, root: Path, format: str, splits: Sequence[str]) -> Dataset:
-        """All of it as one dataset.
+        """Make one dataset of everything that was added.
 
         Args:
             root: the path that was opened.
@@ -181,7 +181,7 @@ class Gather:
         Raises:
             UserError: the boxes of a split are divided by the image size.
         """
-        if self._given is not None:  # the data has what was taken of it, too
+        if self._given is not None:  # the given classes with objects are classes of the data too
             for label in set(self._label_of):
                 self.add_class(self._given[label])
         found = self._found_classes()
@@ -201,11 +201,11 @@ class Gather:
         )
 
     def _found_classes(self) -> tuple[str, ...]:
-        """The classes of the data, in their order."""
+        """The classes of the data, in order."""
         return (*(name for name in self._class_ids if name not in self._unordered), *sorted(self._unordered))
 
     def _category_ids(self, classes: tuple[str, ...]) -> tuple[Id, ...]:
-        """The files' ids; a class that has none there gets a number that they do not use."""
+        """The ids in the files; a class without one gets a number that the files do not use."""
         ids = [self._class_ids.get(name) for name in classes]
         unused = max([0, *(key for key in self._class_ids.values() if isinstance(key, int))]) + 1
         return tuple(unused + label if key is None else key for label, key in enumerate(ids))
@@ -257,11 +257,11 @@ class Gather:
         return tuple(records)
 
     def _boxes(self) -> tuple[Floats, Floats | None]:
-        """All boxes as corners [N, 4], and as the files' x, y, w, h where they have those."""
+        """All boxes as corners [N, 4], and as x, y, w, h if the files have those."""
         numbers = np.array(self._numbers, np.float64).reshape(-1, 4)
         sides = _flags(self._are_sides)
         boxes = numbers.copy()
-        with np.errstate(invalid="ignore"):  # infinity minus infinity: the check speaks of it
+        with np.errstate(invalid="ignore"):  # infinity minus infinity: the check reports it
             boxes[sides, 2:] += boxes[sides, :2]
             starts = [start for _, _, start in self._starts]
             for (_, place, start), end in zip(self._starts, [*starts[1:], len(boxes)], strict=True):

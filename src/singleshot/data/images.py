@@ -1,4 +1,4 @@
-"""The one reader of images: every file, whatever its mode and orientation, becomes RGB of 8 bits."""
+"""The only reader of images: a file of any mode and orientation becomes 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ IMAGE_SUFFIXES = frozenset({
     ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k",
 })
 # fmt: on
-"""Endings, in lower case, of the files that are taken for images when a folder is searched."""
+"""Suffixes, in lower case, of the files that count as images when a folder is searched."""
 
-# Formats that hold plain pixels. Others that Pillow knows are left out on purpose: EPS starts an interpreter, WMF asks
-# the system to draw, TGA and PCX have no signature, so that any file may look like one. HEIF needs a plugin.
+# Formats that hold plain pixels. Other formats of Pillow are left out on purpose: EPS starts an interpreter, WMF asks
+# the system to draw, and TGA and PCX have no signature, so any file may look like one. HEIF needs a plugin.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "HEIF")
 
 _ORIENTATION = 0x0112  # EXIF tag
@@ -44,12 +44,12 @@ _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257  # TIFF tags
 def read_image(source: str | Path | bytes) -> NDArray[np.uint8]:
     """Read one image as RGB, the way a viewer shows it.
 
-    EXIF orientation is applied; grey, palette, CMYK and the like are converted; 16 bits are scaled to 8 by the range
-    of 16 bits (value / 257, whatever values occur); transparent pixels are laid on white; of an animation the first
-    frame is taken. `bytes` are the content of a file.
+    EXIF orientation is applied. Grey, palette, CMYK and similar modes are converted. 16 bits are scaled to 8 by the
+    range of 16 bits (always value / 257). Transparent pixels are put on white. The first frame of an animation is read.
+    `bytes` are the content of a file.
 
-    Returns uint8 [H, W, 3]. Raises UserError, naming the file and the reason, for what cannot be read: a missing,
-    empty, truncated or foreign file, a folder, an image of more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+    Returns uint8 [H, W, 3]. Raises UserError with the file and the reason if it cannot be read: a missing, empty or
+    truncated file, one that is not an image, a folder, an image of more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     with _opened(source) as image:
         image.load()
@@ -57,7 +57,7 @@ def read_image(source: str | Path | bytes) -> NDArray[np.uint8]:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of an image as `read_image` returns it, from the file's header where that says it all."""
+    """Height and width of an image as `read_image` returns it, from the file's header where that is enough."""
     with _opened(path) as image:
         width, height = image.size
         if image.format == "TIFF":  # Pillow has swapped the sides already, or not, by its version: ask the file
@@ -86,10 +86,10 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _deep_grey(image: Image.Image) -> NDArray[np.uint8]:
-    """One channel of more than 8 bits as RGB, scaled by the range of its type and not by the values that occur.
+    """Convert one channel of more than 8 bits to RGB, scaled by the range of its type and not by its largest value.
 
-    Pillow's own conversion cuts every value above 255 off. Mode I holds 16 bits in most files (the range is 32 bits
-    when a value needs them); mode F is in [0, 1], else in [0, 255], else in 16 bits.
+    Pillow's own conversion clips every value at 255. Mode I holds 16 bits in most files (the range is 32 bits when a
+    value needs them). The range of mode F is [0, 1], else [0, 255], else 16 bits.
     """
     values = np.asarray(image).astype(np.float64)
     top = float(values.max(initial=0.0))
@@ -110,14 +110,14 @@ def _deep_grey(image: Image.Image) -> NDArray[np.uint8]:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block says nothing about the pixels, which are as good as before
+    except Exception:  # the pixels may be good although the EXIF block is damaged
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 @contextmanager
 def _opened(source: str | Path | bytes) -> Iterator[ImageFile.ImageFile]:
-    """Open an image; whatever goes wrong until it is closed becomes a UserError that names it."""
+    """Open an image. Every error until it is closed becomes a UserError that names it."""
     name = f"image of {len(source)} bytes" if isinstance(source, bytes) else os.fspath(source)
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
@@ -129,23 +129,23 @@ def _opened(source: str | Path | bytes) -> Iterator[ImageFile.ImageFile]:
     except FileNotFoundError as error:
         raise UserError(f"{name}: no such file") from error
     except IsADirectoryError as error:
-        raise UserError(f"{name}: a folder, expected an image file") from error
+        raise UserError(f"{name}: this is a folder, expected an image file") from error
     except PermissionError as error:
-        if os.path.isdir(name):  # what Windows says of a folder
-            raise UserError(f"{name}: a folder, expected an image file") from error
-        raise UserError(f"{name}: no permission to read it") from error
+        if os.path.isdir(name):  # on Windows this is the error for a folder
+            raise UserError(f"{name}: this is a folder, expected an image file") from error
+        raise UserError(f"{name}: no permission to read this file; change its permissions") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{name}: refused as a decompression bomb ({error})") from error
     except MemoryError as error:
-        raise UserError(f"{name}: not enough memory to decode it") from error
+        raise UserError(f"{name}: not enough memory to decode this image; make it smaller") from error
     except Exception as error:  # Pillow's plugins raise almost anything on damaged files
         raise UserError(f"{name}: damaged image, cannot be decoded ({error or type(error).__name__})") from error
 
 
 def _identify(file: IO[bytes], name: str) -> ImageFile.ImageFile:
-    """What `PIL.Image.open` does, with an error in place of its warning about large images.
+    """As `PIL.Image.open`, with an error in place of its warning about large images.
 
-    To make its warning an error would mean to change the filters of the whole process, also under other threads.
+    Turning its warning into an error would change the warning filters of the whole process, for other threads too.
     """
     start = file.read(32)
     if not start:
@@ -158,7 +158,7 @@ def _identify(file: IO[bytes], name: str) -> ImageFile.ImageFile:
             if form not in Image.OPEN:
                 continue
             factory, accept = Image.OPEN[form]
-            # A plugin's answer may be a string: why it cannot read a file that is its own.
+            # A plugin may answer with a string: why it cannot read a file of its own format.
             if accept is not None and (isinstance(answer := accept(start[:16]), str) or not answer):
                 continue
             file.seek(0)
@@ -178,12 +178,12 @@ def _check_pixels(width: int, height: int) -> None:
     if limit is not None and width * height > limit:
         raise UserError(
             f"{width}x{height} = {width * height:,} pixels, more than the limit of {limit:,}: refused as a possible "
-            "decompression bomb. If the image is what it should be, make it smaller or raise PIL.Image.MAX_IMAGE_PIXELS"
+            "decompression bomb. If you trust the image, make it smaller or raise PIL.Image.MAX_IMAGE_PIXELS"
         )
 
 
 def _looks_like(start: bytes) -> str | None:
-    """A guess at what a file that is no image is."""
+    """A guess at what a file is that is not an image."""
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer (git lfs pull fetches the file itself)"
     if start.startswith((b"%PDF", b"%!PS")):
@@ -191,7 +191,7 @@ def _looks_like(start: bytes) -> str | None:
     try:
         text = start.decode("utf-8")
     except UnicodeDecodeError as error:
-        if error.reason != "unexpected end of data":  # a character that the excerpt cuts
+        if error.reason != "unexpected end of data":  # the excerpt ends within a character
             return None
         text = start[: error.start].decode("utf-8")
     if not text.replace("\n", "").replace("\r", "").replace("\t", "").isprintable():

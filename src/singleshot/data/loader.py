@@ -1,9 +1,9 @@
 """Batches of training images.
 
-The order of the training data is one endless stream that has no state: the concatenation of one seeded permutation of
-the images per epoch. Step t of a global batch of G images takes positions [t * G, (t + 1) * G) of it, rank r of R its
-contiguous G / R of them. The random numbers of a sample come from (seed, position) only. So the batches are the same
-with any number of workers, on one process or several, and from whichever step they start.
+The order of the training data is one endless stream without state: for each epoch a seeded permutation of the images,
+one after another. Step t of a global batch of G images takes positions [t * G, (t + 1) * G), and rank r of R takes its
+contiguous G / R of these. The random numbers of a sample come from (seed, position) only. So the batches are the same
+with any number of workers, in one process or several, and from any first step.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ def train_loader(
 ) -> Iterable[TrainBatch]:
     """The batches of steps `start_step`, `start_step` + 1, ... below `steps` (without end when None).
 
-    `batch_size` counts the images of one rank. Workers are started once and end with the iteration. An image that
-    cannot be read raises `UserError` naming it. `drop_difficult` leaves VOC's difficult objects out (SSD trains on
-    them); `crowd` drops COCO's crowd regions or passes them on as regions to ignore ("iscrowd").
+    `batch_size` is the number of images of one rank. Workers are started once and end with the iteration. An image
+    that cannot be read raises a `UserError` that names it. `drop_difficult` leaves VOC's difficult objects out (SSD
+    trains on them). `crowd` drops COCO's crowd regions, or passes them on as regions to ignore ("iscrowd").
     """
     if batch_size < 1:
-        raise UserError(f"a batch of {batch_size} images: the batch size must be at least 1.")
+        raise UserError(f"a batch of {batch_size} images: give a batch size of at least 1.")
     if seed < 0:
-        raise UserError(f"seed {seed}: a seed is 0 or a positive whole number.")
+        raise UserError(f"seed {seed}: give 0 or a positive whole number.")
     if not len(dataset):
-        raise UserError(f"{dataset.root}: the split {dataset.split!r} has no images to train on.")
+        raise UserError(f"{dataset.root}: the split {dataset.split!r} has no images to train on; choose another split.")
     if crowd not in ("drop", "ignore"):
-        raise UserError(f"crowd={crowd!r}: expected 'drop' or 'ignore'.")
+        raise UserError(f"crowd={crowd!r}: give 'drop' or 'ignore'.")
     order = StreamOrder(len(dataset), batch_size, seed, start_step, steps, rank, world_size)
     images = _TrainingImages(dataset.records, transform, seed, batch_size * world_size, drop_difficult, crowd)
     return _batches(_loader(images, order, workers))
@@ -98,14 +98,14 @@ class StreamOrder:
             step += 1
 
     def positions(self, step: int) -> range:
-        """The places in the stream that this rank takes at a step."""
+        """The positions in the stream that this rank takes at a step."""
         first = (step * self.world_size + self.rank) * self.batch_size
         return range(first, first + self.batch_size)
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """A batch as it travels between processes: few large tensors, since each one costs a file descriptor."""
+    """The form of a batch between processes: few large tensors, since each tensor costs a file descriptor."""
 
     images: Tensor | list[Tensor]  # [B, 3, H, W] where all have one size
     boxes: Tensor  # [sum of counts, 4]
@@ -118,7 +118,7 @@ class _Packed:
 
 @dataclass(frozen=True)
 class _Failure:
-    """A user's error on its way out of a worker: torch would bury the message in a traceback."""
+    """A user's error that a worker returns; if it were raised, torch would bury the message in a traceback."""
 
     message: str
 
@@ -166,11 +166,11 @@ def _read(path: Path) -> NDArray[np.uint8]:
     try:
         return read_image(path)
     except OSError as error:  # gone since it was checked, or no permission
-        raise UserError(f"{path}: cannot be read ({error}). Check that the file is there and may be read.") from error
+        raise UserError(f"{path}: cannot be read ({error}). Check that it exists and that you may read it.") from error
 
 
 def _stack(images: list[NDArray[np.uint8]]) -> Tensor | list[Tensor]:
-    """Images [H, W, 3] as one tensor [B, 3, H, W] where they have one size, else a tensor each."""
+    """Images [H, W, 3] as one tensor [B, 3, H, W] if they have the same size, else a tensor for each."""
     if len({image.shape for image in images}) > 1:
         return [_channels_first(image) for image in images]
     height, width, _ = images[0].shape
@@ -187,15 +187,15 @@ def _channels_first(image: NDArray[np.uint8]) -> Tensor:
 
 def _loader(dataset: Any, batches: Iterable[Any], workers: int) -> DataLoader[Any]:
     if workers < 0:
-        raise UserError(f"{workers} workers: the number of workers is 0 or more.")
+        raise UserError(f"{workers} workers: give 0 or more.")
     return DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_as_it_is,
         worker_init_fn=_start_worker,
-        # torch draws a base seed for the workers, by default from the global generator, which is not ours to advance:
-        # a resumed run would differ from an uninterrupted one. Nothing here uses that seed.
+        # torch draws a base seed for the workers, by default from the global generator. That would advance it, and a
+        # resumed run would differ from an uninterrupted one. Nothing here uses that seed.
         generator=torch.Generator(),
     )
 
@@ -205,7 +205,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _start_worker(_: int) -> None:
-    # One worker is one thread. Ctrl-C reaches the whole process group: it is for the main process to handle.
+    # One worker is one thread. Ctrl-C reaches the whole process group, and only the main process handles it.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Opening a dataset: which format a path holds, and which split of it is meant."""
+"""Opens a dataset: finds the format of a path, and the split that is meant."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ def open_dataset(
     prefer: Sequence[str] = (),
     strict: bool = True,
 ) -> Dataset:
-    """Read the images of one split and their truth, without opening an image or asking whether it exists.
+    """Read the images of one split and their ground truth. No image is opened, and none needs to exist.
 
-    The format is found by itself, or given as `format`, its name in `data.formats.FORMATS`. The split is `split`, else
-    the first of `prefer` that exists, else the only one; a name also finds the only split that has it as a word (val:
-    val2017, valid), and several may be joined: VOC2007:trainval+VOC2012:trainval. Labels index `class_names` where that
-    is given (by a checkpoint, say), else the classes of the data. `need_truth=False` takes images without annotations.
+    The format is found automatically, or given as `format`: its name in `data.formats.FORMATS`. The split is `split`,
+    else the first of `prefer` that exists, else the only one. A name also finds the only split that has it as a word
+    (val: val2017, valid), and splits may be joined: VOC2007:trainval+VOC2012:trainval. Labels index `class_names` if
+    given (from a checkpoint, for example), else the classes of the data. `need_truth=False` accepts images without
+    annotations.
 
-    `strict=False` is for what is checked next (`data.check.check`): problems then stand in `Dataset.problems`, and the
-    images concerned are left out of the records. Raises UserError for everything else that is wrong.
+    Use `strict=False` if `data.check.check` follows: problems are then in `Dataset.problems`, and the images concerned
+    are not in the records. Raises UserError for everything else that is wrong.
     """
     with each_listed_once():
         found = find_dataset(path, format=format)
         dataset = found.read(found.choose(split, prefer), class_names)
     if need_truth and not any(record.annotated for record in dataset.records) and not dataset.problems:
         raise UserError(
-            f"{path}: split {dataset.split!r} has no annotations, and the truth is needed here. "
-            f"The splits are: {', '.join(dataset.splits)}."
+            f"{path}: split {dataset.split!r} has no annotations, but ground truth is needed here. "
+            f"Choose a split that has them; the splits are: {', '.join(dataset.splits)}."
         )
     if strict:
         _refuse(dataset, need_truth)
@@ -61,21 +62,21 @@ def find_splits(path: str | Path, *, format: str | None = None) -> tuple[str, ..
 
 @dataclass(frozen=True)
 class FoundDataset:
-    """A dataset of which nothing is read yet: its format, and the splits that it offers, by name."""
+    """A dataset before it is read: its format, and the splits that it offers, by name."""
 
     root: Path
-    name: str  # of the format, in the table
+    name: str  # the format's name in the table
     format: Format[Any]
     splits: Mapping[str, Split]
 
     def choose(self, split: str | None, prefer: Sequence[str] = ()) -> tuple[Split, ...]:
-        """The splits that are meant, more than one where they are joined with +. UserError when that is not clear."""
+        """The splits that are meant; several if they are joined with +. UserError if that is not clear."""
         names = choose_splits(list(self.splits), split, prefer, str(self.root))
         return tuple(self.splits[name] for name in names)
 
     def read(self, chosen: Sequence[Split], class_names: Sequence[str] | None = None) -> Dataset:
-        """Read these splits as one dataset. UserError when there is nothing in them."""
-        assert self.format.read is not None  # `find_dataset` asks no other
+        """Read these splits as one dataset. UserError if they are empty."""
+        assert self.format.read is not None  # `find_dataset` asks only formats that can be read
         gather = Gather(class_names)
         with each_listed_once():
             for split in chosen:
@@ -83,20 +84,25 @@ class FoundDataset:
                 self.format.read(split, gather)
         dataset = gather.dataset(self.root, self.name, tuple(self.splits))
         if not dataset.records and not dataset.problems:
-            raise UserError(f"{self.root}: split {dataset.split!r} is empty: no image is listed or found.")
+            raise UserError(
+                f"{self.root}: split {dataset.split!r} is empty: no image is listed or found. Choose another split, or "
+                "add images."
+            )
         return dataset
 
 
 def find_dataset(path: str | Path, *, format: str | None = None) -> FoundDataset:
-    """Ask every format, or the one that is named, what a path holds.
+    """Ask every format, or only the one that is named, which splits a path holds.
 
-    Raises UserError when no format knows the path, or when two do and nobody says which is meant.
+    Raises UserError if no format recognises the path, or if several do and `format` is not given.
     """
     root = Path(path)
     formats = {name: load(name) for name in (FORMATS if format is None else (format,))}
     asked = {name: one for name, one in formats.items() if one.read is not None}
     if not asked:
-        raise UserError(f"format {format!r} is only written, not read (`singleshot data formats` lists all of them)")
+        raise UserError(
+            f"format {format!r} can be written but not read; choose another one (`singleshot data formats` lists them)"
+        )
     if not root.exists():
         raise UserError(f"{root}: no such file or folder; {_expected(asked)}.")
     with each_listed_once():
@@ -134,7 +140,7 @@ def _expected(asked: Mapping[str, Format[Any]]) -> str:
 
 
 def _refuse(dataset: Dataset, need_truth: bool) -> None:
-    """Raise UserError with all that keeps this truth from being used as it stands."""
+    """Raise UserError with all problems that make this ground truth unusable."""
     problems = list(dataset.problems)
     for record in dataset.records:
         where = str(record.annotation or record.path)
@@ -146,7 +152,7 @@ def _refuse(dataset: Dataset, need_truth: bool) -> None:
             problems.append(Problem("invalid box", where, message))
     if not problems:
         return
-    # Each unknown class names both lists: one of them says it all.
+    # The message of each unknown class has both class lists, so one of them is enough.
     shown = [problem for problem in problems if problem.kind != "unknown class"][:_SHOWN]
     shown += [problem for problem in problems if problem.kind == "unknown class"][:1]
     lines = [f"{dataset.root}, split {dataset.split}: {len(problems)} problems in the annotations"]

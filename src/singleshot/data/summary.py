@@ -1,4 +1,4 @@
-"""What is in a dataset: objects of each class, and how large they are."""
+"""Summary of a dataset: the objects of each class, and their sizes."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ _SHARES = (10, 50, 90)  # percentiles of the sizes
 
 @dataclass(frozen=True)
 class ClassSummary:
-    """The objects of one class; sizes are the square roots of box areas, in pixels of the image."""
+    """The objects of one class. Sizes are square roots of box areas, in pixels of the image."""
 
     name: str
     boxes: int
-    images: int  # that have one
-    small: float | None  # a tenth of the boxes is smaller; None without boxes
+    images: int  # with at least one
+    small: float | None  # 10th percentile; None without boxes
     median: float | None
-    large: float | None  # a tenth is larger
+    large: float | None  # 90th percentile
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Classes in their order, and sizes of images (width, height) with their numbers, the most frequent first."""
+    """The classes in order, and the sizes of images (width, height) with their counts, the most frequent first."""
 
     classes: tuple[ClassSummary, ...]
     sizes: tuple[tuple[tuple[int, int], int], ...]
 
     def to_json(self) -> dict[str, object]:
-        """Plain data."""
+        """The summary as plain data."""
         sizes = [{"width": width, "height": height, "images": number} for (width, height), number in self.sizes]
         return {"classes": [asdict(found) for found in self.classes], "image_sizes": sizes}
 
 
 def summarise(dataset: Dataset) -> Summary:
-    """Count the objects of a dataset that was checked (`data.check`): its records have the sizes of their files."""
+    """Count the objects of a dataset after `data.check`, which gives its records the sizes of the image files."""
     number = len(dataset.class_names)
     labels = dataset.labels()
     boxes = np.concatenate([np.zeros((0, 4)), *(record.boxes for record in dataset.records)])

@@ -1,6 +1,6 @@
-"""The formats that a dataset may have: one file per format, and the table of them.
+"""The formats of datasets: one file per format, and the table of them.
 
-To add one: a module with a `FORMAT` (`format.Format` says what it holds), and a line in `FORMATS`.
+To add a format, write a module with a `FORMAT` (see `format.Format`) and add a line to `FORMATS`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from singleshot.errors import UserError
 if TYPE_CHECKING:
     from singleshot.data.formats.format import Format
 
-# Strings, so that `--help` can name the formats without importing one. A folder that two of them claim is refused.
+# Strings, so that `--help` can name the formats without importing them. A folder that two formats recognise is refused.
 FORMATS = {
     "voc": "singleshot.data.formats.voc",
     "coco": "singleshot.data.formats.coco",
@@ -22,8 +22,8 @@ FORMATS = {
 
 
 def load(name: str) -> Format[Any]:
-    """The format of this name. Raises UserError when the table has none."""
+    """The format of this name. Raises UserError if the table has none."""
     if name not in FORMATS:
-        raise UserError(f"format {name!r} is unknown; the formats are: {', '.join(FORMATS)}.")
+        raise UserError(f"format {name!r} is unknown; choose one of: {', '.join(FORMATS)}.")
     found: Format[Any] = importlib.import_module(FORMATS[name]).FORMAT
     return found

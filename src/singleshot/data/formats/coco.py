@@ -1,9 +1,9 @@
 """COCO JSON: one file per split with `images`, `annotations` and `categories` (Lin et al., ECCV 2014).
 
-Image and category ids may be any numbers or texts with any gaps. Classes are the categories in the order of the file.
-`iscrowd` and `area` may be missing (0, and w * h); categories that only the annotations name are called by their ids.
-Images are looked for in the usual folders. Where the file has no annotations at all (test servers' lists of images)
-every image has `annotated=False`.
+Image and category ids may be any numbers or texts, with any gaps. Classes are the categories in file order. `iscrowd`
+and `area` may be missing (then 0, and w * h). Categories that only the annotations name get their ids as names. Images
+are searched for in the usual folders. If the file has no annotations at all (a test server's list of images), every
+image has `annotated=False`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def find(path: Path) -> list[Split]:
     """The COCO files of a folder, or the one file that is given."""
     if path.is_dir():
         return [Split(name, file) for name, file in find_files(path).items()]
-    # No other format here reads JSON files: each is meant as COCO's, so that what is wrong with it can be said.
+    # No other format here reads JSON files. So every one counts as COCO, and the message can say what is wrong with it.
     return [Split(split_name(path), path)] if path.suffix.lower() == ".json" else []
 
 
 def read(split: Split, gather: Gather) -> None:
-    """Read one file. Raises UserError for broken JSON (with line and column) and for JSON of another form."""
+    """Read one file. Raises UserError for broken JSON (with line and column) and for JSON of another structure."""
     reader = _Reader(split, load(split.place), gather)
     reader.read_images()
     reader.read_categories()
@@ -41,11 +41,11 @@ def read(split: Split, gather: Gather) -> None:
 
 
 def lists(splits: Sequence[Split], parts: Mapping[str, Sequence[ImageRecord]]) -> dict[Path, bytes]:
-    """A file `instances_PART.json` beside the file that is divided, with its entries as they are, for each part."""
+    """For each part a file `instances_PART.json` beside the file that is divided, with its entries unchanged."""
     if len(splits) > 1:
         raise UserError(
-            f"{splits[0].place}: only one file is divided at a time, not {', '.join(split.name for split in splits)}: "
-            "name one of them with --split"
+            f"{splits[0].place}: only one file can be divided at a time, got "
+            f"{', '.join(split.name for split in splits)}; name one of them with --split"
         )
     source = splits[0].place
     content = load(source)
@@ -57,27 +57,27 @@ def lists(splits: Sequence[Split], parts: Mapping[str, Sequence[ImageRecord]]) -
         finder = ImageFinder(file, part)
         images = [_as_found(image, places, finder, file) for image in _entries(content, "images", "id", ids)]
         changed: dict[str, Any] = {"images": images}
-        if "annotations" in content:  # without any the images are not labelled, which is not: empty
+        if "annotations" in content:  # a missing list means: not labelled; an empty list means: no objects
             changed["annotations"] = _entries(content, "annotations", "image_id", ids)
         found[file] = json.dumps({**content, **changed}).encode()
     return found
 
 
 def _entries(content: dict[str, Any], name: str, key: str, ids: set[Id]) -> list[dict[str, Any]]:
-    """The entries of these images; what is not an entry at all is left behind."""
+    """The entries of these images; anything that is not a valid entry is left out."""
     return [entry for entry in content[name] if isinstance(entry, dict) and _identifier(entry.get(key)) in ids]
 
 
 def _as_found(image: dict[str, Any], places: dict[Id, Path], finder: ImageFinder, file: Path) -> dict[str, Any]:
-    """The entry of an image; where its folder has the name of the split that is divided, with that folder."""
-    place = places[_identifier(image["id"])]  # type: ignore[index]  # it is one of those that were chosen
+    """The entry of an image. If the new split's file would not find the image, the entry gets the path to it."""
+    place = places[_identifier(image["id"])]  # type: ignore[index]  # only chosen images get here
     if finder.path(_file_name(image) or "") == place:
         return image
     return {**image, "file_name": Path(os.path.relpath(place, file.absolute().parent)).as_posix()}
 
 
 class _Reader:
-    """One parsed file, and what is read from it so far."""
+    """One parsed file, and what has been read from it so far."""
 
     def __init__(self, split: Split, content: dict[str, Any], gather: Gather) -> None:
         self.source = split.place
@@ -85,7 +85,7 @@ class _Reader:
         self.gather = gather
         self.finder = ImageFinder(split.place, split.name)
         self.annotations: list[Any] = content.get("annotations", [])
-        # id -> the file's name, and the number in `gather`; None where another split has the image already.
+        # id -> the file's name, and the number in `gather`; None if another split already has the image.
         self.images: dict[Id, tuple[str, int | None]] = {}
         self.categories: dict[Id, str] = {}  # id -> name of the class
 
@@ -117,9 +117,9 @@ class _Reader:
             self.images.setdefault(key, (name, image))
 
     def read_categories(self) -> None:
-        """Add the classes, in file order; names that occur twice get their id appended."""
+        """Add the classes in file order. Names that occur twice get their id appended."""
         entries = self.content.get("categories")
-        if entries is None:  # then the annotations alone say which classes there are
+        if entries is None:  # then only the annotations name the classes
             ids = {_identifier(entry.get("category_id")) for entry in self.annotations if isinstance(entry, dict)}
             ordered = sorted((key for key in ids if key is not None), key=lambda key: (isinstance(key, str), key))
             entries = [{"id": key, "name": str(key)} for key in ordered]
@@ -128,9 +128,9 @@ class _Reader:
             key = _identifier(entry.get("id")) if isinstance(entry, dict) else None
             name = entry.get("name", str(key)) if isinstance(entry, dict) else None
             if key is None or not isinstance(name, str):
-                self._problem(f"categories[{number}]", f"no id or name: {short(entry)}")
+                self._problem(f"categories[{number}]", f"a category needs an id and a name, got {short(entry)}")
             elif key in names:
-                self._problem(f"categories[{number}]", f"the id {key!r} is that of {names[key]!r}")
+                self._problem(f"categories[{number}]", f"the id {key!r} is also the id of {names[key]!r}")
             else:
                 names[key] = name
         count = Counter(names.values())
@@ -152,20 +152,20 @@ class _Reader:
                 self._problem(f"annotations[{number}]", message)
         for key, count in unknown.items():
             listed = ", ".join(self.categories.values()) or "the file has none"
-            message = f"category_id {key!r} ({count} boxes) is not among the categories: {listed}"
+            message = f"category_id {key!r} ({count} boxes) is not in the categories: {listed}"
             self.gather.problem("unknown class", str(self.source), message)
         if orphans and orphans == len(self.annotations):
             known, named = next(iter(self.images), None), self.annotations[0]["image_id"]
             raise UserError(
-                f"{self.source}: no annotation belongs to an image: image ids are such as {known!r}, the annotations "
-                f"have image_id such as {named!r}. They must be the same, type included."
+                f"{self.source}: no annotation belongs to an image. An image has the id {known!r}, for example, and an "
+                f"annotation has the image_id {named!r}. Make the ids the same, also in type (number or string)."
             )
         if orphans:
             message = f"{orphans} annotations have an image_id that is not in the list of images"
             self.gather.note("annotation without image", str(self.source), message)
 
     def _read_annotation(self, entry: Any, unknown: Counter[Id]) -> str | None:
-        """Add one object to its image. Returns what is wrong with it; "" when its image is not in the list."""
+        """Add one object to its image. Returns what is wrong with it, "" if its image is not listed, else None."""
         if not isinstance(entry, dict):
             return f"expected an object, got {short(entry)}"
         key = _identifier(entry.get("image_id"))
@@ -196,14 +196,14 @@ class _Reader:
 
 
 def _identifier(value: Any) -> Id | None:
-    """An id as the file has it; 3.0 is 3. None for what cannot be an id."""
-    if type(value) is int or type(value) is str:  # True is no id, and isinstance would take it for 1
+    """An id as in the file; 3.0 becomes 3. None if the value cannot be an id."""
+    if type(value) is int or type(value) is str:  # True is not an id, but isinstance would accept it as 1
         return value
     return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
 def _file_name(entry: dict[str, Any]) -> str | None:
-    """The image's file as an entry of `images` names it, a path below the images' folder; None where it names none."""
+    """The file that an entry of `images` names, a path below the images' folder; None if it names none."""
     name = entry.get("file_name")
     if name is None and isinstance(entry.get("coco_url"), str):  # LVIS: .../val2017/000000397133.jpg
         name = "/".join(entry["coco_url"].split("/")[-2:])
@@ -211,7 +211,7 @@ def _file_name(entry: dict[str, Any]) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    """A number as float; None for anything else. A number beyond all floats is infinite."""
+    """A number as float; None for anything else. A number too large for a float becomes infinite."""
     if type(value) is float:  # nearly always: there are millions of them
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):

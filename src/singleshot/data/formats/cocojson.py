@@ -1,4 +1,4 @@
-"""COCO's JSON files: which they are, and their content as far as its form goes."""
+"""COCO's JSON files: finds them, loads them, and checks their outer structure."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _ROBOFLOW = "_annotations.coco.json"
 
 
 def find_files(root: Path) -> dict[str, Path]:
-    """The COCO files of a folder by the name of their split.
+    """The COCO files of a folder, by the name of their split.
 
-    They lie in the folder or one below it. `instances_train2017.json` is the split train2017, and of several files
-    of one name the `instances_` is taken; `train/_annotations.coco.json` is the split train.
+    They lie in the folder or one level below it. `instances_train2017.json` is the split train2017. If several files
+    give the same name, the `instances_` file is taken. `train/_annotations.coco.json` is the split train.
     """
     candidates = [folder / name for folder in (root, *folders(root).values()) for name in files(folder)]
     grouped: dict[str, list[Path]] = {}
@@ -33,7 +33,7 @@ def find_files(root: Path) -> dict[str, Path]:
         instances = [path for path in paths if path.name.startswith(_INSTANCES)]
         if len(paths) == 1 or len(instances) == 1:
             found[split] = (instances or paths)[0]
-        else:  # of one name in several folders: the whole path tells them apart
+        else:  # one name in several folders: the whole path distinguishes them
             found |= {path.relative_to(root).with_suffix("").as_posix(): path for path in paths}
     return found
 
@@ -46,9 +46,9 @@ def split_name(path: Path) -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a file and check its form: an object with lists of images and, if any, annotations and categories.
+    """Read a file and check its structure: an object with lists of images and, if present, annotations and categories.
 
-    Raises UserError: no such file, broken JSON (with line and column), JSON that is something else.
+    Raises UserError: the file cannot be read, the JSON is broken (with line and column), or it is not a COCO dataset.
     """
     try:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
@@ -63,31 +63,31 @@ def load(path: Path) -> dict[str, Any]:
     expected = 'expected a COCO dataset, an object with the lists "images", "annotations" and "categories"'
     if isinstance(content, list):
         results = bool(content) and isinstance(content[0], dict) and "score" in content[0]
-        what = "a results file (a list of detections), give it as --detections" if results else "a list"
+        what = "this is a results file (a list of detections), give it as --detections" if results else "this is a list"
         raise UserError(f"{path}: {what}; {expected}.")
     if not isinstance(content, dict):
-        raise UserError(f"{path}: {type(content).__name__} {str(content)[:20]!r}; {expected}.")
+        raise UserError(f"{path}: this is {type(content).__name__} {str(content)[:20]!r}; {expected}.")
     if "images" not in content:
-        raise UserError(f'{path}: no "images" (its keys: {", ".join(map(str, content)) or "none"}); {expected}.')
+        raise UserError(f'{path}: "images" is missing (keys: {", ".join(map(str, content)) or "none"}); {expected}.')
     for key in ("images", "annotations", "categories"):
         if key in content and not isinstance(content[key], list):
-            raise UserError(f'{path}: "{key}" is no list but {type(content[key]).__name__}; {expected}.')
+            raise UserError(f'{path}: "{key}" is {type(content[key]).__name__}, not a list; {expected}.')
     return content
 
 
 def _is_coco(path: Path) -> bool:
-    """Whether a file looks like a COCO dataset, by its start alone: some files are very large."""
+    """Whether a file looks like a COCO dataset, judged by its start, since some files are very large."""
     try:
         with open(path, "rb") as file:
             start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").lstrip()
     except OSError:
         return False
     if path.name == _ROBOFLOW or path.name.startswith(_INSTANCES):
-        return not start.startswith("[")  # a broken file counts, so that this is said; a results list does not
+        return not start.startswith("[")  # a broken file counts, so that it is reported; a results list does not
     first = re.match(r'\{\s*"([^"]*)"', start)
-    if first is None:  # empty or broken, or a list: in a folder for annotations it was meant to be one
+    if first is None:  # empty, broken or a list: in a folder `annotations` all but a list were meant as COCO
         return path.parent.name.lower() == "annotations" and not start.startswith("[")
-    images = re.search(r'"images"\s*:\s*\[', start) is not None  # a number of images is somebody's report
+    images = re.search(r'"images"\s*:\s*\[', start) is not None  # "images" with a number is some other report
     if first[1] == "images":
         return images
     video = '"videos"' in start and '"images"' not in start

@@ -1,4 +1,4 @@
-"""What a dataset format is: the contract that every module of this folder fulfils with its `FORMAT`."""
+"""The contract of a dataset format. The `FORMAT` of every module in this folder fulfils it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from singleshot.data.gather import Gather
 
 @dataclass(frozen=True)
 class Split:
-    """One split that a path offers. A format that has to remember more for reading it derives a class of its own."""
+    """One split that a path offers. A format that must remember more for reading it derives its own class."""
 
-    name: str  # as a user names it
-    place: Path  # the file or folder that it stands in; messages name it
+    name: str  # the name that a user gives
+    place: Path  # its file or folder; messages name it
 
 
 S = TypeVar("S", bound=Split)
@@ -24,35 +24,35 @@ S = TypeVar("S", bound=Split)
 
 @dataclass(frozen=True)
 class Format(Generic[S]):
-    """A way to keep images and their boxes on disk.
+    """A way to store images and their boxes on disk.
 
-    `find(path)` gives the splits that a file or folder offers, and nothing where the path is not of this format. Every
-    format is asked about every path, so it looks at names and at the start of a few files only. Folders are listed with
-    `data.folders`, which lists each folder once for all formats. A broken file that was meant as one of this format
-    counts as one, so that `read` can say what is wrong with it.
+    `find(path)` returns the splits that a file or folder offers, or nothing if the path is not of this format. Every
+    format is asked about every path, so `find` looks only at names and at the start of a few files. Use `data.folders`
+    to list folders: it lists each folder once for all formats. A broken file that was meant for this format counts, so
+    that `read` can say what is wrong with it.
 
-    `read(split, gather)` puts the images and objects of one split into a `Gather`, in the order of the files. It is
-    called once for each split where several are joined. It may read the headers of images, where boxes are shares of
-    the size (`data.images.image_size`), but never pixels, and it does not ask whether an image exists: the check does.
-    What is wrong with one image goes to `gather.problem`; UserError is for a file of which nothing can be read.
-    A format without `read` is only written.
+    `read(split, gather)` puts the images and objects of one split into a `Gather`, in file order. It is called for each
+    split when several are joined. It may read the headers of images, if boxes are relative to the size
+    (`data.images.image_size`), but never pixels. It does not ask whether an image exists: the check does. A problem
+    with one image goes to `gather.problem`; UserError is for a file from which nothing can be read. A format without
+    `read` can only be written.
 
     `write(dataset, out)` writes a dataset into a new folder.
 
-    `lists(splits, parts)` says how images are divided into splits beside the data: for the splits that are divided, and
-    the records of each new split, it gives files and their contents. It writes nothing.
+    `lists(splits, parts)` describes a division into splits as lists beside the data. From the splits that are divided
+    and the records of each new split it makes file -> content. It writes nothing.
     """
 
-    title: str  # what people call it
-    looks_like: str  # the files by which it is known, as a part of "expected ..."
-    holds: tuple[str, ...]  # what it can say of an image and its objects
+    title: str  # its usual name
+    looks_like: str  # its typical files; the text follows "expected"
+    holds: tuple[str, ...]  # what it can store about an image and its objects
     find: Callable[[Path], Sequence[S]]
     read: Callable[[S, Gather], None] | None = None
     write: Callable[[Dataset, Path], None] | None = None
     lists: Callable[[Sequence[S], Mapping[str, Sequence[ImageRecord]]], dict[Path, bytes]] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The plain facts: whether it is read and written, how it looks, what it holds."""
+        """Plain data: whether it can be read and written, its typical files, and what it can store."""
         return {
             "reads": self.read is not None,
             "writes": self.write is not None,

@@ -1,13 +1,13 @@
 """Pascal VOC folders: one XML file per image, splits as text files of image names.
 
 The layout of the development kit (Everingham et al., IJCV 2010): `Annotations/*.xml`, `JPEGImages/*`,
-`ImageSets/Main/<split>.txt`. Also read are a folder of several years (`VOCdevkit` with `VOC2007`, `VOC2012`), a folder
-without `ImageSets`, lists `train.txt`, `val.txt` beside the other folders, XML files beside their images, and folders
-`train`, `valid`, `test` of such.
+`ImageSets/Main/<split>.txt`. Other layouts are read too: a folder of several years (`VOCdevkit` with `VOC2007`,
+`VOC2012`), a folder without `ImageSets`, lists `train.txt` and `val.txt` beside the other folders, XML files beside
+their images, and folders `train`, `valid`, `test` with any of these.
 
-Coordinates are taken as they stand, without the 1 that VOC starts to count at. Classes are all names in the annotations
-of the folder (of the years that are read), so that every split has the same list. Images are looked for by the stem of
-the XML file, then by its `filename`. An image without an XML file has `annotated=False`.
+Coordinates are used as they are in the file: the 1 at which VOC starts to count is not subtracted. Classes are all
+names in the annotations of the folder (of the years that are read), so every split has the same list. Images are
+searched for by the stem of the XML file, then by its `filename`. An image without an XML file has `annotated=False`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from singleshot.data.images import IMAGE_SUFFIXES
 from singleshot.data.splits import is_split_name
 from singleshot.errors import UserError
 
-_WHOLE = "all"  # the name of the one split of a folder without ImageSets
+_WHOLE = "all"  # the name of the only split of a folder without ImageSets
 _CLASS_LINE = re.compile(r"^(\S+)\s+(-?[01])$")  # `000012 -1` in aeroplane_train.txt
 
 
@@ -43,7 +43,7 @@ class Part:
 
     @cached_property
     def files(self) -> _PartFiles:
-        """The files of the part, listed and read when they are first asked for."""
+        """The files of the part, listed and read at the first access."""
         return _PartFiles(self)
 
 
@@ -56,7 +56,7 @@ class VocSplit(Split):
 
 
 def find_parts(root: Path) -> list[Part]:
-    """The parts that a folder holds; none when it is not a VOC folder."""
+    """The parts that a folder holds; none if it is not a VOC folder."""
     whole = _part(root, "")
     if whole is not None:
         return [whole]
@@ -68,7 +68,7 @@ def find_parts(root: Path) -> list[Part]:
 
 
 def find(path: Path) -> list[VocSplit]:
-    """The splits that a folder offers: train, VOC2007:train, or the part itself where it has no lists."""
+    """The splits that a folder offers: train, VOC2007:train, or the part itself if it has no lists."""
     parts = tuple(find_parts(path))
     found = []
     for part in parts:
@@ -81,7 +81,7 @@ def find(path: Path) -> list[VocSplit]:
 def read(split: VocSplit, gather: Gather) -> None:
     """Read the images that the split lists."""
     part = split.part
-    # Parts with lists are datasets of their own (years); parts without are the splits of one, with one list of classes.
+    # Parts with lists are separate datasets (years). Parts without lists are splits of one, with one list of classes.
     for one in (part,) if part.splits else (other for other in split.parts if not other.splits):
         for name in sorted(one.files.class_names()):
             gather.add_class(name)
@@ -102,7 +102,9 @@ def lists(splits: Sequence[VocSplit], parts: Mapping[str, Sequence[ImageRecord]]
         raise UserError(f"{root.parent} holds several datasets ({names}): give the folder of one of them")
     for record in (record for records in parts.values() for record in records):
         if record.name != record.name.encode(errors="replace").decode():
-            raise UserError(f"{record.path!r}: a list is UTF-8, and this file's name is not; rename it")
+            raise UserError(
+                f"{record.path!r}: lists are UTF-8 text, but this file's name is not UTF-8; rename the file"
+            )
     return {
         root / "ImageSets" / "Main" / f"{part}.txt": "".join(f"{record.name}\n" for record in records).encode()
         for part, records in parts.items()
@@ -133,12 +135,12 @@ def _part(folder: Path, name: str) -> Part | None:
     annotations = [inside["annotations"]] if "annotations" in inside else []
     if annotations and "xmls" in (deeper := folders(annotations[0])):
         annotations.append(deeper["xmls"])
-    if not annotations:  # by other names only with VOC's files in them
+    if not annotations:  # folders of other names count only if VOC's files are in them
         annotations = [inside[entry] for entry in ("labels", "xml", "xmls") if entry in inside]
         annotations = [place for place in annotations if _holds_xml(place)]
     images = [inside[entry] for entry in ("jpegimages", "images", "imgs", "img") if entry in inside]
     splits = _split_files(folders(inside["imagesets"]).get("Main") if "imagesets" in inside else None)
-    if not splits:  # a list outside of its place is one by its name alone: classes.txt is none
+    if not splits:  # lists outside of ImageSets count only by their name: classes.txt is not a split
         splits = {split: path for split, path in _split_files(folder).items() if is_split_name(split)}
     if any(_holds_xml(place) for place in (*annotations, *images)) or (splits and (images or annotations)):
         return Part(name, folder, (*annotations, *images), (*images, *annotations, folder), splits)
@@ -148,20 +150,20 @@ def _part(folder: Path, name: str) -> Part | None:
 
 
 def _holds_xml(folder: Path) -> bool:
-    """Whether a folder has VOC's XML files; other XML, such as CVAT's, starts with another element."""
+    """Whether a folder has VOC's XML files. Other XML files, such as CVAT's, start with another element."""
     for name in files(folder):
         if name.lower().endswith(".xml"):
             with open(folder / name, "rb") as file:
                 start = file.read(4096).replace(b"\0", b"")
             element = re.search(rb"<([A-Za-z_][\w.-]*)", start)
-            # A broken file is taken for one of ours, so that it is reported and not passed over.
+            # A broken file counts as VOC's, so that it is reported and not skipped.
             if element is None or element[1] == b"annotation":
                 return True
     return False
 
 
 def _split_files(folder: Path | None) -> dict[str, Path]:
-    """The files of ImageSets/Main that list images. Lists of one class (lines end in -1, 0 or 1) are no splits."""
+    """The files of ImageSets/Main that list images. Lists of one class (lines end in -1, 0 or 1) are not splits."""
     if folder is None:
         return {}
     return {
@@ -180,7 +182,7 @@ def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a list of images ({error})") from error
+        raise UserError(f"{path}: cannot be read as a list of images ({error}); expected UTF-8 text") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -210,7 +212,7 @@ class _PartFiles:
         }
 
     def stems(self, split: str) -> tuple[Path, list[str]]:
-        """Where the list comes from, and the images of a split in its order."""
+        """The source of the list, and the images of a split in its order."""
         if not self.part.splits:
             used = {
                 image for stem, annotation in self.xml.items() if (image := self.image(stem, annotation)) is not None
@@ -221,7 +223,7 @@ class _PartFiles:
         return path, [self.stem(line) for line in _lines(path)]
 
     def stem(self, line: str) -> str:
-        """The image that a line means: its stem, in some datasets with an ending, a folder or a second column."""
+        """The stem of the image that a line names. Some datasets add a suffix, a folder or a second column."""
         if line in self.xml or line in self.by_stem:
             return line
         name = line.replace("\\", "/").rpartition("/")[2]
@@ -235,11 +237,11 @@ class _PartFiles:
         """The name of the image file of an annotation."""
         named = annotation.filename if isinstance(annotation, Annotation) else ""
         if _split_suffix(named)[0] == stem and named in self.places:
-            return named  # of several images with this stem, the one that the annotation names
+            return named  # several images may have this stem: the annotation names the right one
         return self.by_stem.get(stem) or (named if named in self.places else None)
 
     def path(self, stem: str, annotation: Annotation | None) -> Path:
-        """The image of an annotation, or where it is expected."""
+        """The image of an annotation, or the place where it is expected."""
         image = self.image(stem, annotation)
         if image is not None:
             return self.places[image] / image
@@ -248,7 +250,7 @@ class _PartFiles:
 
 
 def _split_suffix(name: str) -> tuple[str, str]:
-    """Stem and ending in lower case; `a.b.jpg` is `a.b` and `.jpg`."""
+    """Stem, and suffix in lower case: `a.b.jpg` gives `a.b` and `.jpg`."""
     stem, dot, ending = name.rpartition(".")
     return (stem, f".{ending.lower()}") if dot and stem else (name, "")
 

@@ -1,4 +1,4 @@
-"""One XML file in Pascal VOC's form."""
+"""Reads one XML file in Pascal VOC's format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 @dataclass(frozen=True)
 class Annotation:
-    """What one file says, one entry per object."""
+    """The content of one file, one entry per object."""
 
     path: str
     filename: str  # of the image, without folders; "" when it is missing
@@ -34,12 +34,12 @@ class _NotVOC(ValueError):
 
 @lru_cache(maxsize=1 << 16)
 def parse(path: str, mtime_ns: int, size: int) -> Annotation | Problem:
-    """Read one file; a Problem says what is wrong with it. Time and size stand for the content: each is read once.
+    """Read one file, or return a Problem that says what is wrong. A file with the same time and size is read only once.
 
-    Missing fields get what they mean: no `difficult` or `truncated`, or another word than yes, is False; a missing size
-    is (0, 0). An object's box is its own, not that of its parts.
+    Missing fields get defaults: `difficult` and `truncated` are False if they are missing or not yes, and a missing
+    size is (0, 0). The box of an object is its own, not that of its parts.
     """
-    del mtime_ns, size  # they are here to tell versions of a file apart
+    del mtime_ns, size  # part of the cache's key: they distinguish versions of a file
     try:
         with open(path, "rb") as file:
             return _annotation(path, _root(file.read()))
@@ -57,8 +57,8 @@ def parse(path: str, mtime_ns: int, size: int) -> Annotation | Problem:
 
 
 def _root(content: bytes) -> ElementTree.Element:
-    # Entities need a DOCTYPE, which cannot hide: expat takes only encodings that agree with ASCII, and UTF-16, which
-    # has zero bytes here. Without one the standard parser is as safe as defusedxml and four times as fast.
+    # Entities need a DOCTYPE, and it cannot be hidden: expat takes only encodings that agree with ASCII, and UTF-16,
+    # which has zero bytes here. Without a DOCTYPE the standard parser is as safe as defusedxml and four times as fast.
     if b"<!DOCTYPE" in content or b"\0" in content:
         root: ElementTree.Element = defusedxml.ElementTree.fromstring(content)
         return root

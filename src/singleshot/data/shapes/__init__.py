@@ -1,4 +1,4 @@
-"""A generated dataset of shapes: enough to see a detector train, and be measured, without a download."""
+"""A generated dataset of shapes: enough to train and evaluate a detector without a download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of shapes on textured ground, partly hidden, among clutter, with the true boxes."""
+"""Draws shapes on a textured background, partly hidden, among clutter, with their true boxes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from singleshot.data.shapes.texture import clutter, ground, muted, textured, vivid
 
 CLASS_NAMES = ("circle", "square", "triangle", "star", "cross")
-# Each class has a hue of its own, in turns, so that a small network learns the classes within minutes; the spread makes
-# the hues of neighbours touch.
+# Each class has its own hue, in turns, so that a small network learns the classes within minutes. The spread makes the
+# hues of neighbours touch.
 HUES, HUE_SPREAD = (0.0, 0.62, 0.14, 0.82, 0.4), 0.025
 
 MOST_OBJECTS = 8
 SIDES = (16.0, 160.0)  # of the longer side of a box, log-uniform, in pixels
-EMPTY = 0.1  # of the images
-COVERED, OVERLAPPED = 0.3, 0.2  # of the objects: by clutter, by another object; about a third in all
-HIDDEN = 0.9  # an object of which less is seen counts as hidden
-LEAST_SEEN = 0.45  # of each object; a picture that hides more is drawn anew
+EMPTY = 0.1  # share of images without objects
+COVERED, OVERLAPPED = 0.3, 0.2  # shares of objects: covered by clutter, by another object; about a third in total
+HIDDEN = 0.9  # an object with a smaller visible part counts as hidden
+LEAST_SEEN = 0.45  # smallest visible part of an object; a picture that hides more is drawn again
 _SHIFT = 4  # fractional bits of OpenCV's polygon coordinates
 
 
@@ -29,9 +29,9 @@ class ShapesImage:
     """A picture and its objects; the arrays have one row per object."""
 
     image: NDArray[np.uint8]  # [H, W, 3] RGB
-    boxes: NDArray[np.int64]  # [N, 4] xyxy: of the whole shape, also where it is hidden, clipped to the image
+    boxes: NDArray[np.int64]  # [N, 4] xyxy: of the whole shape, including its hidden parts, clipped to the image
     labels: NDArray[np.int64]  # [N] index into CLASS_NAMES
-    visible: NDArray[np.float64]  # [N] the part of the shape inside the image that nothing covers
+    visible: NDArray[np.float64]  # [N] the visible share of the shape's part inside the image
     truncated: NDArray[np.bool_]  # [N] cut by the edge of the image
 
 
@@ -39,11 +39,11 @@ class ShapesImage:
 class _Shape:
     label: int
     outline: NDArray[np.float64]  # [P, 2] x, y in pixels of the image
-    box: tuple[int, int, int, int]  # of the whole outline, not clipped
+    box: tuple[int, int, int, int]  # the box of the whole outline, not clipped
 
 
 def draw_shapes(rng: np.random.Generator, size: int = 256) -> ShapesImage:
-    """Draw one picture of `size` x `size` pixels; everything random comes from `rng`."""
+    """Draw one picture of `size` x `size` pixels. All random numbers come from `rng`."""
     while True:
         drawn = _attempt(rng, size)
         if not len(drawn.visible) or drawn.visible.min() >= LEAST_SEEN:
@@ -57,7 +57,7 @@ def _attempt(rng: np.random.Generator, size: int) -> ShapesImage:
     for _ in range(int(rng.integers(2, 9))):
         clutter(rng, image)
 
-    owner = np.full((size, size), len(shapes), np.uint8)  # the object that is seen at each pixel, if any
+    owner = np.full((size, size), len(shapes), np.uint8)  # the object that is visible at each pixel, if any
     whole = np.zeros(len(shapes))
     for index, shape in enumerate(shapes):
         mask = _mask(shape.outline, size)
@@ -83,7 +83,7 @@ def _attempt(rng: np.random.Generator, size: int) -> ShapesImage:
 
 
 def outline_of(label: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """The corners [P, 2] of a shape of class `label`, turned and stretched a little, around the origin."""
+    """The corners [P, 2] of a shape of class `label` around the origin, slightly rotated and stretched."""
     name = CLASS_NAMES[label]
     if name == "circle":
         angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
@@ -110,7 +110,7 @@ def outline_of(label: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _place(rng: np.random.Generator, size: int, count: int) -> list[_Shape]:
-    """Find places for `count` shapes, or fewer where there is no room, in the order in which they are painted."""
+    """Find places for `count` shapes, or fewer if there is no room, in painting order."""
     shapes: list[_Shape] = []
     for _ in range(count):
         label = int(rng.integers(len(CLASS_NAMES)))
@@ -134,7 +134,7 @@ def _place(rng: np.random.Generator, size: int, count: int) -> list[_Shape]:
 
 
 def _shared(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
-    """Overlap of two boxes as a part of the smaller one."""
+    """The overlap of two boxes as a share of the smaller one."""
     w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
     return max(w, 0) * max(h, 0) / smaller

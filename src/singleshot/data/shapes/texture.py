@@ -1,4 +1,4 @@
-"""Grounds, fills and clutter of the generated pictures."""
+"""Backgrounds, fills and clutter of the generated pictures."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Colour = NDArray[np.float64]  # [3] RGB, 0..255
 
 
 def muted(rng: np.random.Generator) -> Colour:
-    """A colour of the ground and of clutter: near to grey."""
+    """A colour for backgrounds and clutter: nearly grey."""
     return np.asarray(rng.uniform(30, 225) + rng.uniform(-25, 25, 3), np.float64).clip(0, 255)
 
 
 def vivid(rng: np.random.Generator, hue: float) -> Colour:
-    """A strong colour; `hue` in turns, 0 is red and 1/3 green."""
+    """A strong colour. `hue` is in turns: 0 is red and 1/3 is green."""
     saturation, value = rng.uniform(0.6, 1.0), rng.uniform(0.55, 1.0)
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value)) * 255
 
 
 def ground(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
-    """A textured ground [size, size, 3]: a slow gradient between two near colours, sometimes stripes, and grain."""
+    """A background [size, size, 3]: a slow gradient between two similar colours, sometimes stripes, and grain."""
     base = muted(rng)
     pattern = _smooth(rng, size, cells=int(rng.integers(2, 7)))
     if rng.random() < 0.4:
@@ -36,7 +36,7 @@ def ground(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
 
 
 def textured(rng: np.random.Generator, image: NDArray[np.uint8], mask: NDArray[np.uint8], colour: Colour) -> None:
-    """Fill where `mask` [H, W] (0..255) says, in place, with a colour that is plain, striped, shaded or grainy."""
+    """Fill the area of `mask` [H, W] (0..255) in place with a colour that is plain, striped, shaded or grainy."""
     x, y, width, height = cv2.boundingRect(mask)
     if not width:
         return
@@ -57,7 +57,7 @@ def textured(rng: np.random.Generator, image: NDArray[np.uint8], mask: NDArray[n
 
 
 def clutter(rng: np.random.Generator, image: NDArray[np.uint8]) -> None:
-    """Draw, in place, one thing that is no object: a line, a blob, or a row of strokes like writing."""
+    """Draw one distractor in place, which is not an object: a line, a blob, or a row of strokes like writing."""
     size = image.shape[0]
     kind = rng.random()
     mask = np.zeros(image.shape[:2], np.uint8)
@@ -86,13 +86,13 @@ def clutter(rng: np.random.Generator, image: NDArray[np.uint8]) -> None:
 
 
 def _smooth(rng: np.random.Generator, size: int, cells: int) -> NDArray[np.float32]:
-    """Noise [size, size] in about -1..1 without detail below size / cells pixels."""
+    """Noise [size, size] of about -1..1, without detail smaller than size / cells pixels."""
     coarse = rng.uniform(-1, 1, (cells + 1, cells + 1)).astype(np.float32)
     return np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def _waves(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
-    """Stripes [height, width] in -1..1 of a random direction and pitch."""
+    """Stripes [height, width] of -1..1, of random direction and pitch."""
     angle, pitch = rng.uniform(0, np.pi), rng.uniform(5, 30)
     x = np.arange(width, dtype=np.float32) * np.float32(np.cos(angle) * 2 * np.pi / pitch)
     y = np.arange(height, dtype=np.float32) * np.float32(np.sin(angle) * 2 * np.pi / pitch)

@@ -1,4 +1,4 @@
-"""The generated pictures on disk, as a Pascal VOC folder and as a COCO folder of the same truth."""
+"""Writes the generated pictures as a Pascal VOC folder and as a COCO folder with the same ground truth."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ import numpy as np
 from singleshot.data.shapes.draw import CLASS_NAMES, HIDDEN, ShapesImage, draw_shapes
 from singleshot.errors import UserError
 
-_QUALITY = 92  # of the JPEG files
-_MARK = "shapes.json"  # says what a finished folder holds
-_VERSION = 1  # of the pictures: raise it when the same seed gives other ones
+_QUALITY = 92  # JPEG quality
+_MARK = "shapes.json"  # the file that describes a finished folder
+_VERSION = 1  # of the pictures; raise it when the same seed gives different pictures
 
 
 def write_shapes(out: str | Path, *, train: int = 600, val: int = 150, size: int = 256, seed: int = 0) -> Path:
     """Draw the dataset into `out` and return `out`: `out/voc` and `out/coco` hold the same images and boxes.
 
-    The splits are `train` and `val` with that many images of `size` x `size` pixels. Image i of a split depends on
-    (seed, split, i) alone. A folder that already holds exactly this dataset is left as it is; the folder appears only
-    when it is complete. Raises `UserError` where `out` holds anything else, or cannot be written.
+    The splits `train` and `val` have that many images of `size` x `size` pixels. Image i of a split depends only on
+    (seed, split, i). A folder that already holds exactly this dataset is not changed. The folder appears only when it
+    is complete. Raises `UserError` if `out` holds anything else or cannot be written.
 
-    Boxes are xyxy in pixels, of the whole shape also where it is partly hidden, clipped to the image; both formats
-    have the same numbers. A shape cut by the edge is `truncated` in VOC's files, one partly hidden `occluded`.
+    Boxes are xyxy in pixels, clipped to the image. They enclose the whole shape, including its hidden parts. Both
+    formats have the same numbers. In VOC's files a shape cut by the edge is `truncated`, and a partly hidden one
+    `occluded`.
     """
     out = Path(out)
     if seed < 0:
-        raise UserError(f"seed {seed}: a seed is 0 or a positive whole number.")
+        raise UserError(f"seed {seed}: give 0 or a positive whole number.")
     contents = {"version": _VERSION, "train": train, "val": val, "size": size, "seed": seed}
     if (out / _MARK).is_file() and _read_mark(out / _MARK) == contents:
         return out
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        raise UserError(f"{out} exists and holds something else than this dataset. Choose another folder.")
+        raise UserError(f"{out} already exists and does not hold this dataset. Choose another folder.")
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         partial.mkdir(parents=True)
@@ -49,7 +50,7 @@ def write_shapes(out: str | Path, *, train: int = 600, val: int = 150, size: int
             out.rmdir()  # empty, as seen above
         partial.rename(out)
     except OSError as error:
-        raise UserError(f"{out}: the dataset cannot be written ({error}).") from error
+        raise UserError(f"{out}: cannot be written ({error}). Free some space, or choose another folder.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out

@@ -1,6 +1,6 @@
 """Augmentation of training images: frozen dataclasses that take a `Sample` and a random generator.
 
-The random state is always passed in; nothing here has one of its own.
+The random state is always passed in. No transform has its own.
 """
 
 from __future__ import annotations

@@ -17,14 +17,14 @@ Rect = tuple[int, int, int, int]
 class SamplerCrop:
     """Crop a patch that one of seven samplers found (SSD, section 2.2 "Data augmentation").
 
-    Sampler 1 gives the whole image. Samplers 2 to 6 ask that ANY object overlaps the patch by an IoU of at least 0.1,
-    0.3, 0.5, 0.7, 0.9; sampler 7 takes any patch. Each tries up to 50 patches and keeps its first success; one of the
-    patches found is then drawn uniformly. Crowd regions are no objects for this.
+    Sampler 1 gives the whole image. Samplers 2 to 6 need ANY object to overlap the patch by an IoU of at least 0.1,
+    0.3, 0.5, 0.7, 0.9. Sampler 7 accepts any patch. Each sampler tries up to 50 patches and keeps its first success.
+    One of the patches found is then drawn uniformly. Crowd regions do not count as objects here.
 
-    A patch has scale U(0.3, 1) and aspect U(0.5, 2), then clamped into [scale^2, 1 / scale^2] so that it fits; its
-    sides are scale * sqrt(aspect) and scale / sqrt(aspect) of the image's. Sides and corners are cut to whole pixels
-    before the test, so that what was tested is what is cut out. A box stays when its centre lies in the patch, bounds
-    included, and is clipped to it.
+    A patch has scale U(0.3, 1) and aspect U(0.5, 2), which is clamped to [scale^2, 1 / scale^2] so that the patch fits.
+    Its sides are scale * sqrt(aspect) and scale / sqrt(aspect) times the image's. Sides and corners are truncated to
+    whole pixels before the test, so that the patch tested is the patch cut out. A box is kept if its centre lies in the
+    patch, bounds included, and is clipped to it.
     """
 
     overlaps: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -55,7 +55,7 @@ class SamplerCrop:
         scale = self.scale[0] + (self.scale[1] - self.scale[0]) * u[0]
         aspect = self.aspect[0] + (self.aspect[1] - self.aspect[0]) * u[1]
         root = np.sqrt(np.clip(aspect, scale**2, 1 / scale**2))
-        # The clamp makes a side exactly 1 up to rounding; the minimum keeps it inside.
+        # The clamp makes a side 1 except for rounding; the minimum keeps it inside.
         w = np.clip((scale * root * width).astype(np.int64), 1, width)
         h = np.clip((scale / root * height).astype(np.int64), 1, height)
         x = (u[2] * (width - w + 1)).astype(np.int64)
@@ -63,7 +63,7 @@ class SamplerCrop:
         return np.stack([x, y, x + w, y + h], axis=-1)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Cut the patch out and keep the boxes whose centre it holds."""
+        """Cut out the patch and keep the boxes whose centre lies in it."""
         rect = self.draw(rng, sample.size, sample.boxes, sample.crowd)
         x1, y1, x2, y2 = rect
         return crop_boxes(Sample(sample.image[y1:y2, x1:x2], sample.boxes, sample.labels, sample.crowd), rect)
@@ -84,7 +84,7 @@ def best_overlap(patches: NDArray[np.int64], boxes: NDArray[np.float64]) -> NDAr
 def crop_boxes(sample: Sample, rect: Rect) -> Sample:
     """Keep the boxes whose centre lies in the patch (bounds included), clip them and make them relative to it.
 
-    The image is passed on as it is.
+    The image is not changed.
     """
     x1, y1, x2, y2 = rect
     boxes = sample.boxes

@@ -1,4 +1,4 @@
-"""Expansion, resizing, mirrors and turns: what moves pixels and boxes together."""
+"""Expansion, resizing, flips and transposition: transforms that move pixels and boxes together."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from singleshot.data.transforms.sample import Image, Sample
 from singleshot.ops.fit import Fit, ShortSideRange
 
 INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
-"""The five that the authors of SSD draw from in training (caffe, branch ssd, data_transformer.cpp)."""
+"""The five interpolations that the authors of SSD draw from in training (caffe, branch ssd, data_transformer.cpp)."""
 
 Mean = tuple[float, float, float]  # RGB, 0..255
 Target = tuple[int, int] | Fit | ShortSideRange
-"""What size an image is given: (height, width), or a rule that keeps the aspect ratio."""
+"""The size that an image is resized to: (height, width), or a rule that keeps the aspect ratio."""
 
-_MARGIN = 4  # pixels around a window that the widest filter (Lanczos, 8 taps) reaches
+_MARGIN = 4  # pixels that the widest filter (Lanczos, 8 taps) reaches beyond a window
 _WARP_LIMIT = 32_000  # cv2.warpAffine addresses its source with 16 bits
 
 
 @dataclass(frozen=True)
 class Expand:
-    """Zoom out: put the image at a random place of a larger canvas filled with the mean (SSD, section 3.6).
+    """Zoom out: put the image at a random place on a larger canvas filled with the mean (SSD, section 3.6).
 
-    With `probability`, the canvas is U(1, maximum) times as high and as wide; all boxes stay.
+    With `probability`, the canvas is U(1, maximum) times as high and as wide. All boxes are kept.
     """
 
     mean: Mean  # RGB, 0..255
@@ -35,7 +35,7 @@ class Expand:
     probability: float = 0.5
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int]) -> Rect:
-        """The canvas in pixels of the image: (-left, -top, width - left, height - top); the image itself when off."""
+        """The canvas in pixels of the image: (-left, -top, width - left, height - top); if off, the image itself."""
         u = rng.random(4)
         height, width = size
         if u[0] >= self.probability:
@@ -46,7 +46,7 @@ class Expand:
         return -left, -top, canvas_width - left, canvas_height - top
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Expand the image, or pass it on."""
+        """Expand the image, or return it unchanged."""
         height, width = sample.size
         x1, y1, x2, y2 = self.draw(rng, sample.size)
         if (x2 - x1, y2 - y1) == (width, height):
@@ -61,7 +61,7 @@ class Expand:
 class Resize:
     """Stretch to `size` (height, width), or resize by a rule that keeps the aspect ratio.
 
-    The interpolation is drawn uniformly when several are given, and then the short side when the rule is a range.
+    The interpolation is drawn uniformly if several are given. Then the short side is drawn if the rule is a range.
     """
 
     size: Target
@@ -119,7 +119,7 @@ class VerticalFlip:
 class QuarterTurn:
     """Transpose with a probability: with both flips, all eight symmetries of a square. Not part of SSD's augmentation.
 
-    Height and width change places.
+    Height and width are swapped.
     """
 
     probability: float = 0.5
@@ -136,10 +136,10 @@ class QuarterTurn:
 class ScaleJitter:
     """Zoom in or out a little and stretch to `size`: gentler than expansion and crop. Not part of SSD's augmentation.
 
-    The image is scaled by a factor drawn log-uniformly from `scale`, each side again by one from 1 / `stretch` to
-    `stretch`, and put at a random place: cut where it is larger than the output, on the mean where it is smaller.
-    A box stays when its centre does, and is clipped. Where `size` is a rule that keeps the aspect ratio, the output has
-    the size that the whole image would have.
+    The image is scaled by a factor drawn log-uniformly from `scale`. Each side is scaled again by a factor from
+    1 / `stretch` to `stretch`. The result is put at a random place: cut where it is larger than the output, filled with
+    the mean where it is smaller. A box is kept if its centre is, and is clipped. If `size` is a rule that keeps the
+    aspect ratio, the output has the size that the whole image would have.
     """
 
     size: Target
@@ -167,7 +167,7 @@ class ScaleJitter:
 def output_size(target: Target, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
     """(height, width) that an image or window of `size` (height, width) is resized to.
 
-    Draws one number where the target is a range of short sides, and none else.
+    Draws one number if the target is a range of short sides, else none.
     """
     if isinstance(target, tuple):
         return target
@@ -179,17 +179,17 @@ def output_size(target: Target, size: tuple[int, int], rng: np.random.Generator)
 def scale_boxes(boxes: NDArray[np.float32], before: tuple[int, int], after: tuple[int, int]) -> NDArray[np.float32]:
     """Boxes [N, 4] of an image of size `before` (height, width), stretched to size `after`."""
     y, x = after[0] / before[0], after[1] / before[1]
-    # In float64, so that a box at the edge of the image ends at the edge and not one rounding beyond.
+    # In float64, so that a box at the edge of the image ends exactly at the edge, without a rounding error.
     return (boxes * np.array([x, y, x, y], np.float64)).astype(np.float32)
 
 
 def take_window(image: Image, rect: Rect, size: tuple[int, int], interpolation: int, mean: Mean) -> Image:
-    """Stretch a window of an image, which may reach over its edges, to `size` (height, width); outside is the mean.
+    """Stretch a window of an image to `size` (height, width). Where it reaches over the edges, it has the mean.
 
-    The same as laying the image on a canvas of the mean, cutting and resizing, but no canvas is made: its size would
-    be up to 16 times the image's. A window inside the image gives exactly the same pixels. Across an edge they are
-    interpolated in one step: the same up to rounding, but for INTER_AREA, whose image is placed on whole pixels of the
-    output (off by at most half a pixel).
+    The result is that of putting the image on a canvas of the mean, cropping and resizing. But no canvas is made, since
+    it would be up to 16 times as large as the image. A window inside the image gives exactly the same pixels. Across an
+    edge the pixels are interpolated in one step and are the same up to rounding. Only with INTER_AREA the image is
+    placed on whole pixels of the output (at most half a pixel off).
     """
     x1, y1, x2, y2 = rect
     height, width = size
@@ -210,8 +210,8 @@ def take_window(image: Image, rect: Rect, size: tuple[int, int], interpolation: 
     # Only the part of the output that the image (and its filter's reach) covers is computed.
     left, right = max(int((inner[0] - _MARGIN - x1) * fx), 0), min(int((inner[2] + _MARGIN - x1) * fx) + 1, width)
     top, bottom = max(int((inner[1] - _MARGIN - y1) * fy), 0), min(int((inner[3] + _MARGIN - y1) * fy) + 1, height)
-    # Pixel centres lie at halves. cv2.resize with INTER_NEAREST alone takes the source pixel under the corner of the
-    # output's instead of its centre; a hundredth away from the corner, since the warp would round a tie either way.
+    # Pixel centres lie at halves. Only with INTER_NEAREST does cv2.resize take the source pixel under the corner of the
+    # output pixel instead of its centre. The hundredth avoids a tie, which the warp would round either way.
     half, centre = (0.0, 0.49) if interpolation == cv2.INTER_NEAREST else (0.5, 0.5)
     matrix = np.array([[fx, 0, (centre - x1) * fx - half - left], [0, fy, (centre - y1) * fy - half - top]])
     output[top:bottom, left:right] = cv2.warpAffine(
@@ -228,7 +228,7 @@ def take_window(image: Image, rect: Rect, size: tuple[int, int], interpolation: 
 def reach(rect: Rect, size: tuple[int, int]) -> Rect:
     """The part of an image of `size` (height, width) that `take_window` may read for this window.
 
-    Empty (x1 = x2 or y1 = y2) when the window lies beside the image.
+    Empty (x1 = x2 or y1 = y2) if the window lies outside the image.
     """
     x1, y1, x2, y2 = rect
     height, width = size
@@ -239,7 +239,7 @@ def reach(rect: Rect, size: tuple[int, int]) -> Rect:
 
 
 def _whole(low: float, high: float, limit: int) -> tuple[int, int]:
-    """The nearest whole pixels to an interval, at least one of them, inside 0..limit."""
+    """The whole pixels nearest to an interval, at least one, within 0..limit."""
     first = min(round(low), limit - 1)
     return first, max(min(round(high), limit), first + 1)
 

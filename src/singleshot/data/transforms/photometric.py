@@ -1,7 +1,7 @@
-"""Photometric distortion, as the authors of SSD do it (caffe, branch ssd, util/im_transforms.cpp).
+"""Photometric distortion as in the code of SSD's authors (caffe, branch ssd, util/im_transforms.cpp).
 
-Every step works on uint8 and saturates at 0 and 255; hue and saturation are those of OpenCV's 8-bit HSV, where hue
-runs from 0 to 179 in steps of two degrees.
+Every step works on uint8 and saturates at 0 and 255. Hue and saturation are those of OpenCV's 8-bit HSV, in which hue
+goes from 0 to 179 in steps of two degrees.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ def _saturate(values: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Distortion:
-    """The numbers drawn for one image; None leaves a step out."""
+    """The random numbers for one image; None skips a step."""
 
     brightness: float | None  # added
-    contrast: float | None  # multiplied, plainly: not about a mean
-    saturation: float | None  # multiplied onto S of HSV
+    contrast: float | None  # factor of the values themselves, not of their distance from a mean
+    saturation: float | None  # factor of S in HSV
     hue: float | None  # added to OpenCV's hue (0..179)
-    contrast_last: bool  # brightness, saturation, hue, contrast; else contrast stands second
+    contrast_last: bool  # brightness, saturation, hue, contrast; else contrast is second
 
     def apply(self, image: Image) -> Image:
-        """The distorted copy of an RGB image [H, W, 3] (the image itself when no step was drawn).
+        """Return a distorted copy of an RGB image [H, W, 3], or the image itself if no step was drawn.
 
-        A function of each pixel, so that a crop of the result is the result of the crop (up to rounding: OpenCV's
-        vectorised conversions and their scalar ends may differ by one).
+        Each pixel is changed by itself. So cropping before or after gives the same result, up to rounding: OpenCV's
+        vectorised conversions and their scalar remainder may differ by one.
         """
         if not self.contrast_last:
             image = _apply_levels(image, (self._brightness(), self._contrast()))
@@ -53,7 +53,7 @@ class Distortion:
 
 
 def _apply_levels(image: Image, tables: tuple[NDArray[np.uint8] | None, ...]) -> Image:
-    """Map each value through the tables in order: one look-up, since tables of 256 entries compose exactly."""
+    """Map each value through the tables in order, in one look-up: tables of 256 entries combine exactly."""
     total: NDArray[np.uint8] | None = None
     for table in tables:
         if table is not None:
@@ -70,8 +70,8 @@ def _apply_saturation(image: Image, factor: float | None) -> Image:
 def _apply_hue(image: Image, delta: float | None) -> Image:
     if delta is None:
         return image
-    # Below 0 the hue is cut to 0 by uint8; above 179 OpenCV's conversion back takes it modulo 180, done here openly
-    # so that no version of OpenCV can decide it. Hue 255 does not occur: the largest is 179 + 18.
+    # Below 0 the hue saturates at 0 (uint8). Above 179 OpenCV's conversion back takes it modulo 180; that is done here,
+    # so that it does not depend on the version of OpenCV. Hue 255 does not occur: the largest is 179 + 18.
     return _in_hsv(image, 0, _saturate(_LEVELS + delta) % np.uint8(180))
 
 
@@ -86,9 +86,9 @@ def _in_hsv(image: Image, channel: int, table: NDArray[np.uint8]) -> Image:
 class PhotometricDistortion:
     """Random brightness, contrast, saturation and hue, each with probability one half.
 
-    Contrast stands second or last, half and half. Values from the authors' scripts (examples/ssd/ssd_pascal.py):
-    brightness +-32, contrast and saturation x 0.5..1.5, hue +-18 steps of OpenCV (+-36 degrees). The authors'
-    channel permutation has probability 0 there and is left out.
+    Contrast is second or last, each with probability one half. Values from the authors' scripts
+    (examples/ssd/ssd_pascal.py): brightness +-32, contrast and saturation x 0.5..1.5, hue +-18 steps of OpenCV
+    (+-36 degrees). The authors' channel permutation has probability 0 there and is left out.
     """
 
     brightness: float = 32.0
@@ -98,7 +98,7 @@ class PhotometricDistortion:
     probability: float = 0.5
 
     def draw(self, rng: np.random.Generator) -> Distortion:
-        """Draw the numbers for one image (always nine uniform values, whatever comes of them)."""
+        """Draw the numbers for one image (always nine uniform values, even if some are not used)."""
         u = rng.random(9)
         on = u[:4] < self.probability
         return Distortion(
@@ -110,7 +110,7 @@ class PhotometricDistortion:
         )
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Distort the image; boxes stay."""
+        """Distort the image; the boxes do not change."""
         return replace(sample, image=self.draw(rng).apply(sample.image))
 
 

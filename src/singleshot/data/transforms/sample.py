@@ -1,4 +1,4 @@
-"""One training image on its way through the augmentation."""
+"""One training image during augmentation, and the interface of transforms."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Sample:
     image: Image  # [H, W, 3] RGB
     boxes: NDArray[np.float32]  # [N, 4] xyxy pixels of `image`
     labels: NDArray[np.int64]  # [N]
-    crowd: NDArray[np.bool_]  # [N] regions to ignore, no objects to find
+    crowd: NDArray[np.bool_]  # [N] True for regions to ignore, which are not objects
 
     @property
     def size(self) -> tuple[int, int]:
@@ -27,10 +27,10 @@ class Sample:
 
 
 class Transform(Protocol):
-    """One step of the augmentation: a frozen dataclass of its choices, without a random state of its own."""
+    """One step of the augmentation: a frozen dataclass of its choices, without its own random state."""
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Give the changed sample; everything random comes from `rng`, and `sample` stays as it was."""
+        """Return a changed copy of `sample`, which is not changed itself. All random numbers come from `rng`."""
         ...
 
 

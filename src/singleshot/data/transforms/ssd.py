@@ -23,12 +23,12 @@ from singleshot.data.transforms.sample import Compose, Sample, Transform
 
 @dataclass(frozen=True)
 class SSDAugmentation:
-    """Photometric distortion, expansion, seven-sampler crop, resizing, mirror: one pass over the pixels that stay.
+    """Photometric distortion, expansion, seven-sampler crop, resizing and mirror, in one pass over the pixels kept.
 
-    The random numbers, and with them the boxes, are those of the same steps applied one by one (`exact`). The pixels
-    are computed in another order: the window of the source that expansion and crop leave is found first, only that
-    window is distorted (distortion is a function of each pixel) and stretched onto the output. The pixels are the same
-    up to rounding, but for what `take_window` says.
+    Random numbers and boxes are those of the same steps applied one by one (`exact`). The pixels are computed in
+    another order. First, the window of the source that remains after expansion and crop is found. Then only that window
+    is distorted (each pixel by itself) and stretched to the output. The pixels are the same up to rounding, with the
+    exception that `take_window` describes.
     """
 
     resize: Resize
@@ -38,16 +38,16 @@ class SSDAugmentation:
     mirror: Mirror | None = None
 
     def exact(self) -> Compose:
-        """The same augmentation, step by step, as the authors wrote it: the slow reference."""
+        """The same augmentation step by step, as in the authors' code: the slow reference."""
         steps: tuple[Transform | None, ...] = (self.photometric, self.expand, self.crop, self.resize, self.mirror)
         return Compose(tuple(step for step in steps if step is not None))
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Augment one sample; the output has the size of `resize`, by the window's size where that is a rule."""
+        """Augment one sample. The output has the size of `resize`; if that is a rule, it is applied to the window."""
         height, width = sample.size
         distortion = self.photometric.draw(rng) if self.photometric else None
         left, top, right, bottom = self.expand.draw(rng, sample.size) if self.expand else (0, 0, width, height)
-        # From here boxes and windows are in pixels of the canvas, as in the step-by-step form.
+        # From here on, boxes and windows are in pixels of the canvas, as in the step-by-step version.
         placed = replace(sample, boxes=sample.boxes - np.array([left, top, left, top], np.float32))
         canvas = (bottom - top, right - left)
         window = (0, 0, canvas[1], canvas[0])
@@ -82,9 +82,9 @@ def ssd_augmentation(
 ) -> Compose:
     """The augmentation of SSD (section 2.2, and 3.6 for the expansion), ending in images of `size` (height, width).
 
-    `mean` (RGB, 0..255) fills the canvas of the expansion. Each part can be switched off; without crop and expansion
-    the image is only stretched. With all four off it is stretched linearly, as in a test. `first` are transforms to
-    apply before, such as `VerticalFlip()` or `QuarterTurn()` where a picture has no up and down.
+    `mean` (RGB, 0..255) fills the canvas of the expansion. Each part can be switched off. Without crop and expansion
+    the image is only stretched. With all four off it is stretched with linear interpolation, as in a test. `first` are
+    transforms to apply before, such as `VerticalFlip()` or `QuarterTurn()` for pictures without an up and down.
     """
     augmenting = photometric or expand or crop or flip
     fast = SSDAugmentation(
