@@ -47,7 +47,7 @@ def test_wrong_data(tiny_model: Path, tiny_voc: Path, tmp_path: Path) -> None:
     detector, data = singleshot.load(tiny_model), singleshot.open_dataset(tiny_voc, split="val")
     empty = [replace(record, crowd=np.ones(2, bool)) for record in data.records]
     for wrong, said in (
-        (replace(data, class_names=("other", "cell")), "has the classes other, cell, the detector has cell, other"),
+        (replace(data, class_names=("other", "cell")), "has the classes other, cell, but the detector has cell, other"),
         (replace(data, records=()), "has no object"),
         (replace(data, records=tuple(empty)), "has no object"),
         (replace(data, records=(replace(data.records[0], annotated=False),)), "1 images have no annotation, such as e"),

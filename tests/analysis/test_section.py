@@ -61,7 +61,7 @@ def test_images(tmp_path: Path) -> None:
     assert Image(tmp_path / "a.jpg", alt="").read() == (b"\xff\xd8\xff...", "jpeg")
     assert Image(PNG, alt="").read() == (PNG, "png")
     (tmp_path / "a.txt").write_text("text")
-    with pytest.raises(UserError, match="a.txt: a page shows PNG and JPEG files"):
+    with pytest.raises(UserError, match="a.txt: this is not a PNG or JPEG file"):
         Image(tmp_path / "a.txt", alt="").read()
 
 
@@ -79,7 +79,7 @@ def test_each_analysis_describes_itself(name: str) -> None:
 
 
 def test_unknown_analysis() -> None:
-    with pytest.raises(UserError, match="analysis 'speed' is unknown; the analyses are: errors, run, loss, iou"):
+    with pytest.raises(UserError, match="unknown analysis 'speed'; choose one of errors, run, loss, iou"):
         find_analysis("speed")
 
 

@@ -30,7 +30,7 @@ def test_errors_of_a_model_and_of_its_detections_in_files(
     assert main(["analyse", "errors", str(tiny_model), str(tiny_voc), "--device", "cpu", "--min-score", "0"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("AP50 ")
-    assert "At scores from 0.000 on" in said
+    assert "At scores of 0.000 or more" in said
     assert all(word in said for word in ("missed", "misplaced", "background", "up to "))
 
 

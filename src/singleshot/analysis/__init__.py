@@ -1,7 +1,6 @@
-"""What explains a detector: its errors, how its loss is spread over the anchors, how scores go with the boxes' IoU.
+"""What explains a detector: its errors, how its loss is spread over the anchors, how its scores follow the IoU.
 
-`ANALYSES` is the table of them, and `find_analysis` looks one up. The names below are imported when they are first
-asked for.
+`ANALYSES` is the table of the analyses, and `find_analysis` looks one up. The names below are imported on first use.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from singleshot.analysis.section import Section as Section
     from singleshot.analysis.section import Table as Table
 
-# `singleshot analyse NAME` -> the module that describes it, as `ANALYSIS`. Nothing heavy stands at the module's top.
+# `singleshot analyse NAME` -> the module that describes it, as `ANALYSIS`. The module imports nothing heavy at its top.
 ANALYSES = {
     "errors": "singleshot.analysis.errors",
     "run": "singleshot.analysis.run",
@@ -89,10 +88,10 @@ __all__ = ["ANALYSES", "Analysis", "Findings", "find_analysis", *_WHERE]
 
 
 def find_analysis(name: str) -> Analysis:
-    """The description of an analysis; a `UserError` for a name that is not in the table."""
+    """The description of an analysis. Raises `UserError` for a name that is not in the table."""
     if name not in ANALYSES:
         hint = in_brackets(did_you_mean(name, ANALYSES))
-        raise UserError(f"analysis {name!r} is unknown{hint}; the analyses are: {', '.join(ANALYSES)}")
+        raise UserError(f"unknown analysis {name!r}{hint}; choose one of {', '.join(ANALYSES)}")
     found: Analysis = importlib.import_module(ANALYSES[name]).ANALYSIS
     return found
 

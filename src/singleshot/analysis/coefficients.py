@@ -14,7 +14,7 @@ Numbers = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Correlation:
-    """How two quantities go together; NaN where one of them is the same everywhere, or with less than two pairs."""
+    """How strongly two quantities are related; NaN if one of them is constant, or with fewer than two pairs."""
 
     count: int  # pairs
     pearson: float  # of the values, in [-1, 1]
@@ -30,7 +30,7 @@ def pearson(first: Numbers, second: Numbers) -> float:
     """Pearson's coefficient of pairs [N], [N], in double precision."""
     if len(first) < 2:
         return float("nan")
-    # Asked before anything is rounded: the mean of equal numbers need not be that number.
+    # Tested before any rounding: the mean of equal numbers may differ from that number.
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
     x, y = (np.asarray(values, np.float64) for values in (first, second))
@@ -39,12 +39,12 @@ def pearson(first: Numbers, second: Numbers) -> float:
 
 
 def spearman(first: Numbers, second: Numbers) -> float:
-    """Spearman's coefficient of pairs [N], [N]: Pearson's of the ranks, equal values sharing the mean of theirs."""
+    """Spearman's coefficient of pairs [N], [N]: Pearson's of the ranks. Equal values share their mean rank."""
     return pearson(average_ranks(first), average_ranks(second))
 
 
 def average_ranks(values: Numbers) -> Floats:
-    """The place of each value [N] from 1 when they are sorted; equal values have the mean of their places."""
+    """The rank of each value [N] in ascending order, from 1. Equal values get the mean of their ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = counts.cumsum()
     ranks: Floats = (last - (counts - 1) / 2)[inverse]

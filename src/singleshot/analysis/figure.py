@@ -7,35 +7,35 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 GREY = -1
-"""The colour of what matters least."""
+"""The colour for what matters least."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a panel. A limit that is None is found from the data."""
+    """One axis of a panel. A limit of None is taken from the data."""
 
     label: str = ""
     low: float | None = None
     high: float | None = None
-    ticks: Sequence[float] = ()  # none: chosen by the renderer
-    percent: bool = False  # the values are fractions and are written as percent
+    ticks: Sequence[float] = ()  # empty: the renderer chooses
+    percent: bool = False  # the values are fractions, shown as percent
     log: bool = False
 
 
 @dataclass(frozen=True)
 class Line:
-    """Points [N], [N] that belong together, with a line through them; it breaks at NaN."""
+    """Points [N], [N] joined by a line; the line breaks at NaN."""
 
     x: Sequence[float]
     y: Sequence[float]
     label: str = ""
     markers: bool = False
-    colour: int | None = None  # the place in the palette, or GREY; None: the next one
+    colour: int | None = None  # index in the palette, or GREY; None: the next colour
 
 
 @dataclass(frozen=True)
 class Points:
-    """Single points [N], [N]. Where there are very many, their density is drawn."""
+    """Single points [N], [N]. If there are very many, their density is drawn instead."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -44,12 +44,12 @@ class Points:
 
 @dataclass(frozen=True)
 class Bars:
-    """One bar for each name. Several of them in a panel share the names."""
+    """One bar for each name. Several `Bars` in a panel share the names."""
 
     names: Sequence[str]
     values: Sequence[float]
     label: str = ""
-    form: str = ""  # writes the value at the bar's end, as Python's format specifications
+    form: str = ""  # a Python format specification: the value is written at the bar's end
     colour: int | None = None
 
 
@@ -72,15 +72,15 @@ class Panel:
     legend: Literal["best", "upper left", "lower right", "outside", "none"] = "best"  # where labels are explained
     square: bool = False
     bars: Literal["stacked", "beside"] = "stacked"  # how several `Bars` share a place
-    lying: bool = False  # the bars lie: the names are on the y axis, from the bottom up
+    lying: bool = False  # horizontal bars: the names are on the y axis, from the bottom up
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels beside each other, or below each other where there is no room."""
+    """Panels side by side, or one below the other where there is no room."""
 
     panels: Sequence[Panel]
-    alt: str  # what it shows, for those who do not see it
+    alt: str  # what it shows, for readers who cannot see it
     caption: str = ""
-    name: str = ""  # tells several figures of a section apart, in file names: "" for the only one or the main one
-    share_y: bool = False  # all panels have the y axis of the first
+    name: str = ""  # part of the file name; "" for the only figure of a section, or the main one
+    share_y: bool = False  # all panels use the y axis of the first

@@ -1,4 +1,4 @@
-"""One pass of a detector's network over a dataset, with the truth of each image at hand."""
+"""One pass of a detector's network over a dataset, together with the ground truth of each image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from singleshot.structures import Matched
 
 @dataclass(frozen=True)
 class Visit:
-    """What the network says about a few images, and what is there."""
+    """What the network predicts for a batch of images, and the records of these images."""
 
     raw: Raw
     images: list[Tensor]  # uint8 [3, H, W]
@@ -38,8 +38,8 @@ def visit_images(
 ) -> None:
     """Run the network once over every image, in eval mode and without gradients, and call `visit` with each batch.
 
-    Raises `UserError` when the dataset cannot be analysed: other classes than the detector's, an image without
-    annotation, no object at all, an image that is missing or cannot be read.
+    Raises `UserError` when the dataset cannot be analysed: its classes differ from the detector's, an image has no
+    annotation, there are no objects, or an image is missing or cannot be read.
     """
     _check(detector, dataset)
     frames = dataset_frames(dataset, workers=workers, ahead=2 * batch_size)
@@ -51,10 +51,10 @@ def visit_images(
 
 
 def match(detector: Detector, seen: Visit, *, drop_difficult: bool = False) -> Matched:
-    """What each anchor should predict, with the truth as training sees it.
+    """What each anchor should predict, with the ground truth as training sees it.
 
-    Boxes are cut at the border of the image, those that then have no area left out; VOC's difficult objects are left
-    out if `drop_difficult`.
+    Boxes are clipped to the image, and boxes without area after that are left out. `drop_difficult` also leaves out
+    VOC's difficult objects.
     """
     targets = []
     for image, record in zip(seen.images, seen.records, strict=True):
@@ -75,14 +75,14 @@ def _check(detector: Detector, dataset: Dataset) -> None:
     where = f"{dataset.root}: split {dataset.split!r}"
     if tuple(dataset.class_names) != tuple(detector.class_names):
         raise UserError(
-            f"{where} has the classes {', '.join(dataset.class_names)}, the detector has "
+            f"{where} has the classes {', '.join(dataset.class_names)}, but the detector has "
             f"{', '.join(detector.class_names)}; open the dataset with class_names=detector.class_names"
         )
     unlabelled = [record.name for record in dataset.records if not record.annotated]
     if unlabelled:
         raise UserError(
-            f"{where}: {len(unlabelled)} images have no annotation, such as {unlabelled[0]}, and the truth is needed "
-            "here; add the annotations, or take the images out of the split"
+            f"{where}: {len(unlabelled)} images have no annotation, such as {unlabelled[0]}, but this analysis needs "
+            "one for every image; add the annotations, or take the images out of the split"
         )
     if not any((~record.crowd).any() for record in dataset.records):
-        raise UserError(f"{where} has no object, so there is nothing to compare with; choose another split")
+        raise UserError(f"{where} has no objects, so there is nothing to compare with; choose another split")

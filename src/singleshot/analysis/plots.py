@@ -21,15 +21,18 @@ def plot_losses(distribution: LossDistribution, path: str | Path) -> Path:
 
 
 def plot_iou(analysis: IoUAnalysis, path: str | Path) -> Path:
-    """Draw score against IoU for each way to score, and what NMS lost, into a PNG, PDF or SVG."""
+    """Draw score against IoU for each kind of score, and what NMS lost, into a PNG, PDF or SVG."""
     return write_figure(iou_figure(analysis), path)
 
 
 def plot_errors(analysis: ErrorAnalysis, path: str | Path) -> Path:
-    """Draw what each kind of error costs, and what became of the objects by size, into a PNG, PDF or SVG."""
+    """Draw what each kind of error costs, and how many objects of each size were found, into a PNG, PDF or SVG."""
     return write_figure(errors_figure(analysis), path)
 
 
 def plot_runs(analysis: RunAnalysis, path: str | Path) -> Path:
-    """Draw losses and validations over the steps into a PNG, PDF or SVG; of one run the terms and metrics apart."""
+    """Draw losses and validations over the steps into a PNG, PDF or SVG.
+
+    For a single run each loss term and each metric has its own line.
+    """
     return write_figure(run_figure(analysis), path)

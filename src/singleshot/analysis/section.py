@@ -1,4 +1,4 @@
-"""What an analysis says to people, as data: `render` makes text, a page or pictures of it."""
+"""The result of an analysis for a reader, as data: `render` turns it into text, a page or pictures."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Column:
     """How one column of a table is written."""
 
     title: str
-    form: str = ""  # of numbers, as Python's format specifications (".1f"); else 3 digits, whole numbers with commas
+    form: str = ""  # a Python format specification (".1f"); "": 3 digits, and whole numbers with commas
     align: Literal["left", "right"] | None = None  # None: numbers to the right, text to the left
-    group: str = ""  # a line stands before it; on a page also this title, above it and those that follow
+    group: str = ""  # starts a group of columns: a line before it, and on a page this title above the group
 
 
 @dataclass(frozen=True)
 class Table:
     """Rows of plain values. None and NaN are written as a dash."""
 
-    columns: Sequence[Column | str]  # a string is a column with nothing but a title
+    columns: Sequence[Column | str]  # a string is a column that has only a title
     rows: Sequence[Sequence[Cell]]
     title: str = ""  # a phrase or a sentence above the table
     total: bool = False  # the last row sums up the others
@@ -49,7 +49,7 @@ class Table:
         return [[cell(value, head.form) for value, head in zip(row, self.heads, strict=True)] for row in self.rows]
 
     def right(self) -> list[bool]:
-        """Which columns stand at the right."""
+        """Which columns are aligned to the right."""
         cells = self.cells()
         return [
             all(is_number(row[c]) for row in cells) if head.align is None else head.align == "right"
@@ -59,10 +59,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Image:
-    """A picture that is there already, such as a contact sheet of detections."""
+    """A finished picture, such as a contact sheet of detections."""
 
-    source: Path | bytes  # a PNG or JPEG file, or what stands in one
-    alt: str  # what it shows, for those who do not see it
+    source: Path | bytes  # a PNG or JPEG file, or the content of one
+    alt: str  # what it shows, for readers who cannot see it
     caption: str = ""
     name: str = ""  # in file names, as `Figure.name`
 
@@ -70,28 +70,28 @@ class Image:
         """The content of the file, and "png" or "jpeg".
 
         Raises:
-            UserError: it is neither.
+            UserError: it is neither PNG nor JPEG.
         """
         content = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
         for start, kind in _KINDS.items():
             if content.startswith(start):
                 return content, kind
         where = "an image of a section" if isinstance(self.source, bytes) else self.source
-        raise UserError(f"{where}: a page shows PNG and JPEG files, and this is neither; convert it first")
+        raise UserError(f"{where}: this is not a PNG or JPEG file, and a page shows only these; convert it first")
 
 
 Block = str | Table | Figure | Image
-"""A paragraph, or one of the others."""
+"""A paragraph, a table, a figure or an image."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report. All text is plain text: the renderer escapes what needs it."""
+    """A part of a report. All text is plain text: the renderer escapes what needs escaping."""
 
     title: str
-    lead: str  # the first paragraph: what was measured, and the figure that counts most
-    blocks: tuple[Block, ...] = ()  # in the order in which they are read
-    next_step: str = ""  # what to do now, in a sentence
+    lead: str  # the first paragraph: what was measured, and the most important number
+    blocks: tuple[Block, ...] = ()  # in reading order
+    next_step: str = ""  # what to do next, in one sentence
 
     def __post_init__(self) -> None:
         names = [one.name for one in self.blocks if isinstance(one, Figure | Image)]

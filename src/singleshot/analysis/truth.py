@@ -1,4 +1,4 @@
-"""Boxes against the objects of an image, in pixels of that image, as the metrics see them."""
+"""Boxes compared with the objects of an image, in pixels of that image, by the rules of the metrics."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from singleshot.detectors.detector import Detector, Raw
 from singleshot.ops.boxes import coverage, pairwise_iou
 from singleshot.structures import Detections
 
-_IGNORED = 0.5  # so much overlap with what is ignored makes a detection neither right nor wrong
-_AT_ONCE = 64  # objects that the boxes of an image are compared with at once
+_IGNORED = 0.5  # a detection with this overlap with an ignored object is neither right nor wrong
+_AT_ONCE = 64  # objects that are compared with the boxes of an image in one step
 
 
 def best_overlaps(found: Mapping[str, Tensor], record: ImageRecord) -> tuple[Tensor, Tensor, Tensor]:
-    """Detections of an image against its objects of the same class.
+    """Compare the detections of an image with its objects of the same class.
 
-    `found` has "boxes" [N, 4] and "labels" [N]. Returns the IoU of each detection with its best object [N], whether the
-    detection counts [N] (it is no finding of an ignored object), and the IoU of each object with its best detection
-    [G], 0 where there is none. G are the objects that are neither crowd nor difficult.
+    `found` has "boxes" [N, 4] and "labels" [N]. Returns three tensors:
+    - the IoU of each detection with its best object [N];
+    - whether the detection counts [N], which it does not if it finds an ignored object;
+    - the IoU of each object with its best detection [G], 0 where there is none. G counts the objects that are neither
+      crowd nor difficult.
     """
     boxes, labels = found["boxes"].float(), found["labels"]
     truth = torch.from_numpy(record.boxes.reshape(-1, 4)).to(boxes)
@@ -35,7 +37,7 @@ def best_overlaps(found: Mapping[str, Tensor], record: ImageRecord) -> tuple[Ten
 
 
 def true_iou(detector: Detector, raw: Raw, records: Sequence[ImageRecord]) -> Tensor:
-    """IoU of each decoded box, cut at the image's border, with its best object of any class but crowds: [B, A]."""
+    """IoU of each decoded box, clipped to the image, with its best object of any class, crowds left out: [B, A]."""
     boxes = detector.postprocess.coder.decode(raw.predictions["box_deltas"], raw.anchors.boxes)
     best = boxes.new_zeros(boxes.shape[:2])
     boxes = detector.preprocess.restore(Detections(boxes, best, best.long()), raw.batch).boxes
@@ -47,7 +49,7 @@ def true_iou(detector: Detector, raw: Raw, records: Sequence[ImageRecord]) -> Te
 
 
 def _largest(values: Tensor, dim: int) -> Tensor:
-    """The maximum of values that are not negative over a dimension that may be empty."""
+    """The maximum of non-negative values over a dimension; 0 if the dimension is empty."""
     if values.shape[dim] == 0:
         return values.sum(dim)
     return values.amax(dim)

@@ -153,7 +153,7 @@ def test_nothing_found_and_nothing_there() -> None:
     assert analysis.total.missed == 1
     assert analysis.min_score == 0
     assert analysis.to_json()["classes"][0]["objects"]["missed"] == 1
-    with pytest.raises(UserError, match="no object to find"):
+    with pytest.raises(UserError, match="has no objects to find"):
         error_analysis(dataset(record()), [found()])
 
 

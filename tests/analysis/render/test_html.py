@@ -128,5 +128,5 @@ def test_several_sections() -> None:
 
 def test_an_image_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"GIF89a")
-    with pytest.raises(UserError, match="a.png: a page shows PNG and JPEG files"):
+    with pytest.raises(UserError, match="a.png: this is not a PNG or JPEG file"):
         to_html([Section("Title", "", (Image(tmp_path / "a.png", alt=""),))])

@@ -65,13 +65,13 @@ def test_a_run_that_is_going_on(run: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_run(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere: expected a run folder, with log.jsonl and recipe.yaml"):
+    with pytest.raises(UserError, match=r"nowhere: this is not a run folder: expected log.jsonl and recipe.yaml in it"):
         read_curves(tmp_path / "nowhere")
     with pytest.raises(UserError, match="nothing is logged yet"):
         read_curves(write_run(tmp_path / "new"))
     lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
     (run / "log.jsonl").write_text(lines[0] + "{oh\n" + "".join(lines[1:]))
-    with pytest.raises(UserError, match=r"log.jsonl:2: no line of a log"):
+    with pytest.raises(UserError, match=r"log.jsonl:2: expected a line of JSON"):
         read_curves(run)
 
 
@@ -97,4 +97,4 @@ def test_on_the_command_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert document["losses"]["box"] == [1, 0.5, 0.25]
     assert document["validations"][1]["metrics"]["coco"]["AP50"] == pytest.approx(0.8)
     assert main(["analyse", "run", str(tmp_path)]) == 2
-    assert "expected a run folder" in capsys.readouterr().err
+    assert "this is not a run folder: expected log.jsonl" in capsys.readouterr().err

@@ -22,11 +22,11 @@ def _measure(dataset: Dataset, detections: Sequence[ImageDetections], *, min_sco
 
 ANALYSIS = Analysis(
     line="what keeps AP down: missed, misplaced, confused, ...; by class and size",
-    description="Sorts what is wrong: by kind of error, class and size.",
+    description="Sorts the errors of a detector by kind, class and size.",
     notes="""\
-Kinds of error as TIDE has them: missed objects; detections that are misplaced (the right class, an IoU of 0.1 to 0.5),
-confused (on an object of another class), both, duplicates, or on the background.""",
+The kinds of error are TIDE's: missed objects, and detections that are misplaced (the right class, an IoU of 0.1 to
+0.5), confused (on an object of another class), both of these, duplicates, or on the background.""",
     takes="detections",
     measure=_measure,
-    flags=(Flag("--min-score", "tally detections from this score on (default: best F1)", type=fraction, metavar="S"),),
+    flags=(Flag("--min-score", "count detections from this score on (default: best F1)", type=fraction, metavar="S"),),
 )

@@ -1,4 +1,4 @@
-"""What keeps AP down: the errors of a detector by kind (TIDE: Bolya et al., ECCV 2020, section 2), class and size."""
+"""What keeps AP down: a detector's errors by kind (TIDE: Bolya et al., ECCV 2020, section 2), class and size."""
 
 from __future__ import annotations
 
@@ -37,30 +37,33 @@ def error_analysis(
     iou: float = 0.5,
     background: float = 0.1,
 ) -> ErrorAnalysis:
-    """Sort the detections of a dataset, one entry per record, by what is wrong with them.
+    """Sort the detections of a dataset, one entry per record, by their errors.
 
-    A detection is matched as COCO does: best score first, to the free object of its class that it overlaps most, by
-    `iou` or more. Of the others, the first of these that holds is the kind of its error:
+    Detections are matched by COCO's rule: best score first, each with the free object of its class that it overlaps
+    most, if their IoU is at least `iou`. For every other detection the first of these that holds is its kind of error:
     - misplaced: it overlaps an object of its class by `background` or more, and none by `iou` or more;
     - confused: an object of another class by `iou` or more;
     - duplicate: an object of its class, which a better detection has taken, by `iou` or more;
     - both: an object of another class by `background` or more;
-    - background: it overlaps no object so much.
+    - background: it overlaps no object by `background` or more.
     An object is missed when no detection is right for it, confused with it or misplaced near it. Detections of crowds
     and of VOC's difficult objects are neither right nor wrong.
 
-    `gains` counts every detection: mended are, one kind at a time, confused or misplaced detections (of all that are
-    confused with or misplaced near an object that is not found the best becomes right, the rest go), the other kinds of
-    detections (they go), missed objects (they go; a class of which none is left then counts as 1, TIDE's own program
-    has 0 if it was seen anywhere, else leaves it out). The gains of the kinds do not add up (TIDE, section 2.3). The
-    tallies count detections from `min_score` on; by default the score with the best F1 of all classes together.
+    `gains` counts every detection, whatever its score. It says how AP50 would rise if one kind of error were fixed:
+    - confused or misplaced: for each object that is not found, the best such detection becomes right, and all others
+      of the kind are removed;
+    - the other kinds of detections: they are removed;
+    - missed objects: they are removed. A class that has no object left then counts as 1. (TIDE's own program counts it
+      as 0 if it was seen anywhere, and else leaves it out.)
+    The gains do not add up (TIDE, section 2.3). The tallies count detections with a score of `min_score` or more; the
+    default is the score with the best F1 over all classes together.
 
     Raises:
-        UserError: no object to find, or the detections do not fit the dataset.
+        UserError: there is no object to find, or the detections do not fit the dataset.
     """
     AP50 = coco_metrics(dataset, detections).AP50  # checks both
     if not any(ap >= 0 for ap in AP50):
-        raise UserError(f"{dataset.root}: split {dataset.split!r} has no object to find; choose another split")
+        raise UserError(f"{dataset.root}: split {dataset.split!r} has no objects to find; choose another split")
     sortings = [
         sort_image(found, record, iou, background) for found, record in zip(detections, dataset.records, strict=True)
     ]
@@ -85,7 +88,7 @@ def error_analysis(
 
 
 def _best_f1(detections: Sequence[ImageDetections], sortings: Sequence[Sorting]) -> float:
-    """The score from which on detections have the best F1; 0 where none is right."""
+    """The score threshold with the best F1; 0 if no detection is right."""
     kinds = np.concatenate([one.kind for one in sortings])
     scores = np.concatenate([found.scores for found in detections])[kinds != NEITHER]
     right = (kinds == RIGHT)[kinds != NEITHER]
@@ -94,10 +97,10 @@ def _best_f1(detections: Sequence[ImageDetections], sortings: Sequence[Sorting])
     order = np.argsort(-scores, kind="stable")
     objects = sum(int(one.counts.sum()) for one in sortings)
     f1 = 2 * np.cumsum(right[order]) / (np.arange(1, len(order) + 1) + objects)
-    last = np.append(scores[order][1:] < scores[order][:-1], True)  # a threshold takes all of an equal score
+    last = np.append(scores[order][1:] < scores[order][:-1], True)  # a threshold keeps all detections of equal score
     return float(scores[order][np.where(last, f1, -1.0).argmax()])
 
 
 def _mean(AP50: Sequence[float], before: Sequence[float]) -> float:
-    """Over the classes that had an object to find; 1 for a class of which none is left."""
+    """The mean over the classes that had an object to find; a class with no object left counts as 1."""
     return float(np.mean([ap if ap >= 0 else 1.0 for ap, had in zip(AP50, before, strict=True) if had >= 0]))

@@ -15,10 +15,10 @@ from singleshot.evaluation.detections import ImageDetections, as_sides
 def mended(
     detections: Sequence[ImageDetections], dataset: Dataset, sortings: Sequence[Sorting], kind: int
 ) -> list[ImageDetections]:
-    """The detections without one kind of error, a place in `KINDS`.
+    """The detections without one kind of error, given as its index in `KINDS`.
 
-    Of the detections that are confused with, or misplaced near, an object that is not found, the best is put on it; all
-    others of the kind go.
+    For each object that is not found, the best detection that is confused with it or misplaced near it is moved onto
+    it. All others of the kind are removed.
     """
     result = []
     for found, record, one in zip(detections, dataset.records, sortings, strict=True):
@@ -46,7 +46,7 @@ def _candidates(found: ImageDetections, one: Sorting) -> Integers:
 
 
 def without_missed(dataset: Dataset, sortings: Sequence[Sorting]) -> Dataset:
-    """The dataset without the objects that no detection is right for, confused with or misplaced near."""
+    """The dataset without its missed objects: no detection is right for them, confused with or misplaced near them."""
     records = []
     for record, one in zip(dataset.records, sortings, strict=True):
         keep = ~one.counts | (fates_of(one, np.ones(len(one.kind), bool)) != NEITHER)

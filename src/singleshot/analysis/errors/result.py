@@ -1,4 +1,4 @@
-"""What an analysis of errors finds."""
+"""The result of an analysis of errors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from singleshot.analysis.section import Section
 
 @dataclass(frozen=True)
 class Tally:
-    """What became of some objects, and what is wrong with some detections, at one score threshold."""
+    """How many objects were found or not, and how many detections had which error, at one score threshold."""
 
     name: str
-    found: int  # objects that a detection is right for
+    found: int  # objects with a right detection
     confused: int  # not found, but a detection of another class is on it
     misplaced: int  # not found, but a detection of its class is near it
     missed: int
@@ -24,21 +24,21 @@ class Tally:
 
     @property
     def objects(self) -> int:
-        """How many there are to find."""
+        """How many objects there are to find."""
         return self.found + self.confused + self.misplaced + self.missed
 
 
 @dataclass(frozen=True)
 class ErrorAnalysis:
-    """The errors of a set of detections. AP50 and gains are fractions; sizes are square roots of areas in pixels."""
+    """The errors of a set of detections. AP50 and gains are fractions. Sizes are square roots of areas, in pixels."""
 
     images: int
     AP50: float  # COCO's, at an IoU of 0.5
-    gains: dict[str, float]  # what AP50 would gain if all errors of a kind were mended
-    min_score: float  # of the detections that are tallied
+    gains: dict[str, float]  # how much AP50 would rise if all errors of a kind were fixed
+    min_score: float  # the lowest score of a counted detection
     classes: tuple[Tally, ...]
     sizes: tuple[Tally, ...]  # from the smallest quarter of the objects to the largest
-    confusions: tuple[tuple[str, str, int], ...]  # (class, taken for, detections), the most frequent first
+    confusions: tuple[tuple[str, str, int], ...]  # (class, taken for, detections), most frequent first
 
     @property
     def total(self) -> Tally:
@@ -47,13 +47,13 @@ class ErrorAnalysis:
 
     @property
     def precision(self) -> float:
-        """Right detections among those tallied; NaN where there is none."""
+        """The fraction of right detections among those counted; NaN where there are none."""
         kinds = self.total.detections
         return kinds["right"] / sum(kinds.values()) if sum(kinds.values()) else float("nan")
 
     @property
     def recall(self) -> float:
-        """Objects found among all."""
+        """The fraction of all objects that were found."""
         return self.total.found / self.total.objects
 
     def to_json(self) -> dict[str, Any]:

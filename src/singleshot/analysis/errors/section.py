@@ -11,8 +11,8 @@ from singleshot.analysis.section import Block, Cell, Column, Section, Table
 if TYPE_CHECKING:
     from singleshot.analysis.errors.result import ErrorAnalysis, Tally
 
-_CONFUSIONS = 5  # that are named
-_COLOURS = {"found": 2, "misplaced": 1, "confused": 4, "missed": GREY}  # what becomes of objects
+_CONFUSIONS = 5  # how many are named
+_COLOURS = {"found": 2, "misplaced": 1, "confused": 4, "missed": GREY}  # of the objects, by outcome
 
 
 def errors_section(found: ErrorAnalysis) -> Section:
@@ -21,22 +21,22 @@ def errors_section(found: ErrorAnalysis) -> Section:
     blocks: list[Block] = [
         Table(["errors", Column("points", ".1f")], gains),
         errors_figure(found),
-        f"At scores from {found.min_score:.3f} on: precision {found.precision:.3f}, recall {found.recall:.3f}",
+        f"At scores of {found.min_score:.3f} or more: precision {found.precision:.3f}, recall {found.recall:.3f}",
         _tallies("class", [*found.classes, found.total], total=True),
         _tallies("size", found.sizes),
     ]
     if found.confusions:
         most = (f"{a} for {b} ({count})" for a, b, count in found.confusions[:_CONFUSIONS])
-        blocks.append(f"Most often taken: {', '.join(most)}")
+        blocks.append(f"Most often confused: {', '.join(most)}")
     lead = (
         f"AP50 {100 * found.AP50:.1f} ({found.images} images, {found.total.objects:,} objects). "
-        "With one kind of error mended it would be higher by"
+        "If one kind of error were fixed, AP50 would rise by"
     )
     return Section("What keeps AP down", lead, tuple(blocks))
 
 
 def errors_figure(found: ErrorAnalysis) -> Figure:
-    """What each kind of error costs, and what became of the objects by size."""
+    """What each kind of error costs, and how many objects of each size were found."""
     gains = sorted(found.gains.items(), key=lambda one: one[1])
     costs = Bars([kind for kind, _ in gains], [100 * gain for _, gain in gains], form=".1f", colour=0)
     sizes = [one.name.replace(" px", "") for one in found.sizes]
@@ -46,10 +46,10 @@ def errors_figure(found: ErrorAnalysis) -> Figure:
     ]
     return Figure(
         [
-            Panel([costs], f"AP50 {100 * found.AP50:.1f}: what mending would add", Axis("points"), lying=True),
+            Panel([costs], f"AP50 {100 * found.AP50:.1f}: gain without the error", Axis("points"), lying=True),
             Panel(
                 fates,
-                f"objects, at scores from {found.min_score:.2f} on",
+                f"objects, at scores of {found.min_score:.2f} or more",
                 Axis("size (root of the area) in pixels"),
                 Axis(low=0, high=1, percent=True),
                 legend="outside",

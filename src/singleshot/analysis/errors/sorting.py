@@ -1,4 +1,4 @@
-"""One image: what each detection is, and which objects are found (TIDE, section 2.2)."""
+"""The errors of one image: the kind of each detection, and which objects are found (TIDE, section 2.2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from singleshot.ops.boxes import coverage, pairwise_iou
 
 RIGHT, CONFUSED, MISPLACED, BOTH, DUPLICATE, BACKGROUND = range(6)
 KINDS = ("right", "confused", "misplaced", "both", "duplicate", "background")
-NEITHER = -1  # a finding of a crowd or a difficult object, or beyond COCO's limit per image and class
+NEITHER = -1  # the detection finds a crowd or a difficult object, or is beyond COCO's limit per image and class
 _LIMIT = 100
 
 Integers = NDArray[np.int64]
@@ -22,16 +22,16 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Sorting:
-    """What the detections of one image are, N of them, and its objects, G of them."""
+    """The N detections and the G objects of one image, sorted."""
 
-    kind: Integers  # [N] of each detection: a place in `KINDS`, or NEITHER
-    subject: Integers  # [N] the object of the record that the kind speaks of, -1: none
-    finder: Integers  # [G] the detection that is right for each object, -1: none
-    counts: NDArray[np.bool_]  # [G] objects to find
+    kind: Integers  # [N] the kind of each detection: an index in `KINDS`, or NEITHER
+    subject: Integers  # [N] the object of the record that the kind refers to; -1: none
+    finder: Integers  # [G] the right detection of each object; -1: none
+    counts: NDArray[np.bool_]  # [G] whether it is an object to find
 
 
 def sort_image(found: ImageDetections, record: ImageRecord, iou: float, background: float) -> Sorting:
-    """Match the detections of an image as COCO does, and name the error of each other; see `error_analysis`."""
+    """Match the detections of an image by COCO's rule, and name the error of all others; see `error_analysis`."""
     ignored = record.crowd | record.difficult
     boxes, truth = (torch.from_numpy(np.asarray(b, np.float64).reshape(-1, 4)) for b in (found.boxes, record.boxes))
     overlap = torch.where(torch.from_numpy(ignored), coverage(boxes, truth), pairwise_iou(boxes, truth)).numpy()
@@ -40,7 +40,7 @@ def sort_image(found: ImageDetections, record: ImageRecord, iou: float, backgrou
     subject = np.full(len(found), -1)
     finder = np.full(len(record.labels), -1)
 
-    own = np.where(same & ~ignored, overlap, -1.0)  # with objects to find of its class
+    own = np.where(same & ~ignored, overlap, -1.0)  # with the objects to find of the detection's class
     other = np.where(~same & ~ignored, overlap, -1.0)
     near = own.max(1, initial=-1.0, keepdims=True) < iou
     for test, least, name in (
@@ -48,7 +48,7 @@ def sort_image(found: ImageDetections, record: ImageRecord, iou: float, backgrou
         (own, iou, DUPLICATE),
         (other, iou, CONFUSED),
         (np.where(near, own, -1.0), background, MISPLACED),
-    ):  # a later test outweighs the earlier ones
+    ):  # a later test overrides the earlier ones
         hit = test.max(1, initial=-1.0) >= least
         kind[hit], subject[hit] = name, test[hit].argmax(1) if hit.any() else -1
 
@@ -73,7 +73,7 @@ def _beyond_limit(found: ImageDetections, order: Integers, kind: Integers, finde
 
 
 def fates_of(one: Sorting, counted: NDArray[np.bool_]) -> Integers:
-    """What became of each object [G], given the detections that count: RIGHT, CONFUSED, MISPLACED or NEITHER."""
+    """The outcome of each object [G], given the detections that count: RIGHT, CONFUSED, MISPLACED or NEITHER."""
     fate = np.full(len(one.finder), NEITHER)
     for kind in (MISPLACED, CONFUSED, RIGHT):
         fate[one.subject[counted & (one.kind == kind)]] = kind

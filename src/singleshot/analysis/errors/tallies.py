@@ -15,7 +15,7 @@ from singleshot.evaluation.detections import ImageDetections, as_sides
 
 
 class Tallies:
-    """Objects and detections of all images in columns."""
+    """The objects and detections of all images, as columns."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Tallies:
             objects.append((
                 fates_of(one, counted)[one.counts], record.labels[one.counts], _sizes(record.boxes)[one.counts]
             ))  # fmt: skip
-            spoken_of = np.append(record.labels, -1)[one.subject[counted]]  # the class of the kind's object, -1: none
+            spoken_of = np.append(record.labels, -1)[one.subject[counted]]  # the class of the subject; -1: none
             tallied.append((one.kind[counted], found.labels[counted], _sizes(found.boxes)[counted], spoken_of))
         self.fates, self.labels, self.sizes = map(np.concatenate, zip(*objects, strict=True))
         self.kinds, self.found_labels, self.found_sizes, self.subjects = map(np.concatenate, zip(*tallied, strict=True))
@@ -52,7 +52,7 @@ class Tallies:
         return tuple(self._tally(name, place == k, found == k) for k, name in enumerate(names))
 
     def confusions(self, names: Sequence[str]) -> tuple[tuple[str, str, int], ...]:
-        """(class, taken for, how often), the most frequent first."""
+        """(class, taken for, how often), most frequent first."""
         rows = self.kinds == CONFUSED
         pairs = Counter(zip(self.subjects[rows].tolist(), self.found_labels[rows].tolist(), strict=True))
         return tuple((names[a], names[b], n) for (a, b), n in sorted(pairs.items(), key=lambda one: (-one[1], one[0])))

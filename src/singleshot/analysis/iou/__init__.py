@@ -1,4 +1,4 @@
-"""How scores go with the IoU of the boxes, and what NMS loses by it (the IoU-aware paper's question)."""
+"""How scores and the IoU of the boxes are related, and what NMS loses (the IoU-aware paper's question)."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ def _alpha(text: str) -> float | str:
 
 
 ANALYSIS = Analysis(
-    line="how scores go with the IoU of the boxes, and what NMS loses by it",
-    description="Shows how scores go with the IoU of the boxes, and what NMS loses.",
+    line="how scores and the IoU of the boxes are related, and what NMS loses",
+    description="Shows how scores and the IoU of the boxes are related, and what NMS loses.",
     notes="""\
-For the class score alone, for the IoU-aware score where the model has an IoU head, and with --oracle for the true IoU
-in its place: correlation of score and IoU, well-placed boxes that NMS lost, and AP.""",
+Prints the correlation of score and IoU, the well-placed boxes that NMS lost, and AP. It does so for the class score
+alone, for the IoU-aware score if the model has an IoU head, and with --oracle for the same score with the true IoU.""",
     takes="detector",
     measure=_measure,
     flags=(
         Flag(
             "--min-score",
-            "detections below are not counted (default: 0.05)",
+            "detections below this score are not counted (default: 0.05)",
             type=fraction,
             default=0.05,
             metavar="S",
         ),
-        Flag("--min-iou", "IoU that is called well placed (default: 0.5)", type=fraction, default=0.5, metavar="T"),
+        Flag("--min-iou", "IoU of a well-placed box (default: 0.5)", type=fraction, default=0.5, metavar="T"),
         Flag(
             "--alpha",
-            "score is p^A IoU^(1-A), none: p IoU (default: the model's, else 0.5)",
+            "the score is p^A IoU^(1-A); none: p IoU (default: the model's own A, else 0.5)",
             type=_alpha,
             default="model",
             metavar="A|none",
         ),
-        Flag("--oracle", "also with the true IoU in place of the predicted one"),
+        Flag("--oracle", "also measure with the true IoU in place of the predicted one"),
     ),
 )

@@ -1,6 +1,6 @@
-"""How the scores of the detections go with the IoU of their boxes, and what that costs (IoU-aware paper, section 1).
+"""How scores and the IoU of the boxes are related, and what a weak relation costs (IoU-aware paper, section 1).
 
-Everything is had from one pass of the network: each way to score repeats only the ranking and the suppression.
+The network runs once. For each kind of score only the ranking and the suppression are repeated.
 """
 
 from __future__ import annotations
@@ -47,26 +47,28 @@ def iou_analysis(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> IoUAnalysis:
-    """Correlation of score and IoU, well-placed boxes that NMS lost, and AP, for each way to score.
+    """Correlation of score and IoU, well-placed boxes that NMS lost, and AP, for each kind of score.
 
-    The ways: the class score alone; the IoU-aware score where the detector predicts IoUs, with `alpha` (None: the plain
-    product; by default the detector's own); with `oracle` the same score with the true IoU in place of the predicted
-    one (see `oracle_iou`). Each ranks, suppresses and cuts with the detector's own thresholds.
+    The kinds of score, each ranked, suppressed and cut with the detector's own thresholds:
+    - the class score alone;
+    - the IoU-aware score, if the detector predicts IoUs, with `alpha` (None: the plain product; default: the
+      detector's own);
+    - with `oracle`, the same score with the true IoU in place of the predicted one (see `oracle_iou`).
 
-    The correlation is had three times, pooled over the classes:
-    - of the detections: what is left after NMS and the limit per image, with a score (the one in question) of at least
-      `min_score`; the IoU is that with the best object of the detection's class, 0 where there is none;
-    - of the well-placed ones among them, with an IoU of `min_iou` or more: the part that has to do with localisation,
-      since telling objects from background is left out;
-    - of the positive anchors (`drop_difficult`: without those of VOC's difficult objects), before NMS.
-    A detection that overlaps a difficult object of its class by 0.5, or lies by half in a crowd region of its class,
-    more than it overlaps any other object, is not counted, as in the metrics.
+    There are three correlations, each over all classes together:
+    - of the detections: the boxes that are left after NMS and the limit per image and that have a score (of this kind)
+      of at least `min_score`. Their IoU is that with the best object of their class, 0 where there is none;
+    - of the well-placed detections, those with an IoU of `min_iou` or more. This part is about localisation alone,
+      without telling objects from background;
+    - of the positive anchors before NMS (`drop_difficult`: without those of VOC's difficult objects).
+    As in the metrics, a detection does not count if it overlaps a difficult object of its class by 0.5, or lies half in
+    a crowd region of its class, and overlaps no other object more.
 
-    NMS: an object is reachable at IoU t if a candidate of its class, a box with a score above the detector's threshold
-    and within its limit before NMS, has an IoU of t or more with it; it is lost if no box that NMS kept has. The limit
-    of detections per image plays no part.
+    NMS: an object is reachable at IoU t if a candidate of its class has an IoU of t or more with it. Candidates are
+    boxes with a score above the detector's threshold that are within its limit before NMS. The object is lost if no box
+    that NMS kept has this IoU. The limit of detections per image plays no role here.
 
-    Raises `UserError` as `visit_images` does.
+    Raises `UserError` in the cases of `visit_images`.
     """
     collector = _Collector(detector, min_score=min_score, alpha=alpha, oracle=oracle, drop_difficult=drop_difficult)
     visit_images(detector, dataset, collector, batch_size=batch_size, workers=workers, progress=progress)
@@ -86,12 +88,12 @@ def oracle_iou(
 ) -> dict[str, dict[str, float]]:
     """AP, AP50, AP60, AP70, AP75, AP80, AP90 of "class score", "IoU-aware" (if there is such a head) and "true IoU".
 
-    The last puts the true IoU of each decoded box, cut at the image's border, with its best object of any class (crowd
-    regions are none, difficult objects are some) in place of the predicted one, and repeats the ranking and NMS. It is
-    what a perfect IoU head would give, so AP at high IoU must rise clearly. As a box on the background has an IoU of 0,
-    false detections there vanish as well.
+    "true IoU" replaces the predicted IoU by the true one and repeats the ranking and NMS. The true IoU is that of the
+    decoded box, clipped to the image, with its best object of any class. Difficult objects count as objects, crowd
+    regions do not. This is what a perfect IoU head would give, so AP at high IoU must rise clearly. A box on the
+    background has an IoU of 0, so false detections there vanish as well.
 
-    Raises `UserError` as `visit_images` does.
+    Raises `UserError` in the cases of `visit_images`.
     """
     collector = _Collector(detector, alpha=alpha, oracle=True, metrics_only=True)
     visit_images(detector, dataset, collector, batch_size=batch_size, workers=workers, progress=progress)
@@ -99,7 +101,7 @@ def oracle_iou(
 
 
 class _Way:
-    """One way to score, and what has been found with it so far."""
+    """One kind of score, and what was found with it so far."""
 
     def __init__(self, name: str, scores: Scores, alpha: float | None) -> None:
         self.name, self.scores, self.alpha = name, scores, alpha
@@ -130,7 +132,7 @@ class _Way:
 
 
 class _Collector:
-    """Called with each batch; keeps of it what the analyses need."""
+    """Called with each batch; keeps what the analyses need."""
 
     def __init__(
         self,
@@ -194,7 +196,7 @@ def _ways(detector: Detector, *, has_iou: bool, alpha: Alpha, oracle: bool) -> l
 
 
 def _positives(detector: Detector, scores: Scores, raw: Raw, matched: Matched) -> Tensor:
-    """Score for the right class and IoU with the matched object of each positive anchor: [2, P]."""
+    """For each positive anchor its score for the right class and its IoU with the matched object: [2, P]."""
     boxes = detector.postprocess.coder.decode(raw.predictions["box_deltas"], raw.anchors.boxes)
     right = scores(raw.predictions).gather(-1, matched.labels[..., None])[..., 0]
     both = torch.stack([right[matched.positive], aligned_iou(boxes, matched.boxes)[matched.positive]])

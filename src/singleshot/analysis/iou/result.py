@@ -1,4 +1,4 @@
-"""What an analysis of scores and overlaps finds."""
+"""The result of an analysis of scores and overlaps."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ Floats32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ScoreAnalysis:
-    """What comes of one way to score."""
+    """The result of one kind of score."""
 
     name: str  # "class score", "IoU-aware", "true IoU"
-    alpha: float | None  # of the IoU-aware score; None: the plain product, or no such score
-    scores: Floats32  # [N] of the detections that are counted
-    ious: Floats32  # [N] with the best object of their class
-    positive_scores: Floats32  # [P] of the positive anchors, for the class that they are matched to
-    positive_ious: Floats32  # [P] of their decoded box with the object that they are matched to
-    reachable: tuple[int, ...]  # objects that have a candidate of IoU >= each of `thresholds`
-    lost: tuple[int, ...]  # those of them that have no such box any more after NMS
+    alpha: float | None  # of the IoU-aware score; None: the plain product, or not an IoU-aware score
+    scores: Floats32  # [N] of the detections that count
+    ious: Floats32  # [N] with the best object of the detection's class
+    positive_scores: Floats32  # [P] of the positive anchors, for the class of the matched object
+    positive_ious: Floats32  # [P] of the decoded boxes with the matched object
+    reachable: tuple[int, ...]  # objects with a candidate of IoU >= each of `thresholds`
+    lost: tuple[int, ...]  # reachable objects that have no such box after NMS
     metrics: dict[str, float]  # AP, AP50, AP60, AP70, AP75, AP80, AP90; -1 where there is nothing to find
 
     def detections(self, min_iou: float = 0.0) -> Correlation:
-        """Score and IoU of the detections, or of those placed so well."""
+        """Score and IoU of the detections with an IoU of at least `min_iou`."""
         chosen = self.ious >= min_iou
         return correlation(self.scores[chosen], self.ious[chosen])
 
     def positives(self) -> Correlation:
-        """Score and IoU of the positive anchors: the same boxes whatever the score, before NMS and any threshold."""
+        """Score and IoU of the positive anchors, before NMS and any threshold: the same boxes for all scores."""
         return correlation(self.positive_scores, self.positive_ious)
 
 
 @dataclass(frozen=True)
 class IoUAnalysis:
-    """Score against IoU of a detector's findings: before the IoU-aware score, after it, and with the true IoU."""
+    """Score against IoU of a detector's detections: with the class score, the IoU-aware score and the true IoU."""
 
     images: int
     objects: int  # without crowd regions and VOC's difficult objects
@@ -51,7 +51,7 @@ class IoUAnalysis:
     scores: tuple[ScoreAnalysis, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, without the single detections; NaN where a coefficient is not defined."""
+        """Plain data, without the individual detections; NaN where a coefficient is not defined."""
 
         def pairs(found: Correlation) -> dict[str, Any]:
             return {"count": found.count, "pearson": found.pearson, "spearman": found.spearman}

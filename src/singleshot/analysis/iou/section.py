@@ -12,12 +12,12 @@ from singleshot.analysis.section import Cell, Column, Section, Table
 if TYPE_CHECKING:
     from singleshot.analysis.iou.result import IoUAnalysis, ScoreAnalysis
 
-_LEAST = 10  # detections that a mean is drawn of
+_LEAST = 10  # detections that a mean needs to be drawn
 _ORANGE = 3
 
 
 def iou_section(found: IoUAnalysis) -> Section:
-    """Correlation, what suppression lost, and AP, for each way to score."""
+    """Correlation, what suppression lost, and AP, for each kind of score."""
     pairs: list[list[Cell]] = []
     lost: list[list[Cell]] = []
     metrics: list[list[Cell]] = []
@@ -36,14 +36,14 @@ def iou_section(found: IoUAnalysis) -> Section:
     levels = [f"IoU {iou:g}" for iou in found.thresholds]
     return Section(
         "Score against IoU",
-        f"Score against IoU ({found.images} images, {found.objects:,} objects; scores from {found.min_score:g} on)",
+        f"Score against IoU ({found.images} images, {found.objects:,} objects; scores of {found.min_score:g} or more)",
         (
             Table(["score", "of", "number", "Pearson", "Spearman"], pairs),
             iou_figure(found),
             Table(
                 ["score", "objects", *levels],
                 lost,
-                title="Objects that have a box so well placed before NMS, and those of them that have none after it",
+                title="Objects with a box of at least this IoU before NMS, and how many of them have none after NMS",
             ),
             Table(["score", *(Column(name, ".1f") for name in found.scores[0].metrics)], metrics),
         ),
@@ -51,10 +51,10 @@ def iou_section(found: IoUAnalysis) -> Section:
 
 
 def iou_figure(found: IoUAnalysis) -> Figure:
-    """Score against IoU for each way to score, and what suppression lost."""
+    """Score against IoU for each kind of score, and what suppression lost."""
     return Figure(
         [*(_cloud(way, found.min_iou) for way in found.scores), _lost(found)],
-        alt="Score against IoU of the detections, a panel for each way to score, and the share of the objects whose "
+        alt="Score against IoU of the detections, a panel for each kind of score, and the share of the objects whose "
         "well-placed boxes NMS lost.",
     )
 

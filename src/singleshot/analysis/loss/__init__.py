@@ -22,7 +22,7 @@ def _measure(detector: Detector, dataset: Dataset, **keywords: Any) -> LossDistr
 
 
 def _gammas(text: str | list[float]) -> list[float]:
-    if isinstance(text, list):  # the parser asks once more, with its own result
+    if isinstance(text, list):  # the parser calls this again with its own result
         return text
     try:
         values = [float(word) for word in text.split(",")]
@@ -37,9 +37,9 @@ ANALYSIS = Analysis(
     line="how the loss is spread over easy and hard anchors, for several gamma",
     description="Shows how the loss is spread over easy and hard anchors.",
     notes="""\
-Figure 4 of the focal loss paper: the focal loss of every anchor, whatever the model was trained with, positives and
-negatives apart; printed is the share of it that the hardest anchors carry. Where the model has a softmax over classes
-and background, the loss is -(1 - p)^gamma log p of the right one.""",
+Figure 4 of the focal loss paper: the focal loss of every anchor, for positives and negatives separately, whatever loss
+the model was trained with. The table shows the share of the loss that the hardest anchors carry. If the model has a
+softmax over classes and background, the loss is -(1 - p)^gamma log p, with p the probability of the right one.""",
     takes="detector",
     measure=_measure,
     flags=(

@@ -21,8 +21,8 @@ from singleshot.losses.classification import ClassificationLoss
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0)  # Figure 4
 
-# Bins of equal ratio: what shares one differs by 2.3 percent at most, and the sum of each bin is kept, so the curves
-# are exact at the borders of the bins. Less than the lowest border (nothing, beside any other loss) is in the first.
+# Bins of equal ratio: losses in one bin differ by 2.3 percent at most. The sum of each bin is kept, so the curves are
+# exact at the borders of the bins. Losses below the lowest border (negligible beside any other) are in the first bin.
 _LOWEST, _HIGHEST, _PER_DECADE = -30, 4, 100
 _BINS = (_HIGHEST - _LOWEST) * _PER_DECADE
 
@@ -37,18 +37,22 @@ def loss_distribution(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> LossDistribution:
-    """The focal loss of each anchor that training counts, positives and negatives apart, whatever it was trained with.
+    """The focal loss of each anchor that training counts, for positives and negatives separately.
 
-    An anchor is positive, negative or left out as the detector's matcher says. Where the class outputs are sigmoids the
-    loss of an anchor is the sum over the classes of -(1 - p_t)^gamma log p_t (equation 4), without alpha: that cancels
-    when a curve is normalised (but for the other classes of a positive, which weigh little). Where they are a softmax
-    over the classes and a background it is -(1 - p_t)^gamma log p_t with p_t the probability of the right one of them.
+    The detector may have been trained with any classification loss. Its matcher says which anchors are positive,
+    negative or left out.
 
-    No sample is drawn, as the paper does: all anchors are counted, in bins of the loss, so memory does not grow with
-    the dataset. `drop_difficult` is for detectors that were trained without VOC's difficult objects.
+    - Sigmoid outputs: the loss of an anchor is the sum over the classes of -(1 - p_t)^gamma log p_t (equation 4). Alpha
+      is left out, because it cancels when a curve is normalised (except for the other classes of a positive, which
+      weigh little).
+    - Softmax over the classes and a background: the loss is -(1 - p_t)^gamma log p_t, where p_t is the probability of
+      the right one of them.
+
+    The paper draws a sample of anchors; here all are counted, in bins of the loss, so memory does not grow with the
+    dataset. Use `drop_difficult` for detectors that were trained without VOC's difficult objects.
 
     Raises `UserError` for a gamma below 0, for class outputs that are neither sigmoids nor a softmax, for losses that
-    are not finite, and as `visit_images` does.
+    are not finite, and in the cases of `visit_images`.
     """
     chosen = tuple(float(gamma) for gamma in gammas)
     if not chosen or not all(0 <= gamma < math.inf for gamma in chosen) or len(set(chosen)) < len(chosen):
@@ -65,7 +69,10 @@ def loss_distribution(
             positive = matched.positive[i]
             losses = anchor_losses(logits[i], matched.labels[i], positive, gammas=chosen, link=link).cpu().numpy()
             if not np.isfinite(losses).all():
-                raise UserError(f"{record.path}: the detector's class outputs are not finite; train it anew")
+                raise UserError(
+                    f"{record.path}: the detector's class outputs are not finite, so its weights are broken; "
+                    "train it again, or use another file"
+                )
             for kind, mask in enumerate((positive, matched.counted[i] & ~positive)):
                 for row, values in enumerate(losses[:, mask.cpu().numpy()]):
                     place = _bins(values)
@@ -88,14 +95,14 @@ def anchor_losses(logits: Tensor, labels: Tensor, positive: Tensor, *, gammas: S
         wrong = -log_right.expm1()
         return torch.stack([-log_right * wrong.pow(gamma) for gamma in gammas])
     rows = torch.arange(len(logits), device=logits.device)
-    signed = -logits  # x_t, what makes the right answer likely: the logit of the anchor's class, minus the others
+    signed = -logits  # x_t, large where the answer is right: the logit of the anchor's class, minus the others
     signed[rows, labels] = torch.where(positive, logits[rows, labels], signed[rows, labels])
     entropy, wrong = -F.logsigmoid(signed), torch.sigmoid(-signed)
     return torch.stack([(entropy * wrong.pow(gamma)).sum(-1) for gamma in gammas])
 
 
 def link_of(classification: ClassificationLoss, num_classes: int) -> str:
-    """How a classification loss makes probabilities, "sigmoid" or "softmax", found out by asking it."""
+    """How a classification loss makes probabilities: "sigmoid" or "softmax", found by calling it."""
     count = classification.num_logits(num_classes)
     logits = torch.linspace(-3.0, 2.0, count).reshape(1, 1, -1)
     probabilities = classification.probabilities(logits)
@@ -104,15 +111,19 @@ def link_of(classification: ClassificationLoss, num_classes: int) -> str:
     if count == num_classes + 1 and torch.allclose(probabilities, logits.softmax(-1)[..., :-1]):
         return "softmax"
     raise UserError(
-        f"{type(classification).__name__} makes neither sigmoids nor a softmax of the class outputs, and only of those "
-        "is the focal loss known; analyse a detector that was trained with FocalLoss or SoftmaxLoss, for example"
+        f"{type(classification).__name__} makes neither sigmoids nor a softmax of the class outputs, but the focal "
+        "loss is defined only for these two; analyse a detector that was trained with FocalLoss or SoftmaxLoss, "
+        "for example"
     )
 
 
 def _classification(detector: Detector) -> ClassificationLoss:
     term: Any = detector.criterion.terms.get("classification")
     if not hasattr(term, "num_logits"):
-        raise UserError("the detector's criterion has no term 'classification' with a probability for each class")
+        raise UserError(
+            "the detector's criterion has no term 'classification' that gives a probability for each class; "
+            "analyse a detector that has one"
+        )
     found: ClassificationLoss = term
     return found
 

@@ -1,4 +1,4 @@
-"""What an analysis of the loss finds."""
+"""The result of an analysis of the loss."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from singleshot.data.dataset import Floats
 class LossHistogram:
     """The losses of one kind of anchors, in bins from the lowest loss to the highest."""
 
-    counts: NDArray[np.int64]  # [gammas, bins] anchors
-    sums: Floats  # [gammas, bins] their loss
+    counts: NDArray[np.int64]  # [gammas, bins] number of anchors
+    sums: Floats  # [gammas, bins] sum of their losses
 
     def __len__(self) -> int:
         return int(self.counts[0].sum())
@@ -52,7 +52,7 @@ class LossDistribution:
     negatives: LossHistogram
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: for each kind and gamma the share of the loss that the hardest fractions carry."""
+        """Plain data: for each kind and gamma the shares of the loss that the hardest fractions carry."""
 
         def kind(histogram: LossHistogram) -> dict[str, Any]:
             shares = {

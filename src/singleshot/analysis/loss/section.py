@@ -10,7 +10,7 @@ from singleshot.analysis.section import Cell, Column, Section, Table
 if TYPE_CHECKING:
     from singleshot.analysis.loss.result import LossDistribution
 
-HARDEST = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5)  # the fractions of the anchors that the numbers are given for
+HARDEST = (0.001, 0.01, 0.05, 0.1, 0.2, 0.5)  # the fractions of the anchors in the table
 _FIFTHS = (0, 0.2, 0.4, 0.6, 0.8, 1)
 
 

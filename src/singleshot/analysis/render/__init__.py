@@ -1,1 +1,1 @@
-"""What can be made of a section: one file for each form."""
+"""The forms that a section can be written in: one file for each."""

@@ -1,4 +1,4 @@
-"""Sections as one HTML page that needs nothing else: no network, no script, pictures inside."""
+"""Sections as one self-contained HTML page: no network, no script, pictures inside."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from singleshot.analysis.section import Block, Image, Section, Table
 from singleshot.version import __version__
 
 _DARK = "(prefers-color-scheme: dark)"
-_NARROW = "(max-width: 44rem)"  # from here on the panels of a figure stand below each other
-# A page that loads nothing cannot tell anybody that it was opened.
+_NARROW = "(max-width: 44rem)"  # on narrower pages the panels of a figure stand one below the other
+# The page may load nothing, so nobody can learn that it was opened.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """\
 :root { color-scheme: light dark; --page: #fff; --ink: #1c1e21; --soft: #5c636b; --line: #d9dde2; --band: #f5f7f9;
@@ -52,9 +52,10 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 0.75r
 
 
 def to_html(sections: Sequence[Section], *, title: str = "", about: str = "") -> str:
-    """The page. `title`: its heading, by default that of the first section; `about`: a line on what was analysed.
+    """The page, as text.
 
-    Several sections get a list of contents. Raises `UserError` for an image that is neither PNG nor JPEG.
+    `title` is its heading, by default that of the first section. `about` is a line that says what was analysed. Two or
+    more sections get a table of contents. Raises `UserError` for an image that is neither PNG nor JPEG.
     """
     title = title or sections[0].title
     several = len(sections) > 1
@@ -113,7 +114,7 @@ def _table(table: Table) -> str:
     top = "".join(f'<th scope="col"{classes(c)}>{escape(head.title)}</th>' for c, head in enumerate(heads))
     top = f"{_groups(table)}<tr>{top}</tr>"
     body = _lines([row(texts, last=k == len(cells)) for k, texts in enumerate(cells, 1)])
-    # A region that scrolls can be reached with the keyboard.
+    # tabindex: people who use the keyboard can reach and scroll a wide table.
     return (
         f'<figure class="table">\n{title}<div class="scroll" tabindex="0">\n<table>\n<thead>{top}</thead>\n'
         f"<tbody>\n{body}\n</tbody>\n</table>\n</div>\n</figure>"
@@ -121,7 +122,7 @@ def _table(table: Table) -> str:
 
 
 def _groups(table: Table) -> str:
-    """A row above the header with the titles of groups of columns; nothing where there are none."""
+    """A row above the header with the titles of groups of columns; empty if there are no groups."""
     heads = table.heads
     starts = [c for c, head in enumerate(heads) if head.group]
     if not starts:

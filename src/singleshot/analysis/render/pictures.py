@@ -24,13 +24,13 @@ from singleshot.files import write_atomically
 
 @dataclass(frozen=True)
 class _Theme:
-    """The colours of a drawing. Okabe and Ito's, which everybody can tell apart; lines differ in their dashes too."""
+    """The colours of a drawing. They are Okabe and Ito's, safe for colour-blind people; lines also differ in dashes."""
 
     page: str
     ink: str
     colours: tuple[str, ...]
     grey: str
-    tones: tuple[float, float]  # of the density: the part of `Blues` for few and for many; a single one must be seen
+    tones: tuple[float, float]  # of the density: the range of `Blues`, from few points to many; one must be visible
 
 
 _LIGHT = _Theme(
@@ -50,10 +50,10 @@ _DARK = _Theme(
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (5, 1, 1, 1, 1, 1)))
 _MARKERS = "os^Dv"
 _WIDE, _SQUARE, _HIGH = 4.0, 3.2, 3.4  # inches of a panel
-_NARROW = 4.4  # of panels below each other, with the scale of a density
-_FEW = 1500  # points that are drawn one by one
+_NARROW = 4.4  # inches of panels one below the other, with the colour bar of a density
+_FEW = 1500  # up to this number, points are drawn one by one
 _CELLS = 40  # of the density, along each side
-_SMALL = 8  # points of type
+_SMALL = 8  # font size in points
 
 
 def write_pictures(section: Section, folder: Path, name: str) -> list[Path]:
@@ -73,12 +73,12 @@ def write_figure(figure: Figure, path: str | Path) -> Path:
     """Draw a figure into a file.
 
     Raises:
-        UserError: the file's name ends in neither .png, .pdf nor .svg.
+        UserError: the file's name does not end in .png, .pdf or .svg.
     """
     path = Path(path)
     kind = path.suffix.removeprefix(".").lower()
     if kind not in ("png", "pdf", "svg"):
-        raise UserError(f"{path}: a figure is written as .png, .pdf or .svg")
+        raise UserError(f"{path}: a figure can be written as .png, .pdf or .svg; give the file one of these endings")
     write_atomically(path, to_picture(figure, kind))
     return path
 
@@ -86,11 +86,11 @@ def write_figure(figure: Figure, path: str | Path) -> Path:
 def to_picture(figure: Figure, kind: str, *, stacked: bool = False, dark: bool = False, letters: bool = False) -> bytes:
     """The content of a picture file ("png", "pdf", "svg").
 
-    `stacked`: the panels below each other, for narrow pages; `dark`: for dark ones; `letters`: text of an SVG stays
-    text, in the fonts of whoever reads it, which know more languages than the one that is used here.
+    `stacked`: the panels stand one below the other, for narrow pages. `dark`: colours for dark pages. `letters`: text
+    of an SVG stays text, shown in the reader's fonts, which cover more languages than the font that is used here.
     """
     content = io.BytesIO()
-    # Nothing in the file depends on chance or the time of day.
+    # Nothing in the file depends on random numbers or the time of day.
     with matplotlib.rc_context({"svg.hashsalt": "singleshot", "svg.fonttype": "none" if letters else "path"}):
         date = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
         canvas = draw(figure, stacked=stacked, dark=dark)
@@ -115,12 +115,12 @@ def _draw(figure: Figure, theme: _Theme, *, stacked: bool) -> Canvas:
     number = len(figure.panels)
     widths = [_SQUARE if panel.square else _WIDE for panel in figure.panels]
     size = (_NARROW, _HIGH * number) if stacked else (sum(widths), _HIGH)
-    # Padding in inches, so that the last number of an axis does not touch the next one's.
+    # Padding in inches, so that the last number of an axis does not touch the first of the next one.
     canvas = Canvas(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08))
     rows, columns = (number, 1) if stacked else (1, number)
     places = canvas.subplots(rows, columns, squeeze=False, sharey=figure.share_y and not stacked).ravel()
     norm = _norm(figure)
-    density: dict[str, list[Any]] = {}  # what is counted -> the panels that show it as a density
+    density: dict[str, list[Any]] = {}  # what is counted -> the panels that show its density
     mesh: Any = None
     for place, panel in zip(places, figure.panels, strict=True):
         shown = _draw_points(place, panel, norm, theme)
@@ -138,7 +138,7 @@ def _draw(figure: Figure, theme: _Theme, *, stacked: bool) -> Canvas:
 
 
 def _norm(figure: Figure) -> LogNorm | None:
-    """The scale of the densities, the same in all panels; None where every panel has few points."""
+    """The colour scale of the densities, the same in all panels; None if every panel has few points."""
     clouds = [mark for panel in figure.panels for mark in panel.marks if isinstance(mark, Points)]
     if max((len(cloud.x) for cloud in clouds), default=0) <= _FEW:
         return None
@@ -151,7 +151,7 @@ def _norm(figure: Figure) -> LogNorm | None:
 
 
 def _density(cloud: Points, panel: Panel) -> tuple[Any, Any, Any]:
-    """How many points lie in each cell, and the borders of the cells."""
+    """The number of points in each cell, and the borders of the cells."""
     x, y = np.asarray(cloud.x, np.float64), np.asarray(cloud.y, np.float64)
     return np.histogram2d(x, y, bins=_CELLS, range=(_extent(x, panel.x), _extent(y, panel.y)))
 
@@ -163,7 +163,7 @@ def _extent(values: Any, axis: Axis) -> tuple[float, float]:
 
 
 def _draw_points(place: Any, panel: Panel, norm: LogNorm | None, theme: _Theme) -> tuple[Any, str] | None:
-    """Draw the points one by one, or as a density: then its mesh and what is counted."""
+    """Draw the points one by one (returns None), or as a density (returns its mesh and what is counted)."""
     shown = None
     for cloud in panel.marks:
         if not isinstance(cloud, Points):
@@ -272,7 +272,7 @@ def _colour(theme: _Theme, wanted: int | None, own: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which matplotlib sees no formula."""
+    """The text escaped, so that matplotlib does not read it as a formula."""
     return text.replace("$", r"\$")
 
 

@@ -7,7 +7,7 @@ from singleshot.text_table import aligned
 
 
 def to_text(section: Section) -> str:
-    """Paragraphs and tables with empty lines between them; the title is left to whoever puts sections together."""
+    """Paragraphs and tables with empty lines between them. The title is left out: the caller may add it."""
     parts = [section.lead]
     for block in section.blocks:
         if isinstance(block, str):

@@ -1,4 +1,4 @@
-"""How training runs went, beside each other: losses and validations."""
+"""How training runs went, side by side: losses and validations."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def _measure(paths: Sequence[str]) -> RunAnalysis:
 
 
 ANALYSIS = Analysis(
-    line="how training runs went, beside each other: losses and validations",
+    line="how training runs went, side by side: losses and validations",
     description="Shows how training runs went: losses and validations.",
     notes="""\
-A run may still be going on. The loss is the mean of the last logged steps; "best" is the best of the validations, by
-what the recipe calls best.""",
+A run may still be training. The loss is the mean of the last logged steps. "best" is the best validation, by the metric
+that the recipe names (validation.metric).""",
     takes="runs",
     measure=_measure,
 )

@@ -14,12 +14,12 @@ from singleshot.errors import UserError
 from singleshot.training.folder import RunFolder
 from singleshot.training.recipe import from_yaml
 
-_GROUPS = ("coco", "voc07", "voc10")  # of metrics, without those of single classes
+_GROUPS = ("coco", "voc07", "voc10")  # of metrics; those of single classes are left out
 
 
 @dataclass(frozen=True)
 class Validation:
-    """One measurement during a run; metrics by group and name, as `singleshot evaluate` gives them."""
+    """One validation of a run; metrics by group and name, as in `singleshot evaluate --json`."""
 
     step: int
     epoch: float
@@ -36,8 +36,8 @@ class Curves:
     """One run. `losses`: term -> its mean since the entry before, at each of `steps`."""
 
     name: str
-    total: int  # steps that the run has when it is finished
-    metric: str  # what its best weights are the best in
+    total: int  # steps of the finished run
+    metric: str  # the metric that its best weights are chosen by
     steps: tuple[int, ...]
     epochs: tuple[float, ...]
     losses: dict[str, tuple[float, ...]]
@@ -45,7 +45,7 @@ class Curves:
 
     @property
     def best(self) -> Validation | None:
-        """The validation with the best figure, the first of equals; None before the first."""
+        """The validation with the best value of `metric`, the first if several are equal; None before the first."""
         return max(self.validations, key=lambda one: one.value(self.metric), default=None)
 
     @property
@@ -56,7 +56,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class RunAnalysis:
-    """Runs beside each other."""
+    """Several runs, to compare."""
 
     runs: tuple[Curves, ...]
 
@@ -70,19 +70,22 @@ class RunAnalysis:
 
 
 def read_curves(path: str | Path) -> Curves:
-    """The curves of a run folder, also of one in which a process is still training.
+    """The curves of a run folder, also while a process is still training in it.
 
     Raises:
-        UserError: no run folder, or one in which nothing is logged yet.
+        UserError: it is not a run folder, or nothing is logged in it yet.
     """
     folder = RunFolder(Path(path))
     if not folder.log.is_file() or not folder.recipe.is_file():
-        raise UserError(f"{path}: expected a run folder, with {folder.log.name} and {folder.recipe.name}")
+        raise UserError(
+            f"{path}: this is not a run folder: expected {folder.log.name} and {folder.recipe.name} in it; "
+            "give the folder that `singleshot train` wrote"
+        )
     entries = _entries(folder.log)
     starts = [entry for entry in entries if entry["kind"] == "start"]
     steps = [entry for entry in entries if entry["kind"] == "step"]
     if not starts or not steps:
-        raise UserError(f"{path}: nothing is logged yet; look again when some steps are done")
+        raise UserError(f"{path}: nothing is logged yet; try again when some steps are done")
     return Curves(
         name=folder.path.resolve().name,
         total=starts[-1]["total"],
@@ -104,7 +107,7 @@ def analyse_runs(paths: Sequence[str | Path]) -> RunAnalysis:
 
 
 def _entries(log: Path) -> list[dict[str, Any]]:
-    """The lines of a log; not a last one that is being written."""
+    """The lines of a log, without a last line that is still being written."""
     found = []
     for number, line in enumerate(log.read_bytes().splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
@@ -112,5 +115,7 @@ def _entries(log: Path) -> list[dict[str, Any]]:
         try:
             found.append(json.loads(line))
         except ValueError as error:
-            raise UserError(f"{log}:{number}: no line of a log ({error})") from None
+            raise UserError(
+                f"{log}:{number}: expected a line of JSON ({error}); the log is damaged: remove this line"
+            ) from None
     return found

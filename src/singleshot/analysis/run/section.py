@@ -27,7 +27,7 @@ def run_section(found: RunAnalysis) -> Section:
 
 
 def run_figure(found: RunAnalysis) -> Figure:
-    """Losses and validations over the steps; of one run the terms and metrics apart."""
+    """Losses and validations over the steps; for a single run each term and metric has its own line."""
     losses, figures = [], []
     alone = len(found.runs) == 1
     for run in found.runs:
