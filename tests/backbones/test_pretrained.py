@@ -127,7 +127,7 @@ def test_missing_unexpected_and_misshapen_are_all_named(source: Backbone, target
     message = str(caught.value)
     for part in ("odd.safetensors", "ResNet", "1 missing: layer1.0.conv1.weight", "1 unexpected: layer9.weight"):
         assert part in message
-    assert "bn1.bias is (5,) where the network has (64,)" in message
+    assert "bn1.bias is (5,), but the network needs (64,)" in message
     assert all(torch.equal(value, before[key]) for key, value in target.state_dict().items())
 
 

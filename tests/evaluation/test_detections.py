@@ -167,7 +167,7 @@ GOOD = {"image_id": "b", "category_id": 1, "bbox": [10, 10, 5, 5], "score": 0.5}
         ({**GOOD, "score": "0.5"}, "score must be a finite number"),
         ({**GOOD, "score": True}, "score must be a finite number"),
         ({"image_id": "b", "category_id": 1, "score": 1}, "'bbox' is missing"),
-        ([1, 2], "an object is needed, got a list"),
+        ([1, 2], "expected an object, got a list"),
     ],
 )
 def test_a_bad_entry_is_named(tmp_path: Path, dataset, entry, words: str) -> None:
@@ -186,7 +186,7 @@ def test_a_bad_entry_is_named(tmp_path: Path, dataset, entry, words: str) -> Non
         (b"", ":1: broken JSON"),
         (b"[" * 100_000, "broken JSON"),
         (b"[" + b"1" * 5_000 + b"]", "broken JSON"),
-        (b'{"annotations": []}', "a JSON list of COCO results is needed, got an object"),
+        (b'{"annotations": []}', "expected a JSON list of COCO results, got an object"),
         (b"null", "got null"),
         (b"\xff\xd8\xff\xe0", "not a text file"),
     ],
@@ -221,11 +221,11 @@ def test_a_bad_line_is_named(tmp_path: Path, dataset, line: str, words: str) -> 
 
 
 def test_folders_that_do_not_fit(tmp_path: Path, dataset) -> None:
-    with pytest.raises(UserError, match="no detections here"):
+    with pytest.raises(UserError, match="no detections in this folder"):
         read_detections(tmp_path, dataset)
     (tmp_path / "comp4_det_test_bicycle.txt").write_text("")
     with pytest.raises(
-        UserError, match=r"comp4_det_test_bicycle.txt: no class of the data has this name; they are car"
+        UserError, match=r"comp4_det_test_bicycle.txt: the data has no class of this name; its classes are car"
     ):
         read_detections(tmp_path, dataset)
     (tmp_path / "comp4_det_test_bicycle.txt").unlink()

@@ -104,7 +104,7 @@ def test_truth_that_is_missing_or_not_finite_is_refused(make_dataset, make_found
         evaluate(without, [make_found(), make_found()])
     broken = make_dataset([[(0, 1, 1, float("nan"), 9)]])
     broken = replace(broken, records=(replace(broken.records[0], annotation=Path("Annotations/000000.xml")),))
-    with pytest.raises(UserError, match=r"Annotations.000000.xml: a box of the truth is not finite"):
+    with pytest.raises(UserError, match=r"Annotations.000000.xml: a ground-truth box is not finite"):
         evaluate(broken, [make_found()])
 
 

@@ -255,7 +255,7 @@ def test_last_maps_of_one_size_mean_that_a_view_is_too_small(name: str, side: in
     with torch.device("meta"):
         size = {"image_size": 320} if name == "refinedet" else {"image_size": 320, "resize": "stretch"}
         detector = ss.create(name, num_classes=2, backbone="mobilenetv2", **size)
-    with pytest.raises(UserError, match=f"several would be of one size; .* {fits}x{fits}: leave the view out"):
+    with pytest.raises(UserError, match=f"several of them would have the same size; .* {fits}x{fits}. Change the size"):
         MultiScaleDetector(detector, MultiScale((View(side=side),)))
     MultiScaleDetector(detector, MultiScale((View(side=fits),)))
     # Sizes that are no multiple of the coarsest stride are taken: what a map has too much is cut off.
@@ -264,9 +264,9 @@ def test_last_maps_of_one_size_mean_that_a_view_is_too_small(name: str, side: in
 
 def test_maps_without_cells_and_sizes_that_no_square_mends() -> None:
     recipe = MultiScale((View(side=16),), "mine")
-    with pytest.raises(UserError, match="next larger square that it takes is 20x20: leave the view out"):
+    with pytest.raises(UserError, match="next larger square that it can take is 20x20. Change the size of the view"):
         spotted(recipe, [], Spot(smallest=20))
-    with pytest.raises(UserError, match="too small for the last maps: leave the view out"):
+    with pytest.raises(UserError, match="too small for the last maps. Change the size of the view"):
         spotted(recipe, [], Spot(smallest=10_000))
 
 

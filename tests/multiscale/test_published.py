@@ -97,10 +97,10 @@ def test_a_file_builds_on_a_published_one(tmp_path: Path) -> None:
     [
         ("views: [{scale: 1}, {site: 3}]", "unknown key 'views[1].site'; did you mean size or side"),
         ("views: [{scale: 1}, {side: x}]", "views[1].side: expected a whole number, got 'x'"),
-        ("views: [{scale: 1}, {side: 3, scale: 2}]", "views[1]: a view needs one of side, size and scale"),
+        ("views: [{scale: 1}, {side: 3, scale: 2}]", "views[1]: a view needs exactly one of side, size and scale"),
         ("views: [{scale: -1}]", "views[0]: scale: expected a number above 0, got -1.0"),
         ("views: [{size: [3]}]", "views[0]: size: expected height and width"),
-        ("views: [{side: 3, turn: true}]", "views[0]: turn: expected it with size"),
+        ("views: [{side: 3, turn: true}]", "views[0]: turn needs size: "),
         ("views: [384]", "views[0]: expected a mapping such as {side: 384}, got 384"),
         ("views: 384", "views: expected a list of views, got 384"),
         ("views: []", "views: expected at least one view"),
@@ -114,7 +114,7 @@ def test_a_file_builds_on_a_published_one(tmp_path: Path) -> None:
             "recipe: refinedet320_vok",
             "recipe: unknown multi-scale testing 'refinedet320_vok'; did you mean refinedet320_voc",
         ),
-        ("views: [", "line 1: this is no YAML"),
+        ("views: [", "line 1: this is not valid YAML"),
     ],
 )
 def test_mistakes_in_a_file_name_file_and_key(text: str, said: str, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_mistakes_in_a_file_name_file_and_key(text: str, said: str, tmp_path: Pa
 def test_names_are_looked_up() -> None:
     with pytest.raises(UserError, match="did you mean refinedet320_voc or"):
         tta.get("refinedet320voc")
-    with pytest.raises(UserError, match="published ones are: refinedet320_voc, .*. A file must end in .yaml"):
+    with pytest.raises(UserError, match="published ones are: refinedet320_voc, .*. The name of a file ends in .yaml"):
         tta.load("x")
     with pytest.raises(UserError, match="nowhere.yaml: cannot be read"):
         tta.load("nowhere.yaml")

@@ -91,10 +91,10 @@ def test_a_range_by_hand() -> None:
         (ShortSide, (80.5, 100), "got 80.5"),
         (ShortSide, (True, 100), "got True"),
         (ShortSide, ("800", 1333), "got '800'"),
-        (ShortSide, (1400, 1333), "1400 pixels, longer than the longest side, 1333"),
+        (ShortSide, (1400, 1333), "1400 pixels, but the longest side is limited to 1333"),
         (LongestSide, (-3,), "got -3"),
-        (ShortSideRange, (800, 640), r"growing short sides such as \[640, 800\], got 800, 640"),
-        (ShortSideRange, (640, 1400), "longer than the longest side, 1333"),
+        (ShortSideRange, (800, 640), r"two short sides, the smaller one first, such as \[640, 800\], got 800, 640"),
+        (ShortSideRange, (640, 1400), "but the longest side is limited to 1333"),
         (ShortSideRange, (0, 800), "got 0"),
     ],
 )

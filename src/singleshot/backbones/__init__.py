@@ -1,4 +1,4 @@
-"""Backbones: normalised pixels -> list of maps, by name."""
+"""The table of backbones by name. A backbone turns normalised pixels into a list of maps."""
 
 from __future__ import annotations
 
@@ -39,10 +39,17 @@ def build(
     weights: str | PathLike[str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Backbone:
-    """The backbone called `name`: a key of `BACKBONES`, or "timm/MODEL" where timm is installed.
+    """Build a backbone by name.
 
-    `norm` and `frozen_stages` as in `Backbone.fix`; `weights` is a file for `load_backbone_weights` (without it the
-    trunk is drawn He normal); `options` are the class's own arguments, such as `sources` or `width`.
+    Args:
+        name: a key of `BACKBONES`, or "timm/MODEL" if timm is installed.
+        norm: which batch norms train; see `Backbone.fix`.
+        frozen_stages: how many stages do not train; see `Backbone.fix`.
+        weights: a file for `load_backbone_weights`. Without it the trunk is initialised at random (He normal).
+        options: the class's own arguments, such as `sources` or `width`.
+
+    Raises:
+        UserError: an unknown name, an option that this backbone does not have, or weights that do not fit.
     """
     factory: Callable[..., Backbone]
     if name.startswith("timm/"):

@@ -22,11 +22,11 @@ class Backbone(nn.Module):
     strides: tuple[int, ...]
     """Input pixels per cell of each map."""
     has_norm: bool = True
-    """Whether convolutions that are added behind it should be followed by a norm, as its own are."""
+    """Whether layers added after the backbone should use a norm after each convolution, as it does itself."""
     optional_weights: tuple[str, ...] = ()
-    """Prefixes of keys that a weights file may lack: those keep their initial values."""
+    """Prefixes of keys that may be missing in a weights file. Such tensors keep their initial values."""
     ignored_weights: tuple[str, ...] = ("classifier.", "fc.")
-    """Prefixes of keys that a weights file may have too many: the classifier, and stages that were not built."""
+    """Prefixes of keys in a weights file that are ignored: the classifier, and stages that were not built."""
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> list[Tensor]:
@@ -34,18 +34,23 @@ class Backbone(nn.Module):
 
     @abstractmethod
     def stages(self) -> Sequence[Sequence[nn.Module]]:
-        """The trunk's modules from the input on, cut where the stride doubles: what `frozen_stages` counts."""
+        """The trunk's modules in order, one stage for each stride. `frozen_stages` counts these."""
 
     def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Translate other layouts of this architecture's weights to this module's keys and shapes."""
+        """Convert other layouts of this architecture's weights to this module's keys and shapes."""
         return weights
 
     def fix(self, *, norm: str = "train", frozen_stages: int = 0) -> None:
         """Choose what does not train.
 
-        `norm`: "train" (batch statistics), "eval" (running statistics; scale and shift still train) or "frozen"
-        (running statistics, scale and shift fixed); without effect on a network without batch norm.
-        `frozen_stages`: 0 none, 1 the stem (up to stride 2), 2 also what runs at stride 4, and so on.
+        Args:
+            norm: "train" (batch statistics), "eval" (running statistics; scale and shift still train) or "frozen"
+                (running statistics, scale and shift fixed). It has no effect on a network without batch norm.
+            frozen_stages: how many stages are frozen. 0: none, 1: the stem (up to stride 2), 2: also the layers at
+                stride 4, and so on.
+
+        Raises:
+            UserError: an unknown norm, or more stages than the backbone has.
         """
         if norm not in NORMS:
             raise UserError(f"norm {norm!r}: expected one of {', '.join(NORMS)}")

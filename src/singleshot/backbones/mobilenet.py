@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al., 2018), keys and layout as torchvision's."""
+"""MobileNetV2 (Sandler et al., 2018), with torchvision's keys and layout."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from singleshot.layers import BatchNorm2d, ConvNormAct, conv_norm, he_normal_
 # Table 2 of the paper: expansion, channels, blocks, stride of the first block.
 BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 STEM, LAST = 32, 1280
-STAGE_STARTS = (0, 2, 4, 7, 14, 19)  # `features` indices between which the stride is 2, 4, 8, 16, 32
+STAGE_STARTS = (0, 2, 4, 7, 14, 19)  # borders in `features` of the parts with stride 2, 4, 8, 16, 32
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, 3x3 depthwise, 1x1 projection without activation; a shortcut where the shape stays."""
+    """1x1 expansion, 3x3 depthwise, 1x1 projection without activation; a shortcut if the shape stays the same."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, expansion: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class InvertedResidual(nn.Module):
         return self.with_expansion(features)[1]
 
     def with_expansion(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The map after the first layer (the expansion, before its subsampling), and the block's output."""
+        """The map after the first layer (the expansion, before the stride), and the block's output."""
         first, *others, project, norm = self.conv
         output = expanded = first(features)
         for layer in others:
@@ -50,9 +50,10 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(Backbone):
     """MobileNetV2 without its classifier; three maps at strides 8, 16 and 32.
 
-    The first two maps are, as in SSDLite (MobileNetV2 section 6.2), the expansions inside the blocks that end a
-    resolution (192 and 576 channels at width 1); with `expanded=False` the narrow outputs of the blocks before them (32
-    and 96). The third is the last layer (1280). `width` scales all channels, kept divisible by 8.
+    As in SSDLite (MobileNetV2 section 6.2), the first two maps are the expansions inside the first block at the next
+    stride (192 and 576 channels at width 1). With `expanded=False` they are the narrow outputs of the blocks before
+    (32 and 96 channels). The third map is the last layer (1280 channels). `width` scales all channels, which stay
+    divisible by 8.
     """
 
     def __init__(
@@ -60,7 +61,10 @@ class MobileNetV2(Backbone):
     ) -> None:
         super().__init__()
         if not 0 < width <= 8:
-            raise UserError(f"MobileNetV2 width {width}: expected a factor of the channels, such as 0.5, 1.0 or 1.4")
+            raise UserError(
+                f"MobileNetV2 width {width}: expected a factor for the channels, above 0 and at most 8, "
+                "such as 0.5, 1.0 or 1.4"
+            )
         inputs, last = _round_to_8(STEM * width), _round_to_8(LAST * max(1.0, width))
         layers: list[nn.Module] = [ConvNormAct(3, inputs, 3, stride=2, norm=True, activation=nn.ReLU6)]
         for expansion, channels, blocks, first_stride in BLOCKS:
@@ -74,10 +78,7 @@ class MobileNetV2(Backbone):
         he_normal_(self)
 
         self.expanded = expanded
-        finer = [
-            BLOCKS[3],
-            BLOCKS[5],
-        ]  # whose first blocks leave stride 8 and stride 16; their inputs are the rows' before
+        finer = [BLOCKS[3], BLOCKS[5]]  # their first blocks leave strides 8 and 16, and read the row before
         narrow = [_round_to_8(BLOCKS[BLOCKS.index(row) - 1][1] * width) for row in finer]
         wide = [row[0] * inputs for row, inputs in zip(finer, narrow, strict=True)]
         self.channels = (*(wide if expanded else narrow), last)
@@ -99,12 +100,12 @@ class MobileNetV2(Backbone):
         return [*maps, features]
 
     def stages(self) -> list[list[nn.Module]]:
-        """Cut where the stride doubles: up to stride 2, 4, 8, 16, 32."""
+        """The parts with stride 2, 4, 8, 16 and 32."""
         layers = list(self.features)
         return [layers[start:end] for start, end in pairwise(STAGE_STARTS)]
 
 
 def _round_to_8(channels: float) -> int:
-    """The nearest multiple of 8, at least 8 and not more than a tenth below, as the authors' code does."""
+    """The nearest multiple of 8, at least 8 and at most a tenth below `channels`, as in the authors' code."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded

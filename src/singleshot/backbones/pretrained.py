@@ -1,4 +1,4 @@
-"""A weights file into a backbone: torchvision's files, safetensors, or a detector of ours."""
+"""Load a weights file into a backbone: torchvision's files, safetensors, or one of our own detectors."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from singleshot.backbones.backbone import Backbone
 from singleshot.errors import UserError, some
 
 WRAPPERS = ("module.", "model.", "backbone.", "body.", "state_dict.")
-"""What other programs (and our own detectors) put before a backbone's keys."""
+"""Prefixes that other programs (and our own detectors) put before a backbone's keys."""
 _CONTAINERS = ("state_dict", "model", "model_state_dict")
-_COUNTERS = (
-    "num_batches_tracked"  # absent from old files, and of no use to a network that is not averaging over all batches
-)
+_COUNTERS = "num_batches_tracked"  # old files do not have it, and only an average over all batches would use it
 
 
 def load_backbone_weights(backbone: Backbone, path: str | Path) -> None:
     """Copy a file's weights into `backbone`.
 
-    Takes safetensors, and PyTorch files through PyTorch's restricted reader (tensors only, nothing is executed). Keys
-    are torchvision's, with or without the prefixes in `WRAPPERS`; the classifier is ignored, or becomes VGG-16's fc6
-    and fc7.
+    The file is safetensors, or a PyTorch file, read with PyTorch's restricted reader (tensors only; no code is run).
+    Keys are torchvision's, with or without the prefixes in `WRAPPERS`. The classifier is ignored; for VGG-16 it becomes
+    fc6 and fc7.
 
-    Raises `UserError` when the file is missing or no weights file, or does not fit: all missing and unexpected keys and
-    wrong shapes are counted and the first ones named. The backbone is then unchanged.
+    Raises:
+        UserError: the file is missing, is not a weights file, or does not fit. The message counts all missing and
+            unexpected keys and wrong shapes, and names the first ones. The backbone is then unchanged.
     """
     path = Path(path)
     weights = _unwrap(read_tensors(path), backbone)
@@ -46,28 +45,28 @@ def load_backbone_weights(backbone: Backbone, path: str | Path) -> None:
         if key not in own and not key.startswith(backbone.ignored_weights) and not key.endswith(_COUNTERS)
     ]
     shapes = [
-        f"{key} is {tuple(weights[key].shape)} where the network has {tuple(own[key].shape)}"
+        f"{key} is {tuple(weights[key].shape)}, but the network needs {tuple(own[key].shape)}"
         for key in own
         if key in weights and weights[key].shape != own[key].shape
     ]
     problems = [some(missing, "missing"), some(unexpected, "unexpected"), some(shapes, "of another shape")]
     if any(problems):
         raise UserError(
-            f"{path}: these weights are not for this {type(backbone).__name__}: {'; '.join(filter(None, problems))}. "
-            f"Give the weights of the same architecture, with torchvision's names"
+            f"{path}: these weights do not fit this {type(backbone).__name__}: {'; '.join(filter(None, problems))}. "
+            f"Give weights of the same architecture, with torchvision's names"
         )
     fitting = {key: value for key, value in weights.items() if key in own}
     broken = [key for key, value in fitting.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
-        raise UserError(f"{path}: {some(broken, 'with NaN or infinite values')}; the file is damaged")
+        raise UserError(f"{path}: {some(broken, 'with NaN or infinite values')}; the file is damaged: use another one")
     backbone.load_state_dict(fitting, strict=False)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Name -> tensor on the CPU, from a safetensors file or a PyTorch file of nothing but tensors."""
+    """Name -> tensor on the CPU, from a safetensors file or a PyTorch file that holds only tensors."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; expected a file of weights")
+        raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give a weights file")
     try:
         with path.open("rb") as file:
             head = file.read(9)
@@ -77,25 +76,30 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except SafetensorError as error:
-        raise UserError(f"{path}: damaged safetensors file ({error})") from error
-    except Exception as error:  # the unpickler raises whatever the bytes make it stumble over
+        raise UserError(f"{path}: this safetensors file is damaged ({error}); use another copy") from error
+    except Exception as error:  # with damaged bytes the unpickler may raise any exception
         raise UserError(
-            f"{path}: not a file of weights: expected safetensors, or a PyTorch file that holds only tensors "
+            f"{path}: not a weights file: expected safetensors, or a PyTorch file that holds only tensors "
             f"(a whole pickled model is refused: save its state_dict() instead)"
         ) from error
     for name in _CONTAINERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping):
             loaded = loaded[name]
     if not isinstance(loaded, Mapping) or not loaded:
-        raise UserError(f"{path}: holds {type(loaded).__name__}, expected a state dict (name -> tensor)")
+        raise UserError(
+            f"{path}: holds {type(loaded).__name__}, expected a state dict (name -> tensor); save state_dict() instead"
+        )
     for key, value in loaded.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise UserError(f"{path}: {key!r} is {type(value).__name__}, expected a state dict of nothing but tensors")
+            raise UserError(
+                f"{path}: {key!r} is {type(value).__name__}, expected a state dict that holds only tensors; "
+                "save state_dict() instead"
+            )
     return dict(loaded)
 
 
 def _unwrap(weights: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
-    """Strip the prefix (of `WRAPPERS`) under which most of the backbone's keys stand; drop what stands elsewhere."""
+    """Strip the prefix (of `WRAPPERS`) that most of the backbone's keys have; drop keys with another prefix."""
     own = backbone.state_dict().keys()
     found: Counter[str] = Counter()
     for key in weights:
@@ -107,7 +111,7 @@ def _unwrap(weights: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]
     if not found:
         return weights
     prefix, count = found.most_common(1)[0]
-    if not count:  # another layout (numbers, say): strip what all keys share
+    if not count:  # another layout (plain numbers, for example): strip the prefix that all keys share
         prefix = next(
             (prefix for prefix in sorted(found, key=len, reverse=True) if all(k.startswith(prefix) for k in weights)),
             "",

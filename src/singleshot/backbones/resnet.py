@@ -1,4 +1,4 @@
-"""ResNet (He et al., 2016) and ResNeXt (Xie et al., 2017), keys and layout as torchvision's."""
+"""ResNet (He et al., 2016) and ResNeXt (Xie et al., 2017), with torchvision's keys and layout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, width: int, *, stride: int, groups: int, group_width: int) -> None:
         super().__init__()
-        assert (groups, group_width) == (1, 64), "ResNeXt has bottlenecks only"
+        assert (groups, group_width) == (1, 64), "ResNeXt has only bottlenecks"
         self.conv1 = StridedConv2d(inputs, width, 3, stride, 1, bias=False)
         self.bn1 = BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
@@ -37,7 +37,7 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 (with the stride, and groups in ResNeXt), 1x1 beside a shortcut; outputs 4 `width` channels.
 
-    The shortcut is a projection where the shape changes, or always with `project`.
+    The shortcut is a projection if the shape changes, or always with `project`.
     """
 
     expansion = 4
@@ -95,8 +95,8 @@ DESIGNS = {
 class ResNet(Backbone):
     """ResNet or ResNeXt without its classifier; `design` is a name in `DESIGNS` or a `Design`.
 
-    `sources` are stages in the papers' count: 2, 3, 4, 5 for the maps C2..C5 at strides 4, 8, 16, 32. Stages behind the
-    last source are not built. A stage's stride sits in the 3x3 convolution, as in torchvision.
+    `sources` are stages, numbered as in the papers: 2, 3, 4, 5 for the maps C2..C5 at strides 4, 8, 16, 32. Stages
+    after the last source are not built. The stride of a stage is in the 3x3 convolution, as in torchvision.
     """
 
     def __init__(

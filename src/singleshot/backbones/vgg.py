@@ -17,33 +17,33 @@ BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 @dataclass(frozen=True)
 class Tail:
-    """What follows conv5_3, and which maps are taken."""
+    """The layers after conv5_3, and which maps are taken."""
 
     pool5: tuple[int, int, int]  # kernel, stride, padding
-    fc6: tuple[int, int]  # kernel, dilation; padded to keep the size
+    fc6: tuple[int, int]  # kernel, dilation; the padding keeps the size
     channels: int  # of fc6 and fc7
     sources: tuple[str, ...]
     l2_scales: Mapping[str, float]  # initial scale of the sources that are L2-normalised
 
 
 VARIANTS: Mapping[str, Tail] = {
-    # SSD section 3: pool5 does not subsample, and fc6's holes (dilation) make up for it.
+    # SSD section 3: pool5 does not subsample; fc6's dilation makes up for it.
     "reduced": Tail((3, 1, 1), (3, 6), 1024, ("conv4_3", "fc7"), {"conv4_3": 20.0}),
-    # SSD section 3.2, "Atrous is faster": pool5 as in the classifier, all of fc6 and fc7, conv5_3 as a further source.
+    # SSD section 3.2, "Atrous is faster": pool5 as in the classifier, fc6 and fc7 complete, conv5_3 as one more source.
     "full": Tail((2, 2, 0), (7, 1), 4096, ("conv4_3", "conv5_3", "fc7"), {"conv4_3": 20.0}),
     # RefineDet section 4 and its authors' script: pool5 subsamples and fc6's dilation is halved.
     "refinedet": Tail((2, 2, 0), (3, 3), 1024, ("conv4_3", "conv5_3", "fc7"), {"conv4_3": 10.0, "conv5_3": 8.0}),
 }
 
-_SOURCES = {"conv3_3": 4, "conv4_3": 8, "conv5_3": 16, "fc7": 0}  # stride; fc7's depends on pool5
+_SOURCES = {"conv3_3": 4, "conv4_3": 8, "conv5_3": 16, "fc7": 0}  # stride; that of fc7 depends on pool5
 
 
 class VGG16(Backbone):
-    """VGG-16's convolutions, fc6 and fc7; keys of the convolutions are torchvision's (`features.N.weight`).
+    """VGG-16's convolutions, fc6 and fc7. The keys of the convolutions are torchvision's (`features.N.weight`).
 
-    Pools round up, as Caffe's do: 300 px give maps of 38 and 19. `sources` names the maps to return, finest first and
-    fc7 last; `l2_scales` the initial scale of those that are L2-normalised (the trunk goes on from the plain map).
-    `variant` is a name in `VARIANTS` or a `Tail`.
+    Pooling rounds up, as in Caffe: 300 px give maps of 38 and 19 cells. `variant` is a name in `VARIANTS` or a `Tail`.
+    `sources` names the maps to return, finest first and fc7 last. `l2_scales` gives the initial scale of the maps that
+    are L2-normalised; the trunk itself continues from the map that is not normalised.
     """
 
     optional_weights = ("fc6.", "fc7.", "scales.")
@@ -82,7 +82,7 @@ class VGG16(Backbone):
         self.fix(norm=norm, frozen_stages=frozen_stages)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """The source maps after their ReLU, L2-normalised where `l2_scales` says so."""
+        """The source maps after their ReLU, L2-normalised if `l2_scales` names them."""
         maps: dict[str, Tensor] = {}
         features = pixels
         for index, layer in enumerate(self.features):
@@ -95,7 +95,7 @@ class VGG16(Backbone):
         return [maps[name] for name in self.sources]
 
     def stages(self) -> list[list[nn.Module]]:
-        """The five blocks of convolutions; fc6 and fc7 belong to the last."""
+        """The five blocks of convolutions. fc6 and fc7 belong to the last one."""
         layers = list(self.features)
         starts = (0, *self._stage_ends[:-1])
         blocks = [layers[start:end] for start, end in zip(starts, self._stage_ends, strict=True)]
@@ -103,9 +103,9 @@ class VGG16(Backbone):
         return blocks
 
     def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Take torchvision's classifier as fc6 and fc7 (subsampled where this network is), and the plain-number layout.
+        """Turn torchvision's classifier into fc6 and fc7, subsampled if this network's are; also take numbered layers.
 
-        The well-known "fc-reduced" file numbers the layers of one flat list: 0..28 the convolutions, 31 fc6, 33 fc7.
+        The well-known "fc-reduced" file numbers its layers as one flat list: 0..28 the convolutions, 31 fc6, 33 fc7.
         """
         if "0.weight" in weights:
             renamed = {"31.": "fc6.0.", "33.": "fc7.0."}
@@ -115,12 +115,12 @@ class VGG16(Backbone):
                 ): value
                 for key, value in weights.items()
             }
-        # torchvision also publishes a file whose classifier is NaN on purpose: features alone.
+        # torchvision also publishes a file for features only, in which the classifier is NaN on purpose.
         adapted = {key: value for key, value in weights.items() if not key.startswith("classifier.")}
         if "classifier.0.weight" not in weights or weights["classifier.0.weight"].isnan().any():
             if "fc6.0.weight" not in weights:
                 warnings.warn(
-                    "the weights hold no usable fc6 and fc7: these keep their initial random values", stacklevel=2
+                    "the weights have no usable fc6 and fc7: these keep their initial random values", stacklevel=2
                 )
             return adapted
         for old, name, inputs, size in (("classifier.0", "fc6", 512, 7), ("classifier.3", "fc7", 4096, 1)):
@@ -134,7 +134,7 @@ class VGG16(Backbone):
         return adapted
 
     def _as_convolution(self, name: str, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-        """Every n-th output, input and tap of a full layer, whatever this network's layer keeps (SSD section 3)."""
+        """Take every n-th output, input and kernel tap of a full layer, so that it fits this layer (SSD section 3)."""
         block: ConvNormAct = getattr(self, name)
         target = block[0].weight
         assert isinstance(target, Tensor)
@@ -143,7 +143,7 @@ class VGG16(Backbone):
         norm = next((part for part in block if isinstance(part, BatchNorm2d)), None)
         if norm is None:
             return {f"{name}.0.weight": weight, f"{name}.0.bias": bias}
-        return {  # the identity, with the bias as its shift
+        return {  # a norm that does nothing but add the bias
             f"{name}.0.weight": weight,
             f"{name}.1.weight": bias.new_ones(len(bias)),
             f"{name}.1.bias": bias,
@@ -159,7 +159,7 @@ def _tail(variant: str) -> Tail:
 
 
 def _convolutions(tail: Tail, batch_norm: bool) -> tuple[list[nn.Module], dict[int, str], tuple[int, ...]]:
-    """The flat list that torchvision numbers; where in it each possible source and each stage ends."""
+    """The flat list of layers that torchvision numbers, and where each possible source and each stage ends in it."""
     layers: list[nn.Module] = []
     source_at: dict[int, str] = {}
     stage_ends: list[int] = []

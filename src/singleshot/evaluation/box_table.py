@@ -1,4 +1,4 @@
-"""The truth and the findings of a whole dataset as columns: one row per box, as both evaluators take them."""
+"""The ground truth and the detections of a whole dataset as columns: one row per box, the input of both evaluators."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Truth:
-    """Every ground-truth box, images in the order of the records, boxes in the order of the files."""
+    """Every ground-truth box. Images are in the order of the records, boxes in the order of the files."""
 
     images: Integers  # [N] index into `Dataset.records`
     labels: Integers  # [N]
     boxes: Floats  # [N, 4] xyxy
     xywh: Floats  # [N, 4]
     areas: Floats  # [N] for COCO's small, medium and large
-    ignored: NDArray[np.bool_]  # [N] difficult or crowd: to find it is neither right nor wrong
+    ignored: NDArray[np.bool_]  # [N] difficult or crowd: a detection of it is neither right nor wrong
 
 
 @dataclass(frozen=True)
 class Found:
-    """Every detection, images in the order of the records."""
+    """Every detection. Images are in the order of the records."""
 
     images: Integers  # [N] index into `Dataset.records`
     labels: Integers  # [N]
     boxes: Floats  # [N, 4] xyxy
     xywh: Floats  # [N, 4]
     scores: Floats  # [N]
-    order: Integers  # [N] place in the file that they were read from; the row itself where there was none
+    order: Integers  # [N] position in the file that the detection was read from; without a file, the row number
 
 
 def truth_columns(dataset: Dataset) -> Truth:
     """Collect the ground truth.
 
-    Raises `UserError` when an image has no annotation (what was not labelled cannot be measured) or a box of the
-    truth is not finite.
+    Raises `UserError` if an image has no annotation (without it nothing can be measured), or if a ground-truth box is
+    not finite.
     """
     records = dataset.records
     missing = [record.name for record in records if not record.annotated]
     if missing:
         raise UserError(
             f"{dataset.root}: {len(missing)} of {len(records)} images of split {dataset.split!r} have no annotation "
-            f"({some(missing)}), and without truth nothing can be measured; "
+            f"({some(missing)}), and without annotations nothing can be measured; "
             f"add the annotations, or take the images out of the split"
         )
     boxes = _rows([record.boxes for record in records])
@@ -62,7 +62,7 @@ def truth_columns(dataset: Dataset) -> Truth:
         first = int(bad.argmax())
         record = records[images[first]]
         raise UserError(
-            f"{record.annotation or record.name}: a box of the truth is not finite: {boxes[first].tolist()}"
+            f"{record.annotation or record.name}: a ground-truth box is not finite: {boxes[first].tolist()}; correct it"
         )
     return Truth(
         images=images,
@@ -77,8 +77,8 @@ def truth_columns(dataset: Dataset) -> Truth:
 def found_columns(dataset: Dataset, detections: Sequence[ImageDetections]) -> Found:
     """Collect the detections.
 
-    Raises `UserError` when they do not fit the dataset: another number of images, a label outside of the
-    classes, a box or score that is not finite.
+    Raises `UserError` if they do not fit the dataset: a different number of images, a label that is not one of the
+    classes, or a box or score that is not finite.
     """
     if len(detections) != len(dataset):
         raise UserError(f"{len(dataset)} images but detections for {len(detections)}: one entry per record is needed")
@@ -108,7 +108,7 @@ def found_columns(dataset: Dataset, detections: Sequence[ImageDetections]) -> Fo
 
 
 def _sides(record: ImageRecord) -> Floats:
-    """The file's own x, y, w, h where the record still carries them; otherwise worked out from its corners."""
+    """The file's own x, y, w, h if the record has them; otherwise computed from the corners."""
     boxes = np.asarray(record.boxes, np.float64).reshape(-1, 4)
     if record.xywh is not None and np.array_equal(as_corners(record.xywh), boxes):
         return np.asarray(record.xywh, np.float64).reshape(-1, 4)

@@ -1,8 +1,9 @@
-"""COCO's twelve numbers, bit for bit those of pycocotools.
+"""COCO's twelve numbers, equal bit for bit to those of pycocotools.
 
-hotcoco does the matching (a Rust port of pycocotools, equal to the last bit and many times as fast), pycocotools itself
-where hotcoco is not installed. Ids go in as 1, 2, ...: pycocotools takes an object with id 0 for "no object" and counts
-its detection as wrong, so for such a file the numbers here are those that it gives once the ids start at 1.
+hotcoco does the matching. It is a Rust port of pycocotools, with equal bits and many times as fast. If hotcoco is not
+installed, pycocotools itself does it. Ids are passed as 1, 2, ..., because pycocotools takes an object with id 0 for
+"no object" and counts its detection as wrong. So for a file with id 0 the numbers here are those that pycocotools gives
+when its ids start at 1.
 """
 
 from __future__ import annotations
@@ -40,22 +41,22 @@ _NUMBERS: dict[str, tuple[bool, slice, int, int]] = {
 
 @dataclass(frozen=True)
 class CocoMetrics:
-    """COCO's numbers, fractions between 0 and 1, -1 where there is nothing to find."""
+    """COCO's numbers: fractions between 0 and 1, or -1 where there is nothing to find."""
 
     numbers: dict[str, float]  # AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl
     AP: tuple[float, ...]  # of each class, in the order of the dataset
     AP50: tuple[float, ...]
-    by_iou: dict[str, float]  # AP50, AP55 .. AP95: AP at that one IoU, of all classes
+    by_iou: dict[str, float]  # AP50, AP55 .. AP95: AP at this IoU alone, over all classes
     precision: Floats  # [10, 101, K] at IoU 0.5, 0.55 .. 0.95 and recall 0, 0.01 .. 1; all sizes, 100 per image
-    scores: Floats  # [10, 101, K] the score at which that precision is had
+    scores: Floats  # [10, 101, K] the score at which this precision is reached
 
 
 def coco_metrics(dataset: Dataset, detections: Sequence[ImageDetections]) -> CocoMetrics:
-    """Measure detections as pycocotools does.
+    """Measure detections by the rules of pycocotools.
 
-    Difficult objects (VOC) count as crowds, and the areas are those of the records. Order decides between equal scores
-    and the last bit of the means, so it is pycocotools': boxes as in the files, and where the files have ids
-    (`Dataset.own_ids`) images and categories by id.
+    Difficult objects (VOC) count as crowds, and the areas are those of the records. The order matters for equal scores
+    and for the last bit of the means, so it is pycocotools' order: boxes as in the files, and images and categories by
+    id if the files have ids (`Dataset.own_ids`).
     """
     truth, found = truth_columns(dataset), found_columns(dataset, detections)
     count = len(dataset.class_names)

@@ -1,4 +1,4 @@
-"""A COCO results file: its name, its entries, and its text, which grows entry by entry."""
+"""A COCO results file: its name, its entries, and its text, written entry by entry."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def coco_entries(
 
 
 class ResultsText:
-    """Writes the JSON list of a results file, one entry on a line.
+    """Writes the JSON list of a results file, one entry per line.
 
-    What was written before `end` becomes valid JSON with it, however early it comes. A file that takes this text needs
-    UTF-8 with `errors="backslashreplace"`: what UTF-8 has no form for, such as a file name in another encoding, becomes
-    one of JSON's escapes then.
+    `end` makes the text valid JSON, after any number of entries. The file must be opened as UTF-8 with
+    `errors="backslashreplace"`. Then text that UTF-8 cannot represent, such as a file name in another encoding, is
+    written with JSON's escapes.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -41,12 +41,12 @@ class ResultsText:
         file.write("[")
 
     def add(self, entries: Iterable[dict[str, Any]]) -> None:
-        """Write entries. Raises ValueError for a number that is not finite, which JSON does not have."""
+        """Write entries. Raises ValueError for a number that is not finite, because JSON has none."""
         for entry in entries:
             text = json.dumps(entry, ensure_ascii=False, allow_nan=False)
             self._file.write(f"\n{text}" if self._empty else f",\n{text}")
             self._empty = False
 
     def end(self) -> None:
-        """Write what closes the list."""
+        """Close the list."""
         self._file.write("]\n" if self._empty else "\n]\n")

@@ -18,17 +18,17 @@ from singleshot.evaluation.sweep import Sweep, Value
 from singleshot.stream import Frame, counting, stream
 
 Detect = Callable[[list[Tensor]], Any]
-"""Images, uint8 [3, H, W] RGB each, to one {"boxes", "scores", "labels"} per image, in pixels of that image."""
+"""Images, each uint8 [3, H, W] RGB -> one {"boxes", "scores", "labels"} per image, in pixels of that image."""
 
 
 class TwoHalves(Protocol):
-    """A detector that can be called in two halves, so that the second one may be repeated."""
+    """A detector that can be called in two halves, so that the second half can be repeated."""
 
     def raw(self, images: Sequence[Tensor]) -> Any:
-        """What the network says about a batch."""
+        """What the network predicts for a batch."""
 
     def detections(self, raw: Any, postprocess: Any = None) -> list[dict[str, Tensor]]:
-        """The detections that a post-processing makes of it."""
+        """The detections that a post-processing makes from it."""
 
 
 def detect_dataset(
@@ -39,12 +39,12 @@ def detect_dataset(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[ImageDetections]:
-    """Detect in every image of a dataset, one entry per record, in pixels of the original image.
+    """Detect objects in every image of a dataset, one entry per record, in pixels of the original image.
 
-    A module is put in evaluation mode for it and put back. `progress` is called with (images done, images) at the
-    start and after every batch.
+    A module is in evaluation mode during the run; after it, its mode is as before. `progress` is called with (images
+    done, images) at the start and after every batch.
 
-    Raises `UserError` naming the first images that are missing, before anything is run, and an image that cannot be
+    Raises `UserError` if images are missing (before anything is run; it names the first ones), or if an image cannot be
     read.
     """
 
@@ -64,11 +64,11 @@ def detect_with_each(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[ImageDetections]]:
-    """Detect in every image with several post-processings: for each of them what `detect_dataset` would give with it.
+    """Detect objects in every image with several post-processings; for each, the result is that of `detect_dataset`.
 
     The network runs once. Its predictions are kept for one batch only, whatever the size of the dataset.
 
-    Raises `UserError` as `detect_dataset` does.
+    Raises `UserError` in the cases of `detect_dataset`.
     """
 
     def look(images: list[Tensor]) -> list[list[ImageDetections]]:
@@ -94,10 +94,10 @@ def sweep(
 ) -> Sweep:
     """Measure one pass of the network for several values of one number of the post-processing.
 
-    `name` is that of the number, `postprocesses` a post-processing for each of its values (see
-    `singleshot.postprocess.vary`). With "iou_alpha" it is Tables 3 and 4 of the IoU-aware paper.
+    `name` is the name of the number. `postprocesses` has a post-processing for each of its values (see
+    `singleshot.postprocess.vary`). With "iou_alpha" the result is Tables 3 and 4 of the IoU-aware paper.
 
-    Raises `UserError` as `detect_dataset` and `evaluate` do.
+    Raises `UserError` in the cases of `detect_dataset` and `evaluate`.
     """
     sizes = {"batch_size": batch_size, "workers": workers}
     found = detect_with_each(detector, dataset, list(postprocesses.values()), **sizes, progress=progress)

@@ -28,42 +28,42 @@ VOC_PREFIX = "comp4_det_test_"
 
 @dataclass(frozen=True)
 class ImageDetections:
-    """What was found in one image, in pixels of that image."""
+    """The detections of one image, in pixels of that image."""
 
     boxes: Floats  # [N, 4] xyxy
     scores: Floats  # [N]
     labels: NDArray[np.int64]  # [N] index into `Dataset.class_names`
-    xywh: Floats | None = None  # [N, 4] a results file's own numbers: x + w - x need not be w in floating point
+    xywh: Floats | None = None  # [N, 4] a results file's own numbers: in floating point x + w - x may differ from w
     order: NDArray[np.int64] | None = None  # [N] line in a VOC file: equal scores keep the order of the file
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def sides(self) -> Floats:
-        """The boxes as x, y, w, h: [N, 4], the file's own numbers where there was a file."""
+        """The boxes as x, y, w, h: [N, 4]. If they were read from a file, these are the file's own numbers."""
         return as_sides(self.boxes) if self.xywh is None else np.asarray(self.xywh, np.float64).reshape(-1, 4)
 
 
 def as_sides(boxes: Floats) -> Floats:
-    """Corners x1, y1, x2, y2 to x, y, w, h: [N, 4] both."""
+    """Convert corners x1, y1, x2, y2 to x, y, w, h: both [N, 4]."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
 
 
 def as_corners(xywh: Floats) -> Floats:
-    """Sides x, y, w, h to corners x1, y1, x2, y2: [N, 4] both."""
+    """Convert x, y, w, h to corners x1, y1, x2, y2: both [N, 4]."""
     xywh = np.asarray(xywh, np.float64).reshape(-1, 4)
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
 
 
 def read_detections(path: str | Path, dataset: Dataset) -> list[ImageDetections]:
-    """Read the detections of a dataset, one entry per record: boxes exactly as the files have them.
+    """Read the detections of a dataset, one entry per record. Boxes are exactly as in the files.
 
     `path` is a COCO results JSON, or a folder of VOC files `comp4_det_test_CLASS.txt` (any `*_CLASS.txt`). A folder
     without such files may hold one results JSON instead. No image is opened.
 
-    Raises `UserError` naming the file and the entry or line: unknown image, unknown class, wrong type, a number that
-    is not finite, boxes divided by the image size.
+    Raises `UserError`, with the file and the entry or line, for an unknown image or class, a wrong type, a number that
+    is not finite, or boxes that are divided by the image size.
     """
     path = Path(path)
     try:
@@ -76,24 +76,22 @@ def read_detections(path: str | Path, dataset: Dataset) -> list[ImageDetections]
         if len(results) == 1:
             return _read_results(results[0], dataset)
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: not a text file ({error}); a COCO results JSON or VOC text files are needed"
-        ) from None
+        raise UserError(f"{path}: not a text file ({error}); give a COCO results JSON or VOC text files") from None
     except OSError as error:
         raise UserError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
     raise UserError(
-        f"{path}: no detections here: expected VOC files {VOC_PREFIX}CLASS.txt for the classes of the data "
-        f"({', '.join(dataset.class_names[:5])}), or one COCO results JSON (found {len(results)} of these)"
+        f"{path}: no detections in this folder: expected VOC files {VOC_PREFIX}CLASS.txt for the classes of the data "
+        f"({', '.join(dataset.class_names[:5])}), or exactly one COCO results JSON (found {len(results)})"
     )
 
 
 def save_detections(folder: str | Path, dataset: Dataset, detections: Sequence[ImageDetections]) -> list[Path]:
-    """Write the detections in both forms and return the files: `detections.json` and one VOC file per class.
+    """Write the detections in both formats: `detections.json` and one VOC file per class. Returns the files.
 
-    The JSON has the image ids and category ids of the data's own files. Numbers have all their digits, so that
-    reading them back gives the same metrics. Every file appears whole or not at all.
+    The JSON has the image ids and category ids of the data's own files. Numbers are written with all their digits, so
+    that reading them back gives the same metrics. Every file is written completely or not at all.
 
-    Raises `UserError` when the folder cannot be written.
+    Raises `UserError` if the folder cannot be written.
     """
     if len(detections) != len(dataset):
         raise UserError(f"{len(dataset)} images but detections for {len(detections)}: one entry per record is needed")
@@ -112,9 +110,9 @@ def save_detections(folder: str | Path, dataset: Dataset, detections: Sequence[I
 
 
 def writable(folder: str | Path) -> Path:
-    """The folder, made if it is not there: asked before a long run, so that it is not for nothing.
+    """Create the folder if needed, and check that files can be written in it. Call this before a long run.
 
-    Raises `UserError` when files cannot be made in it.
+    Raises `UserError` if they cannot be written.
     """
     folder = Path(folder)
     try:
@@ -139,9 +137,9 @@ def _read_results(path: Path, dataset: Dataset) -> list[ImageDetections]:
         entries = json.loads(text)
     except (ValueError, RecursionError) as error:
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise UserError(f"{path}{line}: broken JSON ({error}); a list of COCO results is needed") from None
+        raise UserError(f"{path}{line}: broken JSON ({error}); expected a list of COCO results") from None
     if not isinstance(entries, list):
-        raise UserError(f"{path}: a JSON list of COCO results is needed, got {_kind(entries)}")
+        raise UserError(f"{path}: expected a JSON list of COCO results, got {_kind(entries)}")
     image_of = _unique([record.id for record in dataset.records], "images with the id")
     label_of = _unique(dataset.category_ids, "categories with the id")
     images, labels, scores, boxes = [], [], [], []
@@ -151,7 +149,7 @@ def _read_results(path: Path, dataset: Dataset) -> list[ImageDetections]:
             return UserError(f"{path}: entry {index} (counted from 0): {problem}")
 
         if not isinstance(entry, dict):
-            raise fail(f"an object is needed, got {_kind(entry)}")
+            raise fail(f"expected an object, got {_kind(entry)}")
         for key in ("image_id", "category_id", "bbox", "score"):
             if key not in entry:
                 raise fail(f"{key!r} is missing; a result has image_id, category_id, bbox [x, y, w, h] and score")
@@ -170,10 +168,10 @@ def _read_results(path: Path, dataset: Dataset) -> list[ImageDetections]:
 
 
 def _index(value: Any, known: dict[int | str, int], key: str, what: str, fail: Callable[[str], UserError]) -> int:
-    """The record or label that an id of the file stands for."""
+    """The record or label that an id of the file refers to."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise fail(f"{key} must be a number or a text, got {value!r}")
-    index = known.get(value)  # type: ignore[arg-type]  # 42.0 finds 42
+    index = known.get(value)  # type: ignore[arg-type]  # 42.0 also finds 42
     if index is None:
         some = ", ".join(map(repr, list(known)[:3]))
         raise fail(f"{key} {value!r} is not among the {len(known)} {what} (such as {some})")
@@ -181,11 +179,13 @@ def _index(value: Any, known: dict[int | str, int], key: str, what: str, fail: C
 
 
 def _unique(ids: Sequence[int | str], what: str) -> dict[int | str, int]:
-    """The place of each id; detections could not be told apart if two had the same."""
+    """The index of each id. Two equal ids are an error: their detections could not be told apart."""
     places: dict[int | str, int] = {}
     for place, key in enumerate(ids):
         if places.setdefault(key, place) != place:
-            raise UserError(f"the data has two {what} {key!r}: a file of detections cannot tell them apart")
+            raise UserError(
+                f"the data has two {what} {key!r}, and a file of detections cannot tell them apart; rename one of them"
+            )
     return places
 
 
@@ -203,7 +203,7 @@ def _results(dataset: Dataset, detections: Sequence[ImageDetections]) -> str:
 
 
 def _class_files(folder: Path, dataset: Dataset) -> list[tuple[int, Path]]:
-    """The label and file of every class that the folder has detections of."""
+    """The label and the file of every class that has detections in the folder."""
     names = {_file_form(name): label for label, name in enumerate(dataset.class_names)}
     longest_first = sorted(names, key=len, reverse=True)  # "race_car" before "car"
     found: dict[int, Path] = {}
@@ -211,7 +211,10 @@ def _class_files(folder: Path, dataset: Dataset) -> list[tuple[int, Path]]:
         name = next((name for name in longest_first if path.stem == name or path.stem.endswith("_" + name)), None)
         if name is None:
             if re.match(r"comp\d+_(det|cls)_", path.stem):
-                raise UserError(f"{path}: no class of the data has this name; they are {', '.join(names)}")
+                raise UserError(
+                    f"{path}: the data has no class of this name; its classes are {', '.join(names)}. "
+                    "Rename the file, or take it out"
+                )
             continue
         if names[name] in found:
             raise UserError(
@@ -232,7 +235,7 @@ def _read_voc(files: Sequence[tuple[int, Path]], dataset: Dataset) -> list[Image
             for line_number, line in enumerate(lines, 1):
                 if not line.strip():
                     continue
-                # From the right: the name of an image may have spaces.
+                # Split from the right: the name of an image may have spaces.
                 name, *words = line.strip().rsplit(maxsplit=5)
                 try:
                     row = [float(word) for word in words]
@@ -258,7 +261,7 @@ def _read_voc(files: Sequence[tuple[int, Path]], dataset: Dataset) -> list[Image
 
 
 def _voc_lines(dataset: Dataset, detections: Sequence[ImageDetections]) -> list[list[str]]:
-    """The lines of each class, in the order of the images, or of the file that the detections came from."""
+    """The lines of each class, in the order of the images or of the file that the detections were read from."""
     lines: list[list[tuple[int, str]]] = [[] for _ in dataset.class_names]
     for name, found in zip(_voc_names(dataset), detections, strict=True):
         order = [0] * len(found) if found.order is None else found.order.tolist()
@@ -270,14 +273,14 @@ def _voc_lines(dataset: Dataset, detections: Sequence[ImageDetections]) -> list[
 
 
 def _voc_names(dataset: Dataset) -> list[str]:
-    """What VOC files call the images: the stem, or the id where images share one (a/1.jpg and b/1.jpg, two years)."""
+    """The names of the images in VOC files: the stem, or the id if images share a stem (a/1.jpg and b/1.jpg)."""
     stems = [Path(record.name).stem if record.stem is None else record.stem for record in dataset.records]
     return stems if len(set(stems)) == len(stems) else [str(record.id) for record in dataset.records]
 
 
 def _images_by_name(dataset: Dataset) -> dict[Any, int]:
     known: dict[Any, int] = _unique(_voc_names(dataset), "images called")
-    for i, record in enumerate(dataset.records):  # file names with suffix, and ids, where they are free
+    for i, record in enumerate(dataset.records):  # also file names with suffix, and ids, unless the name is taken
         known.setdefault(record.name, i)
     for i, record in enumerate(dataset.records):
         known.setdefault(str(record.id), i)
@@ -285,7 +288,7 @@ def _images_by_name(dataset: Dataset) -> dict[Any, int]:
 
 
 def _file_form(name: str) -> str:
-    """A class name as a part of a file name."""
+    """A class name in the form that it has in a file name."""
     return name.replace("/", "%2F").replace("\\", "%5C")
 
 
@@ -302,7 +305,7 @@ def _per_image(
     xywh: Floats | None = None,
     order: NDArray[np.int64] | None = None,
 ) -> list[ImageDetections]:
-    """Columns of a file to one entry per image, rows in the order of the file."""
+    """Sort the columns of a file into one entry per image, rows in the order of the file."""
     label_column, score_column = np.array(labels, np.int64), np.array(scores, np.float64)
     image_column = np.array(images, np.int64)
     by_image = np.argsort(image_column, kind="stable")
@@ -327,7 +330,7 @@ def _is_finite(value: Any) -> bool:
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer beyond the range of floats
+    except OverflowError:  # an integer that is too large for a float
         return False
 
 

@@ -1,4 +1,4 @@
-"""Everything that is measured about detections, in one call."""
+"""All metrics of detections in one call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from singleshot.evaluation.voc import VocMetrics, voc_metrics
 
 @dataclass(frozen=True)
 class Metrics:
-    """COCO's twelve numbers, VOC's two means, and each class. Fractions between 0 and 1."""
+    """COCO's twelve numbers, VOC's two means, and the numbers of each class. All are fractions between 0 and 1."""
 
     class_names: tuple[str, ...]
     coco: CocoMetrics
@@ -35,7 +35,7 @@ class Metrics:
         }
 
     def table(self) -> str:
-        """A readable table, in percent, "-" where there is nothing to find."""
+        """A readable table in percent, with "-" where there is nothing to find."""
         header = ("class", "boxes", "AP", "AP50", "VOC07", "VOC10")
         rows = [
             (name, str(found.boxes), *map(_percent, (ap, ap50, found.voc07, found.voc10)))
@@ -58,9 +58,10 @@ class Metrics:
 def evaluate(dataset: Dataset, detections: Sequence[ImageDetections]) -> Metrics:
     """Measure the detections of a dataset, one entry per record in the order of `dataset.records`.
 
-    COCO's numbers are pycocotools', VOC's are the devkit's: see `coco_metrics` and `voc_metrics`. No image is opened.
+    COCO's numbers are those of pycocotools, VOC's those of the devkit: see `coco_metrics` and `voc_metrics`. No image
+    is opened.
 
-    Raises `UserError` when an image has no annotation or the detections do not fit the dataset.
+    Raises `UserError` if an image has no annotation, or if the detections do not fit the dataset.
     """
     return Metrics(dataset.class_names, coco_metrics(dataset, detections), voc_metrics(dataset, detections))
 

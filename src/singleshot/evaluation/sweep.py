@@ -1,4 +1,4 @@
-"""The metrics of one pass of a network, post-processed in several ways, side by side."""
+"""The metrics of one pass of a network with several post-processings, side by side."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from singleshot.evaluation.metrics import Metrics
 
-# Tables 3 and 4 of the IoU-aware paper in one.
+# The columns of Tables 3 and 4 of the IoU-aware paper together.
 COLUMNS = ("AP", "AP50", "AP60", "AP70", "AP75", "AP80", "AP90", "APs", "APm", "APl")
 
 Value = float | str
@@ -15,14 +15,14 @@ Value = float | str
 
 @dataclass(frozen=True)
 class Sweep:
-    """What was measured for each value of one number of the post-processing."""
+    """The metrics for each value of one number of the post-processing."""
 
     name: str  # such as "iou_alpha"
     values: tuple[Value, ...]
     metrics: tuple[Metrics, ...]  # one for each value
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: the name, and for each value what `Metrics.to_json` gives; "coco" also has AP55 .. AP95."""
+        """Plain data: the name, and `Metrics.to_json` for each value; "coco" also has AP55 .. AP95."""
         results = []
         for value, metrics in zip(self.values, self.metrics, strict=True):
             document = metrics.to_json()
@@ -31,7 +31,7 @@ class Sweep:
         return {"sweep": self.name, "results": results}
 
     def table(self) -> str:
-        """A readable table, in percent, "-" where there is nothing to find, "*" at the best AP."""
+        """A readable table in percent, with "-" where there is nothing to find and "*" at the best AP."""
         numbers = [{**metrics.coco.numbers, **metrics.coco.by_iou} for metrics in self.metrics]
         rows = [[found[name] for name in COLUMNS] for found in numbers]
         best = max((row[0] for row in rows), default=-1.0)

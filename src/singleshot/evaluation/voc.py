@@ -12,18 +12,18 @@ from singleshot.data.dataset import Dataset, Floats
 from singleshot.evaluation.box_table import Found, Integers, Truth, found_columns, truth_columns
 from singleshot.evaluation.detections import ImageDetections
 
-# 0:0.1:1 as every published evaluator steps through it: the products 3 * 0.1, 6 * 0.1 and 7 * 0.1 lie a last bit above
-# 0.3, 0.6 and 0.7, so a recall of exactly 3/10, 6/10 or 7/10 does not reach its point.
+# 0:0.1:1 as in every published evaluator. The products 3 * 0.1, 6 * 0.1 and 7 * 0.1 are one last bit above 0.3, 0.6 and
+# 0.7, so a recall of exactly 3/10, 6/10 or 7/10 does not reach its point.
 _RECALLS_07 = tuple(k * 0.1 for k in range(11))
 _PAIRS_AT_ONCE = 1 << 21  # bounds the memory in crowded images
 
 
 @dataclass(frozen=True)
 class VocClass:
-    """One class: its two average precisions (None where there is nothing to find) and its curve.
+    """One class: its two average precisions (None if there is nothing to find) and its curve.
 
-    The curve has one row per detection that is right or wrong, best score first; detections of difficult objects
-    are neither.
+    The curve has one row for each detection that is right or wrong, best score first. Detections of difficult objects
+    are neither right nor wrong.
     """
 
     voc07: float | None  # 11-point average precision
@@ -36,28 +36,29 @@ class VocClass:
 
 @dataclass(frozen=True)
 class VocMetrics:
-    """Both VOC metrics: classes in the order of the dataset, and means over the classes with an object to find."""
+    """Both VOC metrics: for each class in the order of the dataset, and as means over the classes that have objects."""
 
     classes: tuple[VocClass, ...]
 
     @property
     def voc07(self) -> float | None:
-        """VOC2007's mean average precision, 11-point; None when there is nothing to find at all."""
+        """VOC2007's mean average precision, 11-point; None if there is nothing to find at all."""
         return _mean([found.voc07 for found in self.classes])
 
     @property
     def voc10(self) -> float | None:
-        """Mean average precision as of VOC2010, area under the curve; None when there is nothing to find at all."""
+        """Mean average precision since VOC2010, area under the curve; None if there is nothing to find at all."""
         return _mean([found.voc10 for found in self.classes])
 
 
 def voc_metrics(dataset: Dataset, detections: Sequence[ImageDetections], *, min_overlap: float = 0.5) -> VocMetrics:
-    """Measure detections as the VOC devkit does.
+    """Measure detections by the rules of the VOC devkit.
 
-    Per class, best score first, equal scores in their order: a detection belongs to the object of its image that it
-    overlaps most, counting pixels inclusively (width x2 - x1 + 1). It is right when they overlap by `min_overlap` or
-    more and no better detection has taken that object, neither right nor wrong when the object is difficult (or a COCO
-    crowd), wrong otherwise.
+    Detections of a class are taken best score first; equal scores keep their order. A detection belongs to the object
+    of its image that it overlaps most, with pixels counted inclusively (width x2 - x1 + 1). Then it is
+    - neither right nor wrong, if they overlap by `min_overlap` or more and the object is difficult (or a COCO crowd);
+    - right, if they overlap by `min_overlap` or more and no better detection has taken the object;
+    - wrong otherwise.
     """
     truth, found = truth_columns(dataset), found_columns(dataset, detections)
     best_first = np.lexsort((found.order, -found.scores, found.labels))
@@ -80,14 +81,14 @@ def voc_metrics(dataset: Dataset, detections: Sequence[ImageDetections], *, min_
 
 
 def eleven_point_ap(recall: Floats, precision: Floats) -> float:
-    """VOC2007: the mean, over recalls 0, 0.1, ... 1, of the best precision at that recall or more."""
-    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)  # [D + 1], nothing beyond the last
+    """VOC2007: the mean, over the recalls 0, 0.1, ... 1, of the best precision at this recall or more."""
+    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)  # [D + 1], 0 after the last one
     first = np.searchsorted(recall, _RECALLS_07, side="left")  # recall never falls
     return float(best[first].sum() / 11)
 
 
 def area_ap(recall: Floats, precision: Floats) -> float:
-    """VOC2010 and later: the area under the curve whose precision was made to fall with recall."""
+    """VOC2010 and later: the area under the curve, with the precision made monotonically decreasing."""
     best = np.maximum.accumulate(precision[::-1])[::-1]
     return min(1.0, float((np.diff(recall, prepend=0.0) * best).sum()))  # the sum may round up
 
@@ -103,7 +104,7 @@ def _one_class(truth: Truth, truth_rows: Integers, found: Found, found_rows: Int
     dont_care = np.zeros(len(owner), bool)
     dont_care[hit] = ignored[owner[hit]]
     right = np.zeros(len(owner), bool)
-    # An object belongs to the first, best, detection that chose it; detections choose whatever was taken before.
+    # An object belongs to the first (best) detection that chose it. A detection may choose an object that is taken.
     owners, firsts = np.unique(owner, return_index=True)
     right[firsts[owners >= 0]] = True
     right &= ~dont_care
@@ -124,9 +125,9 @@ def _one_class(truth: Truth, truth_rows: Integers, found: Found, found_rows: Int
 def _best_overlaps(
     boxes: Floats, images: Integers, truth: Floats, truth_images: Integers
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """For each detection [D] the greatest overlap with an object [G] of its image, and which (the first of equals).
+    """For each detection [D] the largest overlap with an object [G] of its image, and the (first) object that has it.
 
-    `truth_images` must not fall. Overlap 0 and object -1 where the image has no object or none is touched.
+    `truth_images` must be in ascending order. The overlap is 0 and the object -1 if the detection touches no object.
     """
     start = np.searchsorted(truth_images, images, side="left")
     count = np.searchsorted(truth_images, images, side="right") - start
@@ -138,7 +139,7 @@ def _best_overlaps(
         before = ends[done - 1] if done else 0
         upto = max(done + 1, int(np.searchsorted(ends, before + _PAIRS_AT_ONCE, side="right")))
         rows = with_objects[done:upto]
-        # Pairs lie detection by detection, the objects of each in the order of the file.
+        # Pairs are ordered by detection; the objects of each detection are in the order of the file.
         firsts = ends[done:upto] - count[rows] - before
         detection = np.repeat(rows, count[rows])
         candidate = np.arange(len(detection)) - np.repeat(firsts - start[rows], count[rows])
@@ -152,7 +153,7 @@ def _best_overlaps(
 
 
 def _inclusive_iou(a: Floats, b: Floats) -> Floats:
-    """Overlap of pairs of boxes [P, 4] whose corner pixels belong to them; 0 where they do not touch."""
+    """Overlap of pairs of boxes [P, 4] that include their corner pixels; 0 where they do not touch."""
     shared = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]) + 1
     touch = (shared > 0).all(1)
     intersection = np.where(touch, shared[:, 0] * shared[:, 1], 0.0)

@@ -25,20 +25,20 @@ from singleshot.preprocess import KeepAspect, Preprocess, Stretch
 Found = dict[str, Tensor]
 """Detections of one image: boxes [N, 4], scores [N], labels [N], in pixels of that image."""
 
-_COARSE = 64  # pixels: no usual detector has a larger step between the inputs that it takes
-_LARGEST = 4096  # pixels: where the search for a size that fits ends
+_COARSE = 64  # pixels: usual detectors have no larger step between the input sizes that they take
+_LARGEST = 4096  # pixels: the search for a size that fits ends here
 
 
 class MultiScaleDetector:
-    """A detector that sees every image as a `MultiScale` says: called as the detector is, with the same kind of result.
+    """A detector that sees every image in the views of a `MultiScale`. Calls and results are those of the detector.
 
-    One view is in memory at a time, of as many images as have no more pixels together than the whole batch has in the
-    detector's own size (one image at least); of the views before it only the boxes. With a single pass in all there
-    is nothing to merge, and the result is the detector's own, bit for bit if the view is of its own size.
+    Only one view is in memory at a time, for as many images as fit into the pixels of a whole batch at the detector's
+    own size (at least one image). Of earlier views only the boxes are kept. With a single pass there is nothing to
+    merge, and the result is the detector's own; if the view has the detector's own size, it is equal bit for bit.
 
     `progress` is called with `seen`, the number of images x passes done, counted over all calls.
 
-    Raises `UserError` for a view that the detector cannot be shown, such as one that is too small for its last maps.
+    Raises `UserError` for a view that the detector cannot take, such as one that is too small for its last maps.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class MultiScaleDetector:
         self.detector, self.recipe = detector, recipe
         self.class_names, self.category_ids = detector.class_names, detector.category_ids
         self._postprocess = _postprocess(detector.postprocess, recipe)
-        # The lowest score that a soft vote leaves: the same number as that of each view, as in the authors' script.
+        # The lowest score that a soft vote keeps. It is the same number as for each view, as in the authors' script.
         self._threshold = float(getattr(self._postprocess, "threshold", 0.0))
         self.progress, self.seen = progress, 0
-        self._views: list[tuple[View, Preprocess, Preprocess]] = []  # for high images (and squares), and for wide ones
+        self._views: list[tuple[View, Preprocess, Preprocess]] = []  # for tall or square images, and for wide ones
         for number, view in enumerate(recipe.views, start=1):
             where = f"{recipe.name}, view {number} ({view})"
             both = tuple(preprocess_for(lain, detector.preprocess, where) for lain in _lain(view))
@@ -74,11 +74,11 @@ class MultiScaleDetector:
     def _parts(
         self, images: Sequence[Tensor], high: Preprocess, wide: Preprocess
     ) -> Iterator[tuple[list[int], Preprocess]]:
-        """The images that are shown at once: their places, and how they are prepared."""
+        """The images that the network sees at once: their indices, and how they are prepared."""
         pixels = len(images) * math.prod(self.detector.image_size)
         for places, preprocess in _together(images, high, wide):
             number = max(1, pixels // math.prod(preprocess.size))
-            for start in range(0, max(1, len(places)), number):  # none at all: the detector says what it needs
+            for start in range(0, max(1, len(places)), number):  # without images the detector says what it needs
                 yield places[start : start + number], preprocess
 
     def _look(self, images: list[Tensor], preprocess: Preprocess, mirrored: bool) -> list[Found]:
@@ -111,13 +111,13 @@ class MultiScaleDetector:
 
 
 def mirror(boxes: Tensor, width: float) -> Tensor:
-    """Boxes [N, 4] of a mirrored image as boxes of the image: x becomes width - x."""
+    """Convert boxes [N, 4] of a mirrored image to boxes of the image itself: x becomes width - x."""
     x1, y1, x2, y2 = boxes.unbind(-1)
     return torch.stack([width - x2, y1, width - x1, y2], -1)
 
 
 def _lain(view: View) -> list[View]:
-    """The view of a high (or square) image, and of a wide one where that is another."""
+    """The view for a tall (or square) image, and the view for a wide one if it is different."""
     if view.size is None or not view.turn:
         return [view]
     short, long = sorted(view.size)
@@ -125,7 +125,7 @@ def _lain(view: View) -> list[View]:
 
 
 def preprocess_for(view: View, own: Preprocess, where: str = "view") -> Preprocess:
-    """A detector's own preparation of images, at the size of a view (its `turn` aside)."""
+    """A detector's own preparation of images, but at the size of a view. The view's `turn` is ignored here."""
     if view.size is not None:
         return Stretch((view.size[0], view.size[1]), own.pixels)
     if view.scale == 1:
@@ -160,7 +160,7 @@ def _postprocess(own: Postprocess, recipe: MultiScale) -> Postprocess:
 
 
 def _counting(found: Found, view: View) -> Found:
-    """The boxes of the sizes that count in a view."""
+    """The boxes that count in a view, by their size."""
     if view.long_side_above is None and view.short_side_below is None:
         return found
     sides = found["boxes"][:, 2:] - found["boxes"][:, :2]
@@ -173,7 +173,7 @@ def _counting(found: Found, view: View) -> Found:
 
 
 def _together(images: Sequence[Tensor], high: Preprocess, wide: Preprocess) -> Iterator[tuple[list[int], Preprocess]]:
-    """The images that are prepared alike: their places, and how."""
+    """Groups of images that are prepared in the same way: their indices, and how."""
     if high == wide:
         yield list(range(len(images))), high
         return
@@ -185,35 +185,35 @@ def _together(images: Sequence[Tensor], high: Preprocess, wide: Preprocess) -> I
 
 
 def _check(detector: Detector, size: tuple[int, int], where: str) -> None:
-    """Refuse an input of (height, width) that the network cannot take, before anything is computed."""
+    """Raise `UserError`, before anything is computed, if the network cannot take an input of (height, width)."""
     problem = _problem(detector, size)
     if problem is None:
         return
-    said = f"{where}: the network does not take an input of {size[0]}x{size[1]}: {problem}"
+    said = f"{where}: the network cannot take an input of {size[0]}x{size[1]}: {problem}"
     side = _next_side(detector, min(size))
-    hint = "" if side is None else f"; the next larger square that it takes is {side}x{side}"
-    raise UserError(f"{said}{hint}: leave the view out, or change its size")
+    hint = "" if side is None else f"; the next larger square that it can take is {side}x{side}"
+    raise UserError(f"{said}{hint}. Change the size of the view, or leave it out")
 
 
 def _problem(detector: Detector, size: tuple[int, int]) -> str | None:
-    """Why the network does not take an input of (height, width); None if it does."""
+    """Why the network cannot take an input of (height, width); None if it can."""
     small = min(size) < min(detector.image_size)
     vague = "it is too small for the last maps" if small else "the maps do not fit together"
     try:
         shapes = detector.map_shapes(size)
     except UserError as error:
         return str(error)
-    except (RuntimeError, ValueError) as error:  # a kernel larger than its map; a sum of maps of different sizes
+    except (RuntimeError, ValueError) as error:  # a kernel larger than its map, or a sum of maps of different sizes
         return f"{vague} ({str(error).splitlines()[0]})"
     if any(0 in shape for shape in shapes):
         return vague
     if len(set(shapes)) < len(shapes) and len(set(own := detector.map_shapes(detector.image_size))) == len(own):
-        return f"{vague}, of which several would be of one size"
+        return f"{vague}: several of them would have the same size"
     return None
 
 
 def _next_side(detector: Detector, side: int) -> int | None:
-    """The side of the next larger square that the network takes, if there is one."""
+    """The side of the next larger square that the network can take, if there is one."""
     if _problem(detector, (side, side)) is None:
         return None
     tried = range((side // _COARSE + 1) * _COARSE, _LARGEST + 1, _COARSE)

@@ -1,6 +1,6 @@
-"""Multi-scale testing by name: the views of the RefineDet paper's "+" rows, and free ones from YAML files.
+"""Multi-scale testing by name: the views of the RefineDet paper's "+" rows, and your own from YAML files.
 
-The paper says only that it is done; the tables are the authors' test script's.
+The paper says only that it uses several scales. The tables here are from the authors' test script.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _512_COCO = (
 
 
 def _coco(name: str, views: tuple[View, ...]) -> MultiScale:
-    # The numbers of the ResNet-101 model of 512 pixels, the only one whose file is to be had. The suppression is greedy
-    # there, although it is soft in the authors' tests at a single scale.
+    # The numbers of the ResNet-101 model of 512 pixels, the only one whose file is available. Its suppression is greedy
+    # here, although it is soft in the authors' tests at a single scale.
     return MultiScale(views, name, merge="soft_vote", threshold=0.05, candidates=400, nms=0.45, detections=200)
 
 
@@ -58,7 +58,7 @@ _RECIPES = {
 
 
 def names() -> tuple[str, ...]:
-    """The published ones."""
+    """The names of the published ones."""
     return tuple(_RECIPES)
 
 
@@ -66,22 +66,22 @@ def get(name: str) -> MultiScale:
     """Published multi-scale testing by name.
 
     Raises:
-        UserError: no such name; the nearest are given.
+        UserError: an unknown name; the message gives the nearest ones.
     """
     if name in _RECIPES:
         return _RECIPES[name]
     hint = did_you_mean(name, _RECIPES, otherwise=f"the published ones are: {', '.join(_RECIPES)}.")
-    raise UserError(f"unknown multi-scale testing {name!r}; {hint} A file must end in .yaml or .yml")
+    raise UserError(f"unknown multi-scale testing {name!r}; {hint} The name of a file ends in .yaml or .yml")
 
 
 def load(name_or_file: str | Path) -> MultiScale:
     """Multi-scale testing by name, or from a YAML file that holds the fields of `MultiScale`.
 
-    With `recipe: NAME` a file builds on a published one: what it does not say comes from there. Its own `name`, if it
-    gives none, is the file's.
+    With `recipe: NAME` a file builds on a published one and sets only what is different. If the file gives no `name`,
+    the file's own name is used.
 
     Raises:
-        UserError: an unknown name, or a mistake in the file, naming file and key.
+        UserError: an unknown name, or a mistake in the file. The message names the file and the key.
     """
     path = Path(name_or_file)
     if str(name_or_file) in _RECIPES or path.suffix.lower() not in (".yaml", ".yml"):
@@ -100,7 +100,7 @@ def load(name_or_file: str | Path) -> MultiScale:
     if not isinstance(views, (list, tuple)):
         raise UserError(f"{path}: views: expected a list of views, got {views!r}")
     for i, view in enumerate(views):
-        _built(View, view, f"views[{i}]", path)  # so that a message tells which
+        _built(View, view, f"views[{i}]", path)  # so that a message can name the view
     return _built(MultiScale, tree, "", path)
 
 

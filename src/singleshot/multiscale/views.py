@@ -1,4 +1,4 @@
-"""What multi-scale testing is made of: views of an image, and how what they show is put together. Plain data."""
+"""The views of multi-scale testing, and how their detections are merged. Plain data."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ Merge = Literal["vote", "soft_vote", "nms"]
 
 @dataclass(frozen=True)
 class View:
-    """How large an image is made for one pass of the network, and which of the boxes found there count.
+    """The size of an image for one pass of the network, and which of the boxes found there count.
 
-    One of three says how large. `side`: one number of pixels, by the detector's own rule; a square for a detector that
-    stretches images, else the side that its rule is about, and a limit on the other side in proportion. `size`:
-    (height, width), to which the image is stretched; with `turn` the longer of the two lies along the image's longer
-    side (along the height if both are equal). `scale`: times the detector's own size.
+    Exactly one of these three sets the size:
+    - `side`: one number of pixels, by the detector's own rule. A detector that stretches images gets a square. For
+      others it is the side that the rule sets, and the limit on the other side changes in proportion.
+    - `size`: (height, width). The image is stretched to it. With `turn` the longer of the two lies along the image's
+      longer side (along the height if the image is square).
+    - `scale`: a factor of the detector's own size.
 
-    Boxes count by their sides x2 - x1 and y2 - y1 in pixels of the original image. None: all count.
+    Boxes count by their sides x2 - x1 and y2 - y1, in pixels of the original image. None: all count.
     """
 
     side: int | None = None
@@ -34,13 +36,13 @@ class View:
         given = [name for name in ("side", "size", "scale") if getattr(self, name) is not None]
         if len(given) != 1:
             came = " and ".join(given) or "none of them"
-            raise UserError(f"a view needs one of side, size and scale, which say how large the image is; got {came}")
+            raise UserError(f"a view needs exactly one of side, size and scale to set the image's size; got {came}")
         if self.side is not None and not _is_whole(self.side):
             raise UserError(f"side: expected a whole number of pixels, 1 or more, got {self.side!r}")
         if self.size is not None and not (len(self.size) == 2 and all(_is_whole(side) for side in self.size)):
             raise UserError(f"size: expected height and width in pixels, such as [320, 192], got {list(self.size)}")
         if self.turn and self.size is None:
-            raise UserError("turn: expected it with size, whose sides it exchanges where the image is wider than high")
+            raise UserError("turn needs size: it exchanges the two sides for wide images; give size, or leave turn out")
         for name in ("scale", "long_side_above", "short_side_below"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -56,12 +58,12 @@ class View:
 
 @dataclass(frozen=True)
 class MultiScale:
-    """Multi-scale testing: every view, plain and (with `mirror`) mirrored, then what was found merged for each class.
+    """Multi-scale testing: every view, plain and (with `mirror`) mirrored; then the boxes of each class are merged.
 
-    `merge`: "vote", "soft_vote" (see `singleshot.ops.voting`) or "nms", the best of each cluster; `iou` is the overlap
-    from which boxes belong together. What a single pass found is left as it is. The other numbers are those of
-    each pass's post-processing; None: the detector's own. With `nms` its suppression is greedy, even if the detector's
-    own is soft. `threshold` is also the lowest score that a soft vote leaves.
+    `merge` is "vote", "soft_vote" (see `singleshot.ops.voting`) or "nms" (the best box of each cluster). Boxes with an
+    IoU of at least `iou` belong together. The result of a single pass stays unchanged. The other numbers are for the
+    post-processing of each pass; None: the detector's own. With `nms` the suppression is greedy, even if the detector's
+    own is soft. `threshold` is also the lowest score that a soft vote keeps.
     """
 
     views: tuple[View, ...]
@@ -92,7 +94,7 @@ class MultiScale:
 
     @property
     def passes(self) -> int:
-        """How often the network sees each image."""
+        """How many times the network sees each image."""
         return len(self.views) * (1 + self.mirror)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_NO_AREA = 1e-12  # square pixels: below, a quotient of areas and its gradient mean nothing, but must stay finite
+_NO_AREA = 1e-12  # square pixels: below this a ratio of areas and its gradient are meaningless, but must stay finite
 
 
 def box_area(boxes: Tensor) -> Tensor:
@@ -33,9 +33,9 @@ def aligned_iou(first: Tensor, second: Tensor) -> Tensor:
 def aligned_giou(first: Tensor, second: Tensor) -> Tensor:
     """Generalised IoU of boxes aligned by broadcasting: [..., 4] x [..., 4] -> [...] in [-1, 1].
 
-    IoU less the share of the smallest enclosing box that neither covers (Rezatofighi et al., 2019, arXiv 1902.09630).
-    Boxes that do not meet are told apart by their distance. Two boxes without area have IoU 0 and, where the enclosing
-    box has none either, generalised IoU 0.
+    It is the IoU minus the share of the smallest enclosing box that neither box covers (Rezatofighi et al., 2019, arXiv
+    1902.09630). So it also measures the distance of boxes that do not overlap. Two boxes without area have IoU 0. If
+    the enclosing box has no area either, their generalised IoU is 0.
     """
     common = intersection(first, second)
     union = box_area(first) + box_area(second) - common
@@ -47,7 +47,7 @@ def aligned_giou(first: Tensor, second: Tensor) -> Tensor:
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     """IoU of every pair: [..., N, 4] x [..., M, 4] -> [..., N, M].
 
-    The four coordinates are taken apart into rows of their own first: see `rows_iou`.
+    The four coordinates are first copied into separate rows: see `rows_iou`.
     """
     return rows_iou(coordinate_rows(first)[..., :, None], coordinate_rows(second)[..., None, :])
 
@@ -60,8 +60,8 @@ def coordinate_rows(boxes: Tensor) -> Tensor:
 def rows_iou(first: Tensor, second: Tensor) -> Tensor:
     """IoU of boxes given as `coordinate_rows`, aligned by broadcasting: [4, ...] x [4, ...] -> [...] in [0, 1].
 
-    The arithmetic is done in place; on a large result that is several times faster than arithmetic on pairs of
-    coordinates, as in `aligned_iou`. There is no gradient. Two boxes without area have IoU 0.
+    The arithmetic is done in place. For a large result this is several times faster than the arithmetic on pairs of
+    coordinates in `aligned_iou`. There is no gradient. Two boxes without area have IoU 0.
     """
     (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = first.unbind(0), second.unbind(0)
     width = torch.minimum(ax2, bx2).sub_(torch.maximum(ax1, bx1)).clamp_(min=0)
@@ -83,7 +83,7 @@ def coverage(boxes: Tensor, regions: Tensor) -> Tensor:
 
 
 def clip_boxes(boxes: Tensor, height: Tensor | float, width: Tensor | float) -> Tensor:
-    """Move the corners of boxes [..., 4] that lie outside of an image to its border."""
+    """Move the corners of boxes [..., 4] that are outside an image to its border."""
     zero = boxes.new_zeros(())
     x = torch.minimum(
         torch.maximum(boxes[..., 0::2], zero), torch.as_tensor(width, dtype=boxes.dtype, device=boxes.device)
@@ -108,7 +108,7 @@ def box_convert(boxes: Tensor, source: str, target: str) -> Tensor:
             raise ValueError(f"box format must be xyxy, xywh or cxcywh, got {source!r}")
     match target:
         case "xyxy":
-            # An xyxy box is given back as it came: low + (high - low) may differ from high in the last bit.
+            # An xyxy box is returned unchanged: low + (high - low) may differ from high in the last bit.
             return boxes.clone() if source == "xyxy" else torch.cat([low, low + size], -1)
         case "xywh":
             return torch.cat([low, size], -1)

@@ -1,8 +1,9 @@
-"""Which size an image is given when its aspect ratio is kept.
+"""The size that an image is resized to when its aspect ratio is kept.
 
-Sides are whole pixels, the nearest to the exact product (halves up, as in Detectron2 and mmdetection; computed in whole
-numbers here, so that no machine rounds otherwise), and never 0. A size that a rule gave is one that it leaves alone,
-`fit(*fit(h, w)) == fit(h, w)`, but for torchvision's, where a few in a hundred sizes change by one more pixel.
+Sides are whole pixels: the exact product, rounded to the nearest, halves up, as in Detectron2 and mmdetection, and
+never 0. It is computed in whole numbers here, so that it is the same on every machine. Applying a rule twice changes
+nothing: `fit(*fit(h, w)) == fit(h, w)`. Only with torchvision's rule do a few in a hundred sizes change by one more
+pixel.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class Fit(Protocol):
 
     @property
     def nominal(self) -> tuple[int, int]:
-        """(height, width) of the largest landscape image that comes out."""
+        """(height, width) of the largest landscape result."""
 
     def __call__(self, height: int, width: int) -> tuple[int, int]:
         """The size for an image of `height` x `width`."""
@@ -27,9 +28,9 @@ class Fit(Protocol):
 
 @dataclass(frozen=True)
 class ShortSide:
-    """The short side becomes `short`, but the long one at most `longest`: scale = min(short / s, longest / l).
+    """The short side becomes `short`, but the long side at most `longest`: scale = min(short / s, longest / l).
 
-    RetinaNet's 800 / 1333 (Detectron's configuration; the paper, section 4.1, names the short side only).
+    RetinaNet uses 800 / 1333 (Detectron's configuration; the paper, section 4.1, gives only the short side).
     """
 
     short: int = 800
@@ -53,9 +54,9 @@ class ShortSide:
 
 @dataclass(frozen=True)
 class TorchvisionShortSide(ShortSide):
-    """`ShortSide` as torchvision computes it: in floating point, both sides cut to whole pixels.
+    """`ShortSide` as torchvision computes it: in floating point, with both sides truncated to whole pixels.
 
-    So the short side may come out one pixel below `short`.
+    So the short side may be one pixel less than `short`.
     """
 
     def __call__(self, height: int, width: int) -> tuple[int, int]:
@@ -75,7 +76,7 @@ class LongestSide:
 
     @property
     def nominal(self) -> tuple[int, int]:
-        """(height, width) of the largest image that comes out, a square."""
+        """(height, width) of the largest result, a square."""
         return self.longest, self.longest
 
     def __call__(self, height: int, width: int) -> tuple[int, int]:
@@ -85,9 +86,9 @@ class LongestSide:
 
 @dataclass(frozen=True)
 class ShortSideRange:
-    """Scale jitter: `ShortSide` with a short side drawn from the whole numbers `low` to `high`, both included.
+    """Scale jitter: `ShortSide` with a random short side, a whole number from `low` to `high`, both included.
 
-    Who draws it has the generator: `at` gives the rule for a number that was drawn.
+    The caller draws the number, because it has the random generator. `at` gives the rule for that number.
     """
 
     low: int
@@ -98,14 +99,17 @@ class ShortSideRange:
         _check_sides("the short side", self.low, self.longest)
         _check_sides("the short side", self.high, self.longest)
         if self.low > self.high:
-            raise UserError(f"jitter: expected two growing short sides such as [640, 800], got {self.low}, {self.high}")
+            raise UserError(
+                f"jitter: expected two short sides, the smaller one first, such as [640, 800], "
+                f"got {self.low}, {self.high}"
+            )
 
     def at(self, short: int) -> ShortSide:
-        """The rule for a short side that was drawn."""
+        """The rule for a short side that the caller has drawn."""
         return ShortSide(short, self.longest)
 
     def contains(self, height: int, width: int) -> bool:
-        """Whether some short side of the range gives this size, so that nothing is left to resize."""
+        """Whether some short side of the range gives this size, so that no resizing is needed."""
         short = min(max(min(height, width), self.low), self.high)
         return self.at(short)(height, width) == (height, width)
 
@@ -122,5 +126,5 @@ def _check_sides(name: str, side: int, longest: int) -> None:
             raise UserError(f"{name} of an image must be a whole number of pixels, 1 or more, got {value!r}")
     if side > longest:
         raise UserError(
-            f"{name} of an image would be {side} pixels, longer than the longest side, {longest}: make that larger"
+            f"{name} of an image would be {side} pixels, but the longest side is limited to {longest}: raise that limit"
         )

@@ -1,4 +1,4 @@
-"""Non-maximum suppression, greedy and soft: exact, batched, of fixed shape."""
+"""Non-maximum suppression, greedy and soft: exact, batched, with fixed shapes."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from torch._higher_order_ops.while_loop import while_loop
 
 from singleshot.ops.boxes import pairwise_iou
 
-_BLOCK = 1 << 24  # elements of the [rows, N, N] overlap matrix that are held at once
+_BLOCK = 1 << 24  # elements of the [rows, N, N] overlap matrix that are in memory at once
 _CPU_CHUNK = 64  # boxes of each row that `nms_sorted` takes at a time
-_DEVICE_CHUNK = 1024  # the same on other devices, where every call costs
-_CHUNK = 256  # the same for `class_nms_sorted`, whose rows have all classes
-_TRACED_CHUNK = 1024  # the same in a traced graph, where each chunk is a loop operator of its own
-_STEPS = 8  # boxes of each row that soft-NMS takes between two looks at what is left
-_TRACED_STEPS = 4  # the same in a traced graph, which holds each of them
+_DEVICE_CHUNK = 1024  # the same on other devices, where each call has a cost
+_CHUNK = 256  # the same for `class_nms_sorted`, whose rows hold all classes
+_TRACED_CHUNK = 1024  # the same in a traced graph, where each chunk is a separate loop operator
+_STEPS = 8  # boxes of each row that soft-NMS takes before it checks which are left
+_TRACED_STEPS = 4  # the same in a traced graph, which contains the operations of each of them
 
 
 def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float, *, enough: int | None = None) -> Tensor:
     """Survivors of greedy NMS among boxes that are sorted by score, best first.
 
-    `boxes` [R, N, 4], `valid` [R, N] bool -> [R, N] bool. Each row R (an image, or one class of one image) stands
-    alone. A box is suppressed by a better survivor when their IoU is greater than the threshold (IoU equal to it
-    survives), as in the authors' code (reference: Caffe's ApplyNMSFast).
-    `enough`: nobody asks for more than the first so many survivors of a row; those after them may be missing.
+    `boxes` [R, N, 4], `valid` [R, N] bool -> [R, N] bool. Each row R (an image, or one class of one image) is
+    independent. A box is suppressed by a better survivor if their IoU is greater than the threshold (a box with an IoU
+    equal to it survives), as in the authors' code (reference: Caffe's ApplyNMSFast).
+    `enough`: only this many survivors of each row are needed, the best ones. Later ones may be missing.
 
-    The greedy result is the fixed point of `alive = valid and not any(rival and alive)`: after n rounds at least the
-    first n boxes are final, and the rounds stop when nothing changes, so the result is exact; typically 3-6 rounds are
+    The greedy result is the fixed point of `alive = valid and not any(rival and alive)`. After n rounds at least the
+    first n boxes are final. The rounds stop when nothing changes, so the result is exact. Typically 3-6 rounds are
     enough.
 
-    Where waiting for the device is allowed (not while a graph is traced), boxes are taken in chunks: a chunk loses what
-    the survivors before it suppress, then suppresses within itself. That is the greedy order too, and rows that have no
-    box in a chunk, as most classes of an image, cost nothing there.
+    Boxes are taken in chunks if waiting for the device is allowed (not while a graph is traced). First the survivors so
+    far suppress boxes of the chunk, then the chunk suppresses within itself. This is the greedy order too. Rows without
+    a box in a chunk, such as most classes of an image, cost nothing there.
     """
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return _survivors_traced(_rivals(boxes, iou_threshold), valid)
@@ -59,18 +59,18 @@ def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float, *, enough: in
 def class_nms_sorted(
     boxes: Tensor, labels: Tensor, valid: Tensor, iou_threshold: float, *, enough: int | None = None
 ) -> Tensor:
-    """Survivors of greedy NMS in which only boxes of one class suppress each other; sorted by score, best first.
+    """Survivors of greedy NMS in which boxes suppress only boxes of their class; sorted by score, best first.
 
-    `boxes` [R, N, 4], `labels` [R, N], `valid` [R, N] bool -> [R, N] bool, rows standing alone as in `nms_sorted`.
-    `enough`: nobody asks for more than the first so many survivors of a row; those after them may be missing.
+    `boxes` [R, N, 4], `labels` [R, N], `valid` [R, N] bool -> [R, N] bool. Rows are independent, as in `nms_sorted`.
+    `enough`: only this many survivors of each row are needed, the best ones. Later ones may be missing.
 
-    Labels are compared, pair by pair. The usual trick, to move the classes apart by an offset and run one NMS, rounds
-    coordinates: with 80 classes of 1,333 pixels float32 keeps steps of 1/128 pixel, and an IoU near the threshold falls
-    to the other side. Taking a class at a time costs K times the fullest class.
+    Labels are compared pair by pair. The usual trick is to move the classes apart by an offset and run one NMS, but it
+    rounds coordinates: with 80 classes of 1,333 pixels float32 has steps of 1/128 pixel, and an IoU near the threshold
+    may end up on the other side of it. One class at a time would cost K times the fullest class.
 
-    Boxes are taken in chunks: a chunk loses what the survivors before it suppress, then suppresses within itself. That
-    is the greedy order, so the result is exact; the overlaps [N, N] are never held at once; and, where waiting for the
-    device is allowed, only survivors are compared, and what comes after `enough` of them is left.
+    Boxes are taken in chunks: first the survivors so far suppress boxes of the chunk, then the chunk suppresses within
+    itself. This is the greedy order, so the result is exact, and the overlaps [N, N] are never all in memory. If
+    waiting for the device is allowed, only survivors are compared, and the work ends once there are `enough` of them.
     """
     traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
     count, chunk = valid.shape[1], _TRACED_CHUNK if traced else _CHUNK
@@ -98,14 +98,14 @@ def class_nms_sorted(
 def soft_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
     """Linear soft-NMS (Bodla et al., 2017, arXiv 1704.04503, equation 2): scores are lowered instead of boxes removed.
 
-    `boxes` [R, N, 4] in any order, `scores` [R, N], 0 where there is no box -> the new scores [R, N]. Each row stands
-    alone. The best box of those left is taken; every other that is left and overlaps it with an IoU greater than
-    `iou_threshold` keeps (1 - IoU) of its score; and so on. A score below `score_threshold` becomes 0. Of equal scores
-    the first is taken first.
+    `boxes` [R, N, 4] in any order, `scores` [R, N], 0 where there is no box -> the new scores [R, N]. Each row is
+    independent. In each round the best remaining box is taken. Every other remaining box that overlaps it with an IoU
+    greater than `iou_threshold` has its score multiplied by (1 - IoU). A score below `score_threshold` becomes 0. If
+    scores are equal, the first box is taken first.
 
-    The rounds are those of the definition, one box of every row at a time, so the result is exact; they stop when all
-    are taken. Where waiting for the device is allowed (not while a graph is traced), rows that are done and boxes that
-    are gone are left out of the next rounds. Memory is a few times [R, N].
+    Each round takes one box of every row, as in the definition, so the result is exact. The rounds stop when all boxes
+    are taken. If waiting for the device is allowed (not while a graph is traced), finished rows and removed boxes are
+    left out of the next rounds. Memory is a few times [R, N].
     """
     scores = torch.where(scores >= score_threshold, scores, 0.0)
     left = scores > 0
@@ -116,8 +116,8 @@ def soft_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshol
         rows = counts.nonzero()
         if not len(rows):
             return scores
-        # In their order, so that the first of equal scores is still the first. Where a row has fewer, boxes that are
-        # not left fill it; they stay as they are.
+        # The order is kept, so that the first of equal scores is still the first. A row with fewer boxes is filled up
+        # with boxes that are already taken; their scores do not change.
         place, own_left = first_marked(left[rows[:, 0]], int(counts.max()))
         sides, own_scores = boxes[rows, place].movedim(2, 0).contiguous(), scores[rows, place]
         for _ in range(_STEPS):
@@ -126,10 +126,10 @@ def soft_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshol
 
 
 def first_marked(marked: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Places of the first `number` marked entries of each row, in order.
+    """Indices of the first `number` marked entries of each row, in order.
 
-    `marked` [R, N] bool -> index [R, number] int64, and [R, number] bool: False where a row has no more (the index is
-    then that of some entry that is not marked).
+    `marked` [R, N] bool -> index [R, number] int64, and [R, number] bool, which is False where a row has fewer marked
+    entries (the index there is that of some unmarked entry).
     """
     count = marked.shape[1]
     order = torch.arange(count, 0, -1, device=marked.device)
@@ -138,19 +138,19 @@ def first_marked(marked: Tensor, number: int) -> tuple[Tensor, Tensor]:
 
 
 def _rivals(boxes: Tensor, iou_threshold: float) -> Tensor:
-    """[R, N, N] float, 1 where the box of the row (better) suppresses the box of the column if it lives."""
+    """[R, N, N] float: 1 where the better box (row) suppresses the worse one (column) while it is alive."""
     return (pairwise_iou(boxes, boxes) > iou_threshold).triu(1).float()
 
 
 def _round(rivals: Tensor, valid: Tensor, alive: Tensor) -> Tensor:
-    # A matrix product counts the living rivals of each box; it is the fastest batched "any" on every device.
+    # A matrix product counts the rivals of each box that are alive. It is the fastest batched "any" on every device.
     return valid & (torch.bmm(alive.float()[:, None], rivals)[:, 0] == 0)
 
 
 def survivors(rivals: Tensor, valid: Tensor) -> Tensor:
-    """Greedy survivors of `valid` [R, N]; it waits for the device.
+    """Greedy survivors among `valid` [R, N]. It waits for the device.
 
-    `rivals` [R, N, N] float is 1 at (better, worse) pairs that do not go together.
+    `rivals` [R, N, N] float is 1 at (better, worse) pairs of which the better one suppresses the worse.
     """
     alive = valid
     while True:
@@ -177,8 +177,8 @@ def _survivors_traced(rivals: Tensor, valid: Tensor) -> Tensor:
 def _soften(
     sides: Tensor, scores: Tensor, left: Tensor, iou_threshold: float, score_threshold: float
 ) -> tuple[Tensor, Tensor]:
-    """One box of every row is taken: `sides` [4, R, N], `scores` and `left` [R, N] -> scores, and who is left."""
-    best = torch.where(left, scores, 0.0).argmax(1, keepdim=True)  # [R, 1]; of equals the first
+    """Take one box of every row: `sides` [4, R, N], `scores`, `left` [R, N] -> scores, and which boxes are left."""
+    best = torch.where(left, scores, 0.0).argmax(1, keepdim=True)  # [R, 1]; the first if several are equal
     x1, y1, x2, y2 = sides.unbind(0)
     areas = (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
     best_x1, best_y1, best_x2, best_y2 = sides.gather(2, best.expand(4, -1, -1)).unbind(0)  # [R, 1] each
@@ -211,7 +211,8 @@ def _soften_traced(boxes: Tensor, scores: Tensor, left: Tensor, iou_threshold: f
 def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
     """Per-class greedy NMS of one image: boxes [N, 4], scores [N], labels [N] -> indices kept, best first.
 
-    Ties in score keep their order. The ragged form, for use outside of a network; inside, use `nms_sorted`.
+    Boxes with equal scores keep their order. This form has no padding and is for use outside a network; inside one,
+    use `nms_sorted`.
     """
     if not len(boxes):
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)

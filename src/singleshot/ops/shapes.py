@@ -1,4 +1,4 @@
-"""What shapes a network makes, without computing it."""
+"""The shapes of a network's maps, found without computing the maps."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-# What PyTorch calls by these names changes the first tensor's values alone ...
+# These functions of PyTorch change only the values of their first tensor, not its shape ...
 _SAME = frozenset(
     {F.batch_norm, F.group_norm, F.relu, F.relu6, F.hardtanh, F.silu, F.hardswish}
     | {Tensor.relu, Tensor.square, Tensor.rsqrt, Tensor.sigmoid}
     | {Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_}
 )
-_PAIRS = frozenset({Tensor.add, Tensor.add_, Tensor.sub, Tensor.mul})  # ... and these by those of a second.
+_PAIRS = frozenset({Tensor.add, Tensor.add_, Tensor.sub, Tensor.mul})  # ... and so do these, which take a second one.
 
 
 class ShapesOnly(TorchFunctionMode):
-    """Inside, what changes the values of a tensor on the device "meta", but not its shape, is left out.
+    """Skips operations that change only the values of a tensor on the device "meta", not its shape.
 
-    Such a tensor has no values: norms, activations, sums and initialisers do nothing to it. PyTorch still works them
-    out step by step in Python, with the help of its compiler, which it loads for that: nearly all of the time that it
-    takes to build a network there, or to run it.
+    Such a tensor has no values, so norms, activations, sums and initialisers have no effect on it. PyTorch would still
+    work through them step by step in Python and load its compiler for that. This takes nearly all of the time for
+    building or running a network on "meta".
     """
 
     def __torch_function__(
@@ -44,20 +44,20 @@ def _only_values(func: Callable[..., Any], args: Sequence[Any]) -> bool:
 
 
 def _fits(small: Sequence[int], large: Sequence[int]) -> bool:
-    """Whether a tensor of the one shape, broadcast with one of the other, has the other."""
+    """Whether broadcasting a tensor of shape `small` with one of shape `large` gives shape `large`."""
     ends = zip(reversed(small), reversed(large), strict=False)
     return len(small) <= len(large) and all(a in (1, b) for a, b in ends)
 
 
 @contextmanager
 def without_values() -> Iterator[None]:
-    """Inside, networks are built without memory and time for weights, which come from elsewhere or are not needed."""
+    """Build networks without memory and time for their weights, for weights that are loaded later or not needed."""
     with torch.device("meta"), ShapesOnly():
         yield
 
 
 def map_sizes(backbone: nn.Module, image_size: tuple[int, int]) -> list[tuple[int, int]]:
-    """(height, width) of each map that `backbone` makes of an image of `image_size`; nothing is computed."""
+    """(height, width) of each map that `backbone` gives for an image of `image_size`; no map is computed."""
     shadow = {name: tensor.to("meta") for name, tensor in (*backbone.named_parameters(), *backbone.named_buffers())}
     pixels = torch.empty(2, 3, *image_size, device="meta")  # two, because batch norm may refuse one
     with torch.no_grad(), torch.autocast("cpu", enabled=False), ShapesOnly():
