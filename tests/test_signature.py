@@ -91,7 +91,7 @@ def test_types_that_only_a_checker_knows_are_left_to_the_builder() -> None:
     ("name", "given", "message"),
     [
         ("refinedet", {"theta": "abc"}, "refinedet: theta must be a number, got 'abc'"),
-        ("refinedet", {"theta": 0}, "theta is a probability of background, above 0"),
+        ("refinedet", {"theta": 0}, "theta: expected a probability of background, above 0"),
         ("refinedet", {"arm_iou": 0.5}, "arm_iou must be a list of numbers, got 0.5"),
         ("refinedet", {"arm_iou": [0.3, 0.7]}, "the second not larger"),
         ("refinedet", {"channels": 0}, "channels must be at least 1, got 0"),

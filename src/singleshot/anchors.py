@@ -1,4 +1,4 @@
-"""Where predictions start from: SSD's default boxes, and the anchors of a feature pyramid."""
+"""The boxes that predictions start from: SSD's default boxes, and the anchors of a feature pyramid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from singleshot.structures import Anchors
 
 
 class AnchorMaker(Protocol):
-    """What gives a detector its anchors."""
+    """Makes the anchors of a detector."""
 
     @property
     def per_location(self) -> tuple[int, ...]:
@@ -31,20 +31,23 @@ Convention = Literal["corner", "centre", "torchvision", "legacy"]
 class AnchorGenerator:
     """The anchors of a feature pyramid (focal loss paper, section 4): sizes x ratios around a point of each cell.
 
-    `strides`: distance of the cells in pixels for each level. `sizes`: for each level the square roots of the areas.
-    `ratios`: height / width, the area kept. In a cell: for each ratio, each size.
+    In a cell the order is: for each ratio, each size.
 
-    `convention` is where cells are centred and what is rounded; nobody has measured an effect on accuracy:
+    Args:
+        strides: distance of the cells in pixels, for each level.
+        sizes: for each level, the square roots of the areas.
+        ratios: height / width; the area stays the same.
+        convention: where the cells have their centres, and what is rounded. No effect on accuracy has been measured.
 
-    - "corner": at (i * stride, j * stride), nothing rounded (Detectron2, mmdetection 2 and later).
-    - "centre": at the middle of the cell, (i + 0.5) * stride, nothing rounded.
-    - "torchvision": as "corner", with sizes cut to integers and the corners around (0, 0) rounded, and with the input's
-      height (width) divided by the map's, cut to an integer, in place of the stride: less than it on the coarsest maps,
-      which are no whole fraction of the input.
-    - "legacy": Detectron's boxes of whole pixels, where a side is x2 - x1 + 1. In continuous coordinates (a pixel ends
-      where the next begins) these are boxes around the middle of the cell whose sides come from a base box of
-      stride x stride with sides rounded to integers. Give truth its full width too, x2 = x1 + width, and intersections
-      and differences are those of the "+1" arithmetic.
+            - "corner": centres at (i * stride, j * stride), nothing rounded (Detectron2, mmdetection 2 and later).
+            - "centre": centres in the middle of the cell, (i + 0.5) * stride, nothing rounded.
+            - "torchvision": as "corner", but sizes are truncated to integers, and corners around (0, 0) are rounded.
+              The step is the input's height (width) divided by that of the map, truncated to an integer. This is less
+              than the stride on the coarsest maps if the input is not a multiple of their size.
+            - "legacy": Detectron's boxes of whole pixels, where a side is x2 - x1 + 1. In continuous coordinates (a
+              pixel ends where the next begins) these are boxes around the middle of the cell. Their sides come from a
+              base box of stride x stride whose sides are rounded to integers. If the ground truth also has its full
+              width, x2 = x1 + width, then intersections and differences equal those of the "+1" arithmetic.
     """
 
     def __init__(
@@ -103,9 +106,9 @@ class AnchorGenerator:
 
 
 def octave_sizes(sizes: Sequence[float], octaves: int) -> tuple[tuple[float, ...], ...]:
-    """For each level's size the sizes size * 2^(k / octaves), k = 0 .. octaves - 1 (focal loss paper, section 4)."""
+    """For each level's size, the sizes size * 2^(k / octaves), k = 0 .. octaves - 1 (focal loss paper, section 4)."""
     if octaves < 1:
-        raise UserError(f"octaves: expected 1 size or more on each level (the paper has 3), got {octaves}")
+        raise UserError(f"octaves: expected 1 or more sizes on each level (the paper has 3), got {octaves}")
     return tuple(tuple(size * 2 ** (k / octaves) for k in range(octaves)) for size in sizes)
 
 
@@ -113,9 +116,9 @@ def octave_sizes(sizes: Sequence[float], octaves: int) -> tuple[tuple[float, ...
 class BoxGroup:
     """Default boxes of one scale in each cell of a map.
 
-    In the order of the authors' prior box layer: the square of side `size`; if `next_size` is given, the square of
-    side sqrt(size * next_size); then for each ratio r a box of ratio r and one of ratio 1/r (width = size * sqrt(r),
-    height = size / sqrt(r)). Sides are pixels of the network's input.
+    The order is that of the authors' prior box layer: first the square of side `size`; then, if `next_size` is given,
+    the square of side sqrt(size * next_size); then for each ratio r a box of ratio r and one of ratio 1/r
+    (width = size * sqrt(r), height = size / sqrt(r)). Sides are in pixels of the network's input.
     """
 
     size: float
@@ -126,7 +129,7 @@ class BoxGroup:
         sizes = (self.size,) if self.next_size is None else (self.size, self.next_size)
         for name, values in (("sizes", sizes), ("aspect ratios", self.ratios)):
             if not all(0 < value < math.inf for value in values):
-                raise UserError(f"default boxes: {name} must be more than 0 and finite, got {list(values)}")
+                raise UserError(f"default boxes: {name} must be above 0 and finite, got {list(values)}")
 
     def shapes(self) -> list[tuple[float, float]]:
         """(width, height) of each box of the group."""
@@ -146,11 +149,13 @@ class BoxGroup:
 class DefaultBoxes:
     """SSD's default boxes (paper section 2.2): groups of boxes around the centre of each cell of each map.
 
-    `levels`: the groups of each map, finest first. `steps`: distance of the cells' centres in pixels for each map, one
-    number or (y, x), as the authors' published tables give it; it stays when the input has another size. Without it the
-    distance is image size / map size (the paper's (i + 0.5) / |f_k|).
-    `clip`: cut boxes at the image's border (the authors do not). `boundary`: with False, boxes that cross the border
-    take no part in training (paper Table 3; the rule of Faster R-CNN).
+    Args:
+        levels: the groups of each map, finest first.
+        steps: distance of the cells' centres in pixels for each map, one number or (y, x), as in the authors' published
+            tables. It stays the same if the input has another size. Default: image size / map size (the paper's
+            (i + 0.5) / |f_k|).
+        clip: clip boxes to the image (the authors do not).
+        boundary: if False, boxes that cross the border take no part in training (paper Table 3; Faster R-CNN's rule).
     """
 
     def __init__(
@@ -199,29 +204,28 @@ class DefaultBoxes:
 
 
 def _centres(shape: tuple[int, int], step: tuple[float, float], first: tuple[float, float]) -> Tensor:
-    """(x, y) of the cells of a map of (rows, columns), row by row: [cells, 2]. `step` and `first` are (y, x)."""
+    """(x, y) of the cells' centres in a map of (rows, columns), row by row: [cells, 2]. `step`, `first` are (y, x)."""
     y = torch.arange(shape[0], dtype=torch.float64) * step[0] + first[0]
     x = torch.arange(shape[1], dtype=torch.float64) * step[1] + first[1]
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
 
 
 def _around(centres: Tensor, half: Tensor) -> Tensor:
-    """Boxes with half sides [n, 2] around points [cells, 2] -> [cells * n, 4]."""
+    """Boxes with the half sides [n, 2] around points [cells, 2] -> [cells * n, 4]."""
     return torch.cat([centres[:, None] - half, centres[:, None] + half], -1).reshape(-1, 4)
 
 
 def inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes [A, 4] that lie wholly inside an image of (height, width) -> [A] bool."""
+    """Whether each box [A, 4] lies completely inside an image of (height, width): [A] bool."""
     return (boxes[:, :2] >= 0).all(1) & (boxes[:, 2] <= size[1]) & (boxes[:, 3] <= size[0])
 
 
 def linear_scales(levels: int, smallest: float = 0.2, largest: float = 0.9) -> list[float]:
-    """Equation 4 of the SSD paper, in shares of the image's side.
+    """Equation 4 of the SSD paper, in fractions of the image's side.
 
-    s_k = s_min + (s_max - s_min) / (m - 1) * (k - 1) for k = 1..m, with m `levels`.
+    s_k = s_min + (s_max - s_min) / (m - 1) * (k - 1) for k = 1..m, where m is `levels`.
 
-    One more scale, the next step of the line, is given for the square between the last level and the one that would
-    follow.
+    The result has one more scale, the next step of the line. The last level needs it for its larger square.
     """
     if levels < 1:
         raise ValueError(f"default boxes need at least one map, got {levels}")

@@ -1,4 +1,4 @@
-"""Boxes as differences from anchors."""
+"""Encode boxes relative to anchors, and decode them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_LARGEST_LOG_SCALE = math.log(1000 / 16)  # a box at most 62.5 times its anchor: exp stays finite (Detectron)
-_SMALLEST_SIDE = 1e-3  # pixels: the logarithm of a side stays finite for boxes without area
+_LARGEST_LOG_SCALE = math.log(1000 / 16)  # a box is at most 62.5 times its anchor, so exp stays finite (Detectron)
+_SMALLEST_SIDE = 1e-3  # pixels; keeps the logarithm of a side finite for boxes without area
 
 
 @dataclass(frozen=True)
 class DeltaCoder:
     """Centre offsets relative to the anchor's size, and log sizes (SSD equation 2; R-CNN's parametrisation).
 
-    `variances` divide the encoded differences (Caffe's name; SSD: 0.1 for the centre, 0.2 for the size; RetinaNet: 1,
-    1).
+    The encoded differences are divided by `variances` (Caffe's name). SSD has 0.1 for the centre and 0.2 for the size,
+    RetinaNet 1 and 1.
     """
 
     variances: tuple[float, float] = (0.1, 0.2)

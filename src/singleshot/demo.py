@@ -1,4 +1,4 @@
-"""The whole tour on a generated dataset: draw it, train a small SSD, measure it, look at what it finds."""
+"""The whole tour on a generated dataset: draw it, train a small SSD, measure it, draw what it finds."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from singleshot.weights import checkpoint
 
 TRAIN, VAL = 600, 150  # images
 SHEET = 16  # pictures on the contact sheet
-THRESHOLD = 0.4  # of the scores drawn there
+THRESHOLD = 0.4  # lowest score that is drawn there
 
 RECIPE = Recipe(
     name="demo",
     builder="ssd",
-    # Objects have sides of 16 to 160 pixels in 256, so 10 to 100 here: the map at stride 4 sees the smallest.
+    # Objects have sides of 16 to 160 pixels in 256, so 10 to 100 here. The map at stride 4 sees the smallest ones.
     arguments={
         "backbone": "resnet18",
         "backbone_options": {"sources": [2, 3, 4]},
@@ -45,7 +45,7 @@ RECIPE = Recipe(
     },
     batch_size=16,
     data=Data(split="train", val_split="none"),  # measured once, at the end
-    # Shapes have no up and down; colours vary enough by themselves.
+    # Shapes have no up and down, and their colours already vary enough.
     augmentation=Augmentation(
         photometric=False, expand=False, crop=False, jitter=(0.7, 1.5), vertical_flip=True, quarter_turns=True
     ),
@@ -63,10 +63,10 @@ RECIPE = Recipe(
     compute=Compute(channels_last=True),
     log=Log(every=20),
 )
-"""What the demo trains: settings for three minutes on two cores, not for the best result."""
+"""The demo's settings: chosen for three minutes on two cores, not for the best result."""
 
 SLOW_STEPS = 170
-"""Steps where the processor does not compute in bf16: in float32 a step takes more than twice as long."""
+"""Steps on a processor that does not compute in bf16: in float32 a step takes more than twice as long."""
 
 
 def run_demo(
@@ -76,29 +76,29 @@ def run_demo(
     images: tuple[int, int] = (TRAIN, VAL),
     steps: int | None = None,
 ) -> dict[str, Any]:
-    """Draw the dataset, train on it, measure, draw findings; progress goes to stderr.
+    """Draw the dataset, train on it, measure, and draw the detections. Progress goes to stderr.
 
     Args:
-        out: a folder, new or with a dataset of this seed in it; default the next free `runs/demo-<n>`. It gets `data`
-            (VOC and COCO files), `run` (the training's folder), `findings.png` and `metrics.json`.
+        out: a folder that is new or holds a dataset of this seed; default: the next free `runs/demo-<n>`. `data` (VOC
+            and COCO files), `run` (the run folder), `findings.png` and `metrics.json` are written into it.
         seed: of the pictures and the training.
-        images: how many to train and to measure on.
-        steps: of the training; default what fits into about two minutes on two cores.
+        images: how many images to train on, and how many to measure on.
+        steps: of the training; default: as many as take about two minutes on two cores.
 
     Returns:
-        "voc10" {"mAP"} and "coco" {"AP"} on the validation images, "seconds" in all, "run", the training's folder;
-        beside them "text", the table and where the files are, and "sheet" and "data", paths.
+        "voc10" {"mAP"} and "coco" {"AP"} on the validation images; "seconds", the whole time; "run", the run folder;
+        "text", the table and where the files are; "sheet" and "data", paths.
 
     Raises:
-        UserError: `out` has a training in it already, or cannot be written.
+        UserError: there is a run in `out` already, or `out` cannot be written.
     """
     start = time.monotonic()
     if seed < 0:
-        raise UserError(f"seed {seed}: a seed is 0 or a positive whole number.")
+        raise UserError(f"seed {seed}: expected a whole number, 0 or more.")
     folder = RunFolder.create(None, "demo").path if out is None else Path(out)
     run_folder = folder / "run"
     if run_folder.exists():
-        raise UserError(f"{run_folder} exists: the demo overwrites nothing. Give another --out, or none.")
+        raise UserError(f"{run_folder} exists, and the demo overwrites nothing. Choose another --out, or leave it out.")
 
     _say(f"drawing {sum(images)} images into {folder / 'data'}")
     data = write_shapes(folder / "data", train=images[0], val=images[1], seed=seed)
@@ -131,7 +131,7 @@ def run_demo(
 
 
 def _drawn_findings(detector: Detector, val: Dataset, detections: list[ImageDetections]) -> samples.Pictures:
-    """Evenly chosen images with what was found in them, and a caption for each."""
+    """Evenly spaced images with the detections drawn into them, and a caption for each."""
     chosen = range(0, len(val), max(1, len(val) // SHEET))[:SHEET]
     pictures = []
     for index in chosen:
@@ -158,7 +158,7 @@ def _text(metrics: Metrics, folder: Path, model: Path, seconds: float) -> str:
         [
             metrics.table(),
             "",
-            f"{seconds:.0f} seconds in all. What was made:",
+            f"{seconds:.0f} seconds in total. The files:",
             f"  findings  {folder / 'findings.png'} (scores of {THRESHOLD} and more)",
             f"  detector  {model}",
             f"  dataset   {folder / 'data' / 'voc'}, and the same as COCO in {folder / 'data' / 'coco'}",

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files completely or not at all."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there once all of it is on the disk.
+    """Write a temporary file in the same folder, and move it to its place when all of it is on the disk.
 
-    A crash or a full disk leaves what was there before. Raises the `OSError` of the failure.
+    After a crash or with a full disk the old file is still there. Raises the `OSError` of the failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

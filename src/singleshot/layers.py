@@ -1,4 +1,4 @@
-"""Small layers that several parts share, and the initialisations of the papers."""
+"""Small layers that several parts share, and the papers' initialisations."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 class L2Scale(nn.Module):
     """Divides each cell's vector of channels by its length, then multiplies each channel by a learned scale.
 
-    [B, C, H, W] -> the same shape and dtype. The sum of squares is float32 whatever autocast does (squares of 512
-    channels overflow float16 and lose their small terms in bfloat16). ParseNet; SSD section 3.1 (conv4_3, scale 20).
+    [B, C, H, W] -> the same shape and dtype. The sum of squares is always in float32, also under autocast (squares of
+    512 channels overflow float16 and lose their small terms in bfloat16). ParseNet; SSD section 3.1 (conv4_3, scale
+    20).
     """
 
     eps = 1e-10  # inside the sum of squares, as in the authors' Normalize layer
@@ -34,13 +35,13 @@ class L2Scale(nn.Module):
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that can stop following the batches; state-dict keys are `nn.BatchNorm2d`'s.
+    """Batch normalisation that can keep its statistics fixed; state-dict keys are those of `nn.BatchNorm2d`.
 
-    Maps of a single cell are normalised with the running statistics in training too: as many values as images are no
-    statistics (of two images they would all become -1 and 1, of one there are none).
+    Maps of a single cell are normalised with the running statistics in training too, because one value per image is not
+    enough for statistics (with two images all results would be -1 or 1, and one image has no variance).
 
-    Scale and shift stay parameters when frozen, so a state dict, a parameter count and a weight-decay rule see the
-    same network either way.
+    Scale and shift stay parameters when frozen. So a state dict, a parameter count and a weight-decay rule see the same
+    network in both cases.
     """
 
     frozen = False
@@ -65,9 +66,9 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation (Wu and He, 2018) in float32 whatever autocast does; the result has the input's dtype.
+    """Group normalisation (Wu and He, 2018), always in float32, also under autocast; the result has the input's dtype.
 
-    Autocast does so on CUDA already. On the CPU it would take three times longer in bfloat16, and be less exact.
+    On CUDA autocast already does this. On the CPU bfloat16 would take three times longer and be less exact.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -76,9 +77,9 @@ class GroupNorm(nn.GroupNorm):
 
 
 class SqueezeExcitation(nn.Module):
-    """Channel attention (Hu et al., 2018): each channel times a weight from 0 to 1 that the whole map decides.
+    """Channel attention (Hu et al., 2018): each channel is multiplied by a weight from 0 to 1, computed from the map.
 
-    `reduction`: channels per unit of the hidden layer. At first every weight is about a half.
+    `reduction`: channels per unit of the hidden layer. Before training every weight is about a half.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
@@ -95,16 +96,16 @@ class SqueezeExcitation(nn.Module):
 
 
 class StridedConv2d(nn.Conv2d):
-    """A convolution with a stride, trained in float32 on the CPU where bfloat16 is slow or wrong there.
+    """A convolution with a stride, trained in float32 on the CPU in cases where bfloat16 is slow or wrong.
 
-    Under autocast the gradient of a depthwise one's input takes some thirty times longer in bfloat16 than in float32,
-    and four such layers would be a good part of a MobileNet's training step. The gradient of any one's weights on maps
-    one cell wide is made of memory that nobody wrote (torch 2.13). Elsewhere, in evaluation mode, and where no gradient
-    is asked for, it is an `nn.Conv2d`.
+    There are two such cases under autocast on the CPU. For a depthwise convolution the gradient of the input takes
+    about thirty times longer in bfloat16 than in float32; four such layers would be a good part of a MobileNet's
+    training step. On maps that are one cell wide the gradient of the weights is read from uninitialised memory (torch
+    2.13). On other devices, in evaluation mode and without gradients this is an `nn.Conv2d`.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """[B, C, H, W] -> maps of the same dtype as autocast gives."""
+        """[B, C, H, W] -> maps with the dtype that autocast gives."""
         exact = self.groups == self.in_channels > 1 or input.shape[-1] == 1
         learns = self.training and torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
         if not (exact and learns and input.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
@@ -115,10 +116,11 @@ class StridedConv2d(nn.Conv2d):
 
 
 def conv_norm(convolution: nn.Conv2d, norm: BatchNorm2d, features: Tensor) -> Tensor:
-    """`norm(convolution(features))`; where the norm is frozen the convolution alone, with the norm in its weights.
+    """`norm(convolution(features))`. If the norm is frozen, only a convolution, with the norm folded into its weights.
 
-    With fixed statistics the norm multiplies each channel and adds to it, which weights and bias can do (Jacob et al.,
-    2018, section 3.2): two passes less over maps that may be large. Gradients reach all parameters as without it.
+    With fixed statistics the norm only scales and shifts each channel, which the convolution's weights and bias can do
+    (Jacob et al., 2018, section 3.2). This saves two passes over maps that may be large. All parameters get the same
+    gradients as without it.
     """
     if not norm.frozen:
         return norm(convolution(features))  # type: ignore[no-any-return]
@@ -136,7 +138,7 @@ class ConvNormAct(nn.Sequential):
     """Convolution, then optionally batch norm (which replaces the bias), then optionally an activation.
 
     Keys are `0.weight`, `0.bias` for the convolution and `1.*` for the norm, as in torchvision's block of this kind.
-    Padding keeps the size at stride 1 unless given.
+    The default padding keeps the size at stride 1.
     """
 
     def __init__(
@@ -184,8 +186,8 @@ def _convolutions(module: nn.Module) -> list[nn.Conv2d | nn.ConvTranspose2d]:
 def fan_in_uniform_(module: nn.Module) -> None:
     """Draw every convolution's weights from U(-sqrt(3 / fan_in), sqrt(3 / fan_in)); biases 0.
 
-    This is Caffe's "xavier" with its default of fan_in only, the SSD and RefineDet authors' choice for the layers
-    that they add; PyTorch's `xavier_uniform_` also counts the outputs and is another distribution.
+    This is Caffe's "xavier", which by default uses only fan_in. The SSD and RefineDet authors use it for the layers
+    that they add. PyTorch's `xavier_uniform_` also counts the outputs, so it is a different distribution.
     """
     for part in _convolutions(module):
         bound = (3 / part.weight[0].numel()) ** 0.5  # Caffe's fan_in: count / shape[0], also for a deconvolution
@@ -196,7 +198,7 @@ def fan_in_uniform_(module: nn.Module) -> None:
 
 @torch.no_grad()
 def he_normal_(module: nn.Module) -> None:
-    """Draw every convolution's weights from N(0, 2 / fan_in), right for ReLU; biases 0 (He et al., 2015)."""
+    """Draw every convolution's weights from N(0, 2 / fan_in), which suits ReLU; biases 0 (He et al., 2015)."""
     for part in _convolutions(module):
         part.weight.normal_(0, (2 / part.weight[0].numel()) ** 0.5)
         if part.bias is not None:

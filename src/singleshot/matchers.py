@@ -1,4 +1,4 @@
-"""Which anchor should find which object."""
+"""Matching: which anchor should find which object."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from singleshot.structures import Anchors, Matched, Targets
 LowQuality = Literal["bipartite", "all", "band", "none"]
 
 _LEAST_OVERLAP = 1e-6  # authors' MatchBBox: a pair without overlap is never matched
-# Elements of the overlap matrix [B, chunk of G, A] that are made at once: what stays in a processor's cache, and what
-# keeps a GPU busy without filling its memory.
+# Elements of the overlap matrix [B, chunk of G, A] that are computed at once: few enough for a processor's cache, and
+# enough to keep a GPU busy without filling its memory.
 _CHUNK = {"cpu": 1 << 17}
 _CHUNK_ELSEWHERE = 1 << 25
 
@@ -26,26 +26,26 @@ _CHUNK_ELSEWHERE = 1 << 25
 class IoUMatcher:
     """Matching by overlap, for a whole batch at once.
 
-    An anchor takes the object that it overlaps most when their IoU is at least `positive`. Other anchors are negatives
-    when their best IoU is below `negative`; in between they are not counted. `low_quality` is what is done for objects
-    that no anchor overlaps so much:
+    An anchor is positive if its IoU with the object that it overlaps most is at least `positive`. Other anchors are
+    negative if their best IoU is below `negative`; in between they do not count. `low_quality` says what happens with
+    objects that no anchor overlaps by `positive`:
 
-    - "bipartite" (SSD section 2.2, authors' MatchBBox): before all else, greedily the globally best pair of an object
-      and a free anchor, then the next best, until every object has an anchor of its own; ties go to the lower anchor
-      index, then the lower object. Of two objects that share a best anchor the one with less overlap so takes its next
-      best.
-    - "all" (RetinaNet in mmdetection): the anchors that overlap an object most, all of them where several are equal,
-      take that object whatever the IoU; of two objects that share such an anchor the later one.
-    - "band" (RetinaNet in Detectron): such an anchor counts as positive when its best IoU is at least `negative`, for
-      the object that it overlaps most.
-    - "none".
+    - "bipartite" (SSD section 2.2, authors' MatchBBox): first of all, every object gets an anchor of its own. The best
+      pair of an object and a free anchor in the whole image is matched, then the next best, and so on. Ties go to the
+      lower anchor index, then to the lower object index. If two objects have the same best anchor, the object with the
+      smaller overlap gets its next best anchor.
+    - "all" (RetinaNet in mmdetection): the anchor that overlaps an object most takes that object, whatever the IoU. If
+      several anchors are equal, all of them do. If two objects have the same anchor, it takes the later object.
+    - "band" (RetinaNet in Detectron): such an anchor is positive if its best IoU is at least `negative`, for the object
+      that it overlaps most.
+    - "none": nothing.
 
-    An overlap must exceed 1e-6 to force anything.
+    An IoU must be above 1e-6 for any of these.
 
-    With `ignore_crowd`, an anchor that lies at least half inside a crowd region is neither positive nor negative;
-    without it crowd regions are nothing at all. Memory stays bounded whatever the number of objects: the overlaps [B,
-    G, A] are made in chunks of G and never kept. Runs under no_grad and outside of compiled graphs; tests once per
-    round whether an object is still without an anchor.
+    With `ignore_crowd`, an anchor that lies at least half inside a crowd region is neither positive nor negative.
+    Without it, crowd regions have no effect. Memory stays bounded for any number of objects, because the overlaps
+    [B, G, A] are computed in chunks of G and never kept. The matcher runs under no_grad and outside compiled graphs. It
+    waits for the device once per round, to test whether an object still has no anchor.
     """
 
     positive: float = 0.5
@@ -89,9 +89,9 @@ class IoUMatcher:
 
 
 class _Overlaps:
-    """IoU of the objects and anchors of a batch, made a few objects at a time.
+    """IoU of the objects and anchors of a batch, computed for a few objects at a time.
 
-    What is out of play is made a point: its IoU is 0 with everything, and nothing needs a mask.
+    Boxes that take no part are replaced by a point. Its IoU is 0 with everything, so no mask is needed.
     """
 
     def __init__(self, boxes: Tensor, objects: Tensor, anchors: Tensor, usable: Tensor) -> None:
@@ -100,15 +100,15 @@ class _Overlaps:
         self.step = _objects_at_once(self.anchors)
 
     def rows(self, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The objects `index` [B, n] in parts [B, few], each with its IoU with all anchors [B, few, A]."""
+        """The objects `index` [B, n] in parts [B, few], each part with its IoU with all anchors [B, few, A]."""
         for part in torch.split(index, self.step, dim=1):
             yield part, pairwise_iou(self.boxes.gather(1, part[..., None].expand(-1, -1, 4)), self.anchors)
 
     def best_pairs(self, *, ties: bool) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], Tensor]:
-        """Each anchor's best IoU and its object [B, A] twice, and each object's best IoU and its anchor [B, G] twice.
+        """Each anchor's best IoU and its object, both [B, A], and each object's best IoU and its anchor, both [B, G].
 
-        Of equals the one with the lower index. Then, with `ties`, the last object that no anchor overlaps more than
-        this one, -1 for none: [B, A].
+        If several are equal, the one with the lowest index is taken. With `ties` a fifth result [B, A] gives, for each
+        anchor, the last object that no other anchor overlaps more; -1 for none.
         """
         batch, num_anchors = self.anchors.shape[:2]
         count = self.boxes.shape[1]
@@ -119,7 +119,7 @@ class _Overlaps:
             return best, owner, (best[:, :0], owner[:, :0]), champion
         values, favourites = [], []
         for part, iou in self.rows(torch.arange(count, device=best.device).expand(batch, -1)):
-            value, anchor = iou.max(2)  # the first of equals
+            value, anchor = iou.max(2)  # the first if several are equal
             values.append(value)
             favourites.append(anchor)
             if ties:
@@ -132,9 +132,9 @@ class _Overlaps:
         return best, owner, (torch.cat(values, 1), torch.cat(favourites, 1)), champion
 
     def best_winning(self, index: Tensor, held: Tensor, holder: Tensor) -> tuple[Tensor, Tensor]:
-        """Each object's best IoU with an anchor that prefers it to its holder (else -1), and that anchor: [B, n] twice.
+        """Each object's best IoU with an anchor that prefers it to its holder (else -1), and that anchor, both [B, n].
 
-        `held` [B, A] is the IoU that each anchor has now, `holder` [B, A] the object that it has it from.
+        `holder` [B, A] is the object that each anchor has now, `held` [B, A] the IoU with it.
         """
         values, anchors = [], []
         for part, iou in self.rows(index):
@@ -148,14 +148,14 @@ class _Overlaps:
 def _greedy(overlaps: _Overlaps, objects: Tensor, first: tuple[Tensor, Tensor]) -> Tensor:
     """Greedy bipartite matching -> the object that each anchor must find, -1 for none: [B, A].
 
-    Done as deferred acceptance: every object without an anchor asks the best one that prefers it to its present holder,
-    and an anchor takes the best that asks. Objects and anchors rank pairs by one order (IoU, then anchor, then object),
-    so there is exactly one stable matching, and it is the greedy one: the globally best pair is in it, then the best of
-    the rest, and so on. A few rounds are enough, and only objects that wait take part in a round. `first` is what the
-    objects ask in the first: their best IoU and its anchor.
+    It is done as deferred acceptance. Every object without an anchor asks the best anchor that prefers it to its
+    present object, and an anchor takes the best object that asks. Objects and anchors rank pairs in the same order
+    (IoU, then anchor, then object). So there is exactly one stable matching, and it is the greedy one: it contains the
+    best pair of all, then the best of the rest, and so on. A few rounds are enough, and only objects that still wait
+    take part in a round. `first` is what the objects ask in the first round: their best IoU and its anchor.
     """
     (batch, count), num_anchors = objects.shape, overlaps.anchors.shape[1]
-    # One column more than there are anchors takes what is meant for none; it is never read.
+    # There is one more column than anchors. It receives what belongs to no anchor, and is never read.
     held = overlaps.boxes.new_full((batch, num_anchors + 1), _LEAST_OVERLAP)
     holder = torch.full((batch, num_anchors + 1), count, device=objects.device)
     index = torch.arange(count, device=objects.device).expand_as(objects)
@@ -170,7 +170,7 @@ def _greedy(overlaps: _Overlaps, objects: Tensor, first: tuple[Tensor, Tensor]) 
         holder = torch.where(lowest < count, lowest, holder)
         served = torch.zeros(batch, count + 1, dtype=torch.bool, device=objects.device).scatter(1, holder[:, :-1], True)
         waiting = hopeful & ~served[:, :count]
-        most = int(waiting.sum(1).max()) if count else 0  # the one test of the round
+        most = int(waiting.sum(1).max()) if count else 0  # the only wait for the device in a round
         if most == 0:
             return torch.where(holder < count, holder, -1)[:, :-1]
         index = waiting.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
@@ -179,12 +179,12 @@ def _greedy(overlaps: _Overlaps, objects: Tensor, first: tuple[Tensor, Tensor]) 
 
 
 def _objects_at_once(anchors: Tensor) -> int:
-    """How many objects of each image to compare with the anchors [B, A, 4] at once."""
+    """How many objects of each image are compared with the anchors [B, A, 4] at once."""
     return max(1, _CHUNK.get(anchors.device.type, _CHUNK_ELSEWHERE) // (anchors.shape[0] * anchors.shape[1]))
 
 
 def _inside_crowd(boxes: Tensor, targets: Targets) -> Tensor:
-    """Anchors at least half of whose area lies inside one crowd region: [B, A]."""
+    """Whether at least half of an anchor's area lies inside one crowd region: [B, A]."""
     batch = len(targets.labels)
     boxes = boxes.expand(batch, -1, -1)
     result = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)

@@ -1,4 +1,4 @@
-"""Necks: what stands between a backbone's maps and the heads."""
+"""Necks: the layers between a backbone's maps and the heads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from singleshot.layers import BatchNorm2d, ConvNormAct, SqueezeExcitation, Strid
 
 @dataclass(frozen=True)
 class Extra:
-    """One extra level: a 1x1 convolution to `squeeze` channels, then a `kernel` one to `channels`, ReLU after each."""
+    """One extra level: a 1x1 convolution to `squeeze` channels, a `kernel` one to `channels`, and ReLU after each."""
 
     squeeze: int
     channels: int
@@ -26,11 +26,11 @@ class Extra:
     norm: tuple[bool, bool] = (False, False)  # batch norm after the first and the second convolution
 
     def size(self, before: int) -> int:
-        """Cells along one side of the level, from those of the map before it."""
+        """Cells along one side of the level, computed from those of the map before it."""
         return (before + 2 * self.padding - self.kernel) // self.stride + 1
 
     def build(self, inputs: int) -> nn.Module:
-        """The layers on a map of `inputs` channels, drawn uniform by fan-in."""
+        """The layers on a map of `inputs` channels, initialised uniform by fan-in."""
         first, second = self.norm
         layers = nn.Sequential(
             ConvNormAct(inputs, self.squeeze, 1, norm=first),
@@ -54,7 +54,7 @@ class BottleneckExtra:
         return 4 * self.width
 
     def build(self, inputs: int) -> nn.Module:
-        """The layers on a map of `inputs` channels, drawn normal with 0.01 (RefineDet section 4, res6)."""
+        """The layers on a map of `inputs` channels, initialised normal with 0.01 (RefineDet section 4, res6)."""
         block = Bottleneck(inputs, self.width, stride=2, groups=1, group_width=64)
         normal_(block, std=0.01)
         return block
@@ -75,15 +75,19 @@ def ssd512_extras() -> tuple[Extra, ...]:
 def derived_extras(
     map_size: tuple[int, int], *, channels: Sequence[int] = (512, 256, 256, 256), norm: bool = False
 ) -> tuple[Extra, ...]:
-    """Extra levels from a map of `map_size` (height, width) down to a single cell, as SSD300's and SSD512's go.
+    """Extra levels from a map of `map_size` (height, width) down to a single cell, as in SSD300 and SSD512.
 
-    Each halves the map (3x3, stride 2, padding 1); a 3x3 map becomes 1x1 by a 3x3 convolution without padding.
-    `channels` are those of the levels, the last repeated; the 1x1 convolution before has half of them. `norm`: batch
-    norm after each convolution whose output is larger than one cell, as one cell of one image has no variance.
+    Each level halves the map (3x3, stride 2, padding 1). A 3x3 map becomes 1x1 by a 3x3 convolution without padding.
+
+    Args:
+        map_size: (height, width) of the map that the first level reads.
+        channels: channels of the levels; the last number is repeated. The 1x1 convolution before has half of them.
+        norm: batch norm after each convolution whose output has more than one cell. (One cell of one image has no
+            variance.)
     """
     if min(map_size) < 1 or not channels:
         raise UserError(
-            f"extra levels need a map of at least 1x1 and their channels, got {map_size} and {tuple(channels)}"
+            f"extra levels need a map of at least 1x1 and a list of channels, got {map_size} and {tuple(channels)}"
         )
     height, width = map_size
     extras: list[Extra] = []
@@ -99,7 +103,7 @@ def derived_extras(
 
 
 def extra_sizes(map_size: tuple[int, int], extras: Sequence[Extra]) -> list[tuple[int, int]]:
-    """(height, width) of each of the extra levels made from a map of `map_size`."""
+    """(height, width) of each extra level that is made from a map of `map_size`."""
     sizes = [map_size]
     for extra in extras:
         height, width = sizes[-1]
@@ -108,12 +112,12 @@ def extra_sizes(map_size: tuple[int, int], extras: Sequence[Extra]) -> list[tupl
 
 
 class ExtraLevels(nn.Module):
-    """A backbone and further, coarser levels made from its last map (SSD section 2.1).
+    """A backbone with more, coarser levels made from its last map (SSD section 2.1).
 
-    Pixels -> the backbone's maps and one map per extra level. `outputs`: indices of the levels to return, all when
-    None; extra levels behind the last of them are not built (SSD section 3.2, Table 3). `strides` are nominal: every
-    extra level counts as half the resolution of the one before. `backbone` is any module from pixels to a list of maps
-    that has `channels` and `strides`.
+    Pixels -> the backbone's maps and one map per extra level. `backbone` is any module that turns pixels into a list of
+    maps and has `channels` and `strides`. `outputs` are the indices of the levels to return; None: all. Extra levels
+    after the last of them are not built (SSD section 3.2, Table 3). `strides` are nominal: every extra level counts as
+    half the resolution of the level before.
     """
 
     def __init__(
@@ -126,7 +130,7 @@ class ExtraLevels(nn.Module):
         count = len(channels) + len(extras)
         self.outputs = tuple(range(count)) if outputs is None else tuple(outputs)
         if not self.outputs or self.outputs != tuple(index for index in range(count) if index in self.outputs):
-            raise UserError(f"levels {self.outputs}: expected increasing indices from 0 to {count - 1}")
+            raise UserError(f"levels {self.outputs}: expected indices from 0 to {count - 1} in ascending order")
         extras = extras[: max(0, self.outputs[-1] + 1 - len(channels))]
         self.backbone = backbone
         self.extras = nn.ModuleList()
@@ -146,7 +150,7 @@ class ExtraLevels(nn.Module):
 
 
 class SameMaps(nn.Identity):
-    """No neck: the heads read the backbone's maps, of `channels`."""
+    """No neck: the heads read the backbone's maps, which have `channels`."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
@@ -164,11 +168,11 @@ def pyramid_strides(strides: Sequence[int]) -> tuple[int, ...]:
 class FPN(nn.Module):
     """A feature pyramid (Lin et al., 2017) with two coarser levels (focal loss paper, section 4 and footnote 2).
 
-    Maps of a backbone, finest first -> as many maps of `channels` channels and, if `coarser`, two more: 1x1
-    convolutions bring the maps to one width, each coarser map is added to the next finer one (nearest neighbour, to its
-    very size), a 3x3 convolution follows. P6 is a 3x3 convolution of stride 2 on the backbone's last map ("c5") or on
-    the pyramid's ("p5"); P7 the same on P6, after ReLU unless `relu_before_p7` is off. No norm, no other activation;
-    drawn uniform by fan-in.
+    Maps of a backbone, finest first -> the same number of maps with `channels` channels and, if `coarser`, two more.
+    1x1 convolutions bring all maps to `channels`. Each coarser map is added to the next finer one (nearest neighbour,
+    to exactly its size), and a 3x3 convolution follows. P6 is a 3x3 convolution of stride 2 on the backbone's last map
+    (`p6` "c5") or on the pyramid's ("p5"). P7 is the same on P6, after a ReLU unless `relu_before_p7` is off. There is
+    no norm and no other activation. Layers are initialised uniform by fan-in.
     """
 
     def __init__(
@@ -214,14 +218,14 @@ ATTENTIONS = (None, "se")
 class TransferConnection(nn.Module):
     """RefineDet's transfer connection blocks (section 3; layers as in the authors' script).
 
-    Maps of a backbone, finest first -> as many maps of `channels` channels. Each map goes through two 3x3 convolutions
-    with ReLU between them; the finished coarser map, enlarged by a 2x2 deconvolution, is added; ReLU, a 3x3
-    convolution, ReLU. A finished map is what the head reads and what the next finer level takes. Where the enlarged map
-    is larger than the finer one (a side that is not a multiple of the coarsest stride), what is too much is cut off.
+    Maps of a backbone, finest first -> the same number of maps with `channels` channels. Each map goes through two 3x3
+    convolutions with a ReLU between them. Then the finished coarser map is enlarged by a 2x2 deconvolution and added;
+    ReLU, a 3x3 convolution and ReLU follow. A finished map is read by the head and by the next finer level. If the
+    enlarged map is larger than the finer one (its side is not a multiple of the coarsest stride), the rest is cut off.
 
-    `norm`: batch norm after every convolution and deconvolution, which are then drawn normal with 0.01 (the authors'
-    ResNet-101); without it they are drawn uniform by fan-in. `attention` "se": squeeze and excitation on the
-    transferred map, before the sum (the paper's future work names attention).
+    `norm`: batch norm after every convolution and deconvolution. They are then initialised normal with 0.01 (the
+    authors' ResNet-101), and uniform by fan-in without norm. `attention` "se": squeeze and excitation on the
+    transferred map before the sum (the paper's future work names attention).
     """
 
     def __init__(
@@ -275,7 +279,7 @@ def _enlarge(channels: int, norm: bool) -> nn.Module:
 class BottleneckBlocks(nn.Module):
     """One ResNet bottleneck of `width`, `width` and 4 x `width` channels on every map, with a projection.
 
-    They stand before the heads of the authors' RefineDet with ResNet-101, and are not in the paper.
+    The authors' RefineDet with ResNet-101 has them before its heads. The paper does not mention them.
     """
 
     def __init__(self, inputs: Sequence[int], width: int = 256) -> None:

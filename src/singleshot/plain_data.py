@@ -1,4 +1,4 @@
-"""Frozen dataclasses to plain data and back, with errors that a reader of YAML can use."""
+"""Convert frozen dataclasses to plain data and back, with errors that somebody who writes YAML can use."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-3 as a number (YAML 1.1 asks for 1.0e-3) and refuses a key given twice."""
+    """Safe YAML that reads 1e-3 as a number (YAML 1.1 requires 1.0e-3) and refuses a key that is given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} stands there twice", key_node.start_mark
+                    None, None, f"the key {key_node.value!r} is there twice", key_node.start_mark
                 )
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
@@ -48,15 +48,15 @@ def read_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or str(error)
-        raise UserError(f"{where}{line}: this is no YAML: {problem}") from None
+        raise UserError(f"{where}{line}: this is not valid YAML: {problem}") from None
 
 
 def load_yaml(path: Path, expected: str = "a mapping of recipe fields, such as `batch_size: 16`") -> dict[str, Any]:
-    """Read a YAML file that holds a mapping; `expected` says of what."""
+    """Read a YAML file that holds a mapping; `expected` describes it for messages."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise UserError(f"{path}: this is no text file; expected YAML, {expected}") from None
+        raise UserError(f"{path}: this is not a text file; expected YAML, {expected}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     tree = read_yaml(text, str(path))
@@ -66,7 +66,7 @@ def load_yaml(path: Path, expected: str = "a mapping of recipe fields, such as `
 
 
 def to_yaml_text(tree: dict[str, Any]) -> str:
-    """YAML text of plain data, in the given order."""
+    """Plain data as YAML text; the order of the keys is kept."""
     text: str = yaml.dump(
         _lists(tree), Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=100
     )
@@ -74,14 +74,14 @@ def to_yaml_text(tree: dict[str, Any]) -> str:
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses become dicts; the rest stays."""
+    """Turn dataclasses into dicts; other values stay as they are."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return tuple(to_plain(item) for item in value) if isinstance(value, tuple) else _lists(value)
 
 
 def merge(kind: type, tree: dict[str, Any], key: str, value: Any, *, where: str = "", path: str = "") -> None:
-    """Set a dotted key of a plain tree that describes a dataclass `kind`; a mapping is merged key by key.
+    """Set a dotted key of a plain tree that describes a dataclass `kind`. A mapping is merged key by key.
 
     `where` (a file) and `path` (the dotted keys above) are for messages.
     """
@@ -108,15 +108,15 @@ def merge(kind: type, tree: dict[str, Any], key: str, value: Any, *, where: str 
         else:
             raise UserError(f"{place}: expected a mapping, got {short(value)}")
     elif rest:
-        raise UserError(f"{place}: {first} has no parts; say {first} itself")
+        raise UserError(f"{place}: {first} has no parts; set {first} itself")
     else:
         tree[first] = value
 
 
 def _put(tree: Any, keys: list[str], value: Any, place: str) -> dict[str, Any]:
-    """A mapping with the value under a path of keys; what is missing on the way is made."""
+    """A mapping with the value set under a path of keys; missing mappings on the way are created."""
     if not isinstance(tree, dict | None):
-        raise UserError(f"{place}: there is {short(tree)}, which has no part {keys[0]!r}: set the whole of it")
+        raise UserError(f"{place}: the value is {short(tree)}, which has no part {keys[0]!r}; set all of it at once")
     first, *rest = keys
     known = tree or {}
     return {**known, first: _put(known.get(first), rest, value, place) if rest else value}
@@ -134,7 +134,7 @@ def from_plain(kind: type[T], tree: dict[str, Any], *, where: str = "", path: st
 
 
 def _convert(kind: Any, value: Any, key: str, where: str) -> Any:
-    """`value` as `kind`; text from a command line is read as YAML where the field is not text."""
+    """Convert `value` to `kind`. Text from a command line is read as YAML unless the field is text."""
     origin, options = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         nothing = ("null", "~") if str in options else ("null", "~", "none")

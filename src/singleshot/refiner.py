@@ -18,18 +18,22 @@ from singleshot.structures import Anchors, Predictions, Targets
 
 LOGITS, DELTAS = "anchor_logits", "anchor_deltas"
 OUTPUTS = ({LOGITS: 2}, {DELTAS: 4})
-"""What the head of a refiner gives for each anchor, by branch: (object, background), and how to move it."""
+"""What the head of a refiner predicts for each anchor, by branch: (object, background), and how to move it."""
 
 
 class AnchorRefiner(nn.Module):
-    """Says of each anchor whether it shows an object at all, and moves it (RefineDet, Zhang et al., 2018, section 3).
+    """Predicts whether each anchor shows any object, and moves it (RefineDet, Zhang et al., 2018, section 3).
 
-    `head` reads the backbone's maps and gives `OUTPUTS`. `theta`: an anchor that is background
-    with a probability above it is kept from the second module (negative anchor filtering); 1 keeps all. `iou`: from
-    which overlap on an anchor is positive, and below which negative, for this module alone. `negatives`: hard negatives
-    for each positive; `box_weight` multiplies the loss of the boxes.
+    Args:
+        head: reads the backbone's maps and predicts `OUTPUTS`.
+        theta: if the probability of background is above it, the second module does not get the anchor (negative anchor
+            filtering). 1 keeps all anchors.
+        iou: an anchor with an IoU of at least the first number is positive, below the second negative, for this module
+            alone.
+        negatives: hard negatives for each positive.
+        box_weight: factor of the box loss.
 
-    What the second module gets is detached: it trains this one only through the maps that both read.
+    The second module gets detached anchors: it trains this module only through the maps that both read.
     """
 
     def __init__(
@@ -45,7 +49,9 @@ class AnchorRefiner(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < theta <= 1:
-            raise UserError(f"theta is a probability of background, above 0 and at most 1 (no filter), got {theta}")
+            raise UserError(
+                f"theta: expected a probability of background, above 0 and at most 1 (1 filters nothing), got {theta}"
+            )
         self.head, self.coder, self.theta = head, coder, theta
         self.objectness = SoftmaxLoss(ratio=negatives, key=LOGITS)
         self.criterion = Criterion(
@@ -60,7 +66,7 @@ class AnchorRefiner(nn.Module):
         return cast(Predictions, self.head(maps))
 
     def refine(self, predictions: Predictions, anchors: Anchors) -> tuple[Anchors, Tensor]:
-        """The moved anchors, [B, A, 4], and which of them are kept, [B, A] bool."""
+        """The moved anchors [B, A, 4], and which of them are kept [B, A] bool."""
         moved = self.coder.decode(predictions[DELTAS].detach(), anchors.boxes)
         objectness = self.objectness.probabilities(predictions[LOGITS].detach())[..., 0]
         return replace(anchors, boxes=moved), objectness >= 1 - self.theta
@@ -72,14 +78,14 @@ class AnchorRefiner(nn.Module):
         targets: Targets,
         counts: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Both terms, divided by this module's own positives; every object is of one class.
+        """Both loss terms, each divided by this module's own positives. All objects are one class.
 
         `counts`: as in `Criterion`.
         """
         return self.criterion(predictions, anchors, _one_class(targets), counts=counts)
 
     def counts(self, predictions: Predictions, anchors: Anchors, targets: Targets) -> dict[str, Tensor]:
-        """The number that each of the two terms is divided by."""
+        """The number that each of the two loss terms is divided by."""
         return self.criterion.counts(predictions, anchors, _one_class(targets))
 
 

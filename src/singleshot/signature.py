@@ -1,4 +1,4 @@
-"""What a builder is given, against its signature: one clear message before anything is built."""
+"""Check a builder's arguments against its signature: one clear message before anything is built."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _WORDS: Mapping[Any, str] = {
 
 
 def bound(build: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """The arguments by name, those of `**arguments` among them.
+    """The arguments by name, including those that `**arguments` takes.
 
     Raises:
-        UserError: an argument that the builder does not have (the nearest is named), one that is missing.
+        UserError: the builder does not have an argument (the message gives the nearest name), or one is missing.
     """
     signature = inspect.signature(build)
     try:
@@ -43,13 +43,14 @@ def bound(build: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any
 
 
 def check_types(build: Callable[..., Any], given: Mapping[str, Any], *, name: str | None = None) -> None:
-    """Hold the arguments against the types that the builder declares; `name`: what it is called, if not by its own.
+    """Check the arguments against the types that the builder declares.
 
-    Plain types, `Literal`, `Sequence`, `Mapping`, classes and unions of them are known; anything else is left to the
-    builder. A whole number is a number, but true and false are none.
+    Plain types, `Literal`, `Sequence`, `Mapping`, classes and unions of them are checked; anything else is left to the
+    builder. A whole number counts as a number; true and false do not. `name` replaces the builder's own name in
+    messages.
 
     Raises:
-        UserError: builder, argument, what is expected and what came.
+        UserError: a wrong type. The message names the builder and the argument, what was expected and what came.
     """
     kinds = _hints(build)
     for key, value in given.items():
@@ -61,7 +62,7 @@ def check_types(build: Callable[..., Any], given: Mapping[str, Any], *, name: st
 def _hints(build: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(build)
-    except NameError:  # names that only a type checker imports, in a builder of the user's own
+    except NameError:  # the user's own builder uses names that only a type checker imports
         return {}
 
 

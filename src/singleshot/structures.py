@@ -24,9 +24,9 @@ Predictions = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images of any size, made one tensor that the network takes.
+    """Images of any size, combined into one tensor for the network.
 
-    Where they keep their aspect ratio, each lies at the top left and is padded with zeros.
+    If images keep their aspect ratio, each lies at the top left and is padded with zeros.
     """
 
     pixels: Tensor  # [B, 3, H, W] float32, normalised
@@ -35,23 +35,23 @@ class ImageBatch:
 
     @property
     def limits(self) -> Tensor:
-        """(height, width) of each image within the input [B, 2] float32: what lies beyond is padding."""
+        """(height, width) of each image within the input [B, 2] float32; the rest is padding."""
         return self.sizes * self.scales.flip(1)
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Ground truth of a batch, padded to the next power of two above the fullest image."""
+    """Ground truth of a batch, padded to a power of two that fits the image with the most objects."""
 
     boxes: Tensor  # [B, G, 4] xyxy pixels of the network's input
     labels: Tensor  # [B, G] int64 in [0, K), -1 on padding rows
-    crowd: Tensor  # [B, G] bool: regions to ignore, no objects to find; False on padding rows
+    crowd: Tensor  # [B, G] bool: regions to ignore instead of objects to find; False on padding rows
 
     @classmethod
     def from_list(cls, targets: Sequence[dict[str, Tensor]]) -> Targets:
         """Pad a list of {"boxes" [N, 4], "labels" [N], optional "iscrowd" [N]} to one size.
 
-        G is a power of two (or 0 when no image has a box), so that few different shapes are seen by a compiler.
+        G is a power of two (or 0 if no image has a box), so that a compiler sees only a few different shapes.
         """
         counts = [len(target["labels"]) for target in targets]
         most = max(counts, default=0)
@@ -70,11 +70,11 @@ class Targets:
 
 @dataclass(frozen=True)
 class Anchors:
-    """Boxes that predictions are relative to: levels in order, within a level row, column, box."""
+    """Boxes that predictions are relative to. Levels are in order; within a level the order is row, column, box."""
 
     boxes: Tensor  # [A, 4], or [B, A, 4] when each image has its own (refined)
     counts: tuple[int, ...]  # anchors of each level; their sum is A
-    usable: Tensor | None = None  # [A] bool: False where an anchor takes no part in training; None: all do
+    usable: Tensor | None = None  # [A] bool: False where an anchor takes no part in training; None: all take part
 
 
 @dataclass(frozen=True)
@@ -82,21 +82,21 @@ class Matched:
     """What every anchor should predict."""
 
     anchors: Tensor  # [A, 4] or [B, A, 4]
-    boxes: Tensor  # [B, A, 4] the matched box; the anchor itself where nothing matched
-    labels: Tensor  # [B, A] int64, 0 where nothing matched
+    boxes: Tensor  # [B, A, 4] the matched box; the anchor itself if it has no match
+    labels: Tensor  # [B, A] int64, 0 if the anchor has no match
     positive: Tensor  # [B, A] bool
     counted: Tensor  # [B, A] bool: False where the anchor is ignored
-    coder: DeltaCoder | None = None  # how boxes are told relative to the anchors; `Criterion.match` sets it
+    coder: DeltaCoder | None = None  # encodes boxes relative to the anchors; `Criterion.match` sets it
     _ious: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def encoded(self) -> Tensor:
-        """What the box output of each anchor should say [B, A, 4]: the matched box relative to the anchor."""
+        """What the box output of each anchor should be [B, A, 4]: the matched box relative to the anchor."""
         return self._its_coder().encode(self.boxes, self.anchors)
 
     def decoded(self, deltas: Tensor) -> Tensor:
-        """What a box output says [B, A, 4] -> boxes [B, A, 4] float32; the anchor itself where it is not positive.
+        """Decode a box output [B, A, 4] -> boxes [B, A, 4] float32; the anchor itself where it is not positive.
 
-        Masked before the arithmetic: a NaN that is masked afterwards is still one in the gradient.
+        The mask is applied before the arithmetic, because a NaN that is masked later would still be in the gradient.
         """
         return self._its_coder().decode(torch.where(self.positive[..., None], deltas, 0.0).float(), self.anchors)
 
@@ -104,34 +104,34 @@ class Matched:
         """The IoU of each positive's predicted box with its object [B, A] float32, 0 for all other anchors.
 
         `deltas` [B, A, 4] is the box output. The result is a constant: no gradient flows through it. It is computed
-        when the first loss asks for it, and kept for the others.
+        when the first loss needs it, and kept for the others.
         """
         if id(deltas) not in self._ious:
             overlap = aligned_iou(self.decoded(deltas.detach()), self.boxes)
             self._ious[id(deltas)] = (
                 deltas,
                 torch.where(self.positive, overlap, 0.0),
-            )  # kept alive: the id stays its own
+            )  # the tensor is kept alive, so that no other gets its id
         return self._ious[id(deltas)][1]
 
     def _its_coder(self) -> DeltaCoder:
         if self.coder is None:
-            raise ValueError("this Matched has no coder: take it from Criterion.match, which sets it")
+            raise ValueError("this Matched has no coder: get it from Criterion.match, which sets one")
         return self.coder
 
 
 @dataclass(frozen=True)
 class Detections:
-    """Findings of a batch, best first, padded."""
+    """Detections of a batch, best first, padded."""
 
     boxes: Tensor  # [B, D, 4]
     scores: Tensor  # [B, D], 0 on padding rows
     labels: Tensor  # [B, D] int64
 
     def to_list(self) -> list[dict[str, Tensor]]:
-        """One dict of ragged tensors per image, as torchvision's detectors give."""
+        """One dict of tensors without padding per image, as torchvision's detectors return."""
         found = self.scores > 0
-        counts = found.sum(1).tolist()  # with the next line, all the waiting for the device that there is
+        counts = found.sum(1).tolist()  # only this line and the next wait for the device
         images, places = found.nonzero(as_tuple=True)
         parts = (torch.split(part[images, places], counts) for part in (self.boxes, self.scores, self.labels))
         return [
@@ -140,5 +140,5 @@ class Detections:
 
 
 def plain_name(name: str) -> str:
-    """A class name in lower case, without spaces, hyphens and underscores: two that differ in these alone are equal."""
+    """A class name in lower case, without spaces, hyphens and underscores, to compare names without regard to these."""
     return re.sub(r"[\s_-]+", "", name).casefold()

@@ -109,7 +109,7 @@ def test_where_nothing_can_be_written_is_asked_first(
         (["errors", "MODEL", "DATA", "--min-score", "2"], "expected a number from 0 to 1"),
         (["errors", "MODEL", "DATA", "--drop-difficult"], "--drop-difficult"),
         (["errors", "--detections", "nowhere", "DATA"], "nowhere"),
-        (["errors", "--detections", "nowhere", "DATA", "--builder", "m:f"], "--builder belongs to a model"),
+        (["errors", "--detections", "nowhere", "DATA", "--builder", "m:f"], "--builder is for a model"),
     ],
 )
 def test_bad_input(words: list[str], said: str, tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:

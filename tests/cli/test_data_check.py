@@ -45,7 +45,7 @@ def test_errors_stop(data: Path, capsys: Capture) -> None:
     out, err = capsys.readouterr()
     errors = {split["split"]: [error["kind"] for error in split["errors"]] for split in json.loads(out)["splits"]}
     assert errors == {"train": ["unreadable image"], "val": ["missing image"]}
-    assert err.startswith(f"singleshot: {data}: 2 errors; mend them, or leave them out with --skip-bad")
+    assert err.startswith(f"singleshot: {data}: 2 errors; correct them, or leave them out with --skip-bad")
     assert main(["data", "check", str(data), "--skip-bad"]) == 0
     assert "b.jpg" in capsys.readouterr().out
 

@@ -75,8 +75,8 @@ def test_on_the_command_line(tiny_voc: Path, tmp_path: Path, capsys: Capture) ->
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--out", "a.jpg"], "the sheet is written as .png"),
-        (["--out", "a.png", "--optimizer.lr", "1"], "--optimizer.lr changes what training sees: it needs --recipe"),
+        (["--out", "a.jpg"], "the sheet is a PNG picture"),
+        (["--out", "a.png", "--optimizer.lr", "1"], "--optimizer.lr is a setting of a recipe: give the recipe too"),
         (["--out", "a.png", "--recipe", "nope"], "unknown recipe 'nope'"),
         ([], "data show needs --out FILE.png"),
     ],

@@ -64,7 +64,7 @@ def test_no_image_is_needed_for_files(tiny_voc: Path, tmp_path: Path, capsys: Ca
         (["MODEL", "DATA", "--device", "cuda:99"], "--device cuda:99: this machine"),
         (["MODEL", "DATA", "--builder", "no_such_module:x"], "builder 'no_such_module:x' cannot be imported"),
         (["--detections", "nowhere", "DATA"], "nowhere"),
-        (["--detections", "x", "DATA", "--builder", "a:b"], "--builder belongs to a model"),
+        (["--detections", "x", "DATA", "--builder", "a:b"], "--builder is for a model"),
         (["--detections", "x", "DATA", "--sweep", "nms=0.5"], "--sweep repeats a model's post-processing"),
         (["MODEL", "DATA", "--sweep", "nms=0.5", "--save-detections", "x"], "leave one of them out"),
         (["MODEL", "DATA", "--sweep", "nms"], "--sweep: expected NAME=VALUE,VALUE"),

@@ -178,7 +178,7 @@ def test_bad_arguments(words: list[str], said: str, capsys: Capture) -> None:
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"singleshot: {said}")
-    assert "--help` lists what can be given" in err or "needs a value" in err
+    assert "--help` lists all arguments" in err or "needs a value" in err
 
 
 def test_reader_that_leaves() -> None:
@@ -199,4 +199,4 @@ def test_standard_output_on_a_full_disk() -> None:
             [sys.executable, "-m", "singleshot", "--help"], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 2
-    assert done.stderr == "singleshot: the disk is full: make room, or choose another place\n"
+    assert done.stderr == "singleshot: the disk is full: free some space, or choose another place\n"

@@ -127,4 +127,4 @@ def test_a_view_that_a_model_cannot_be_shown(tiny_voc: Path, tmp_path: Path, cap
     ss.save(ss.ssd(num_classes=2, class_names=("cell", "other")), model)
     assert main(["evaluate", str(model), str(tiny_voc), "--tta", "refinedet320_voc", "--device", "cpu"]) == 2
     _, err = capsys.readouterr()
-    assert "refinedet320_voc, view 2 (size 320x192, turned with the image): the network does not take" in err
+    assert "refinedet320_voc, view 2 (size 320x192, turned with the image): the network cannot take" in err

@@ -40,7 +40,7 @@ def test_plain_data() -> None:
 
 
 def test_what_is_no_data() -> None:
-    with pytest.raises(TypeError, match="object is no plain data"):
+    with pytest.raises(TypeError, match="object is not plain data"):
         document(object())
 
 

@@ -40,9 +40,9 @@ def test_values(text: str, name: str, values: tuple[float | str, ...]) -> None:
         ("nms=1,...,0", "'...' needs two numbers before it and one after it"),
         ("nms=1,0.9,...", "'...' needs two numbers before it and one after it"),
         ("nms=1,product,...,0", "expected numbers between the commas .*, got 'product'"),
-        ("nms=1,0.7,...,0", r"steps of -0.3 from 0.7 do not meet 0; write the values out"),
-        ("nms=0,0.1,...,-1", "do not meet -1"),
-        ("nms=1,1,...,0", "do not meet 0"),
+        ("nms=1,0.7,...,0", r"steps of -0.3 from 0.7 do not end at 0; write all values"),
+        ("nms=0,0.1,...,-1", "do not end at -1"),
+        ("nms=1,1,...,0", "do not end at 0"),
         ("nms=0,0.000001,...,1", "at most 1000 values"),
     ],
 )

@@ -296,9 +296,9 @@ def test_vgg_with_other_maps_is_not_the_published_one(options: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"aspect_ratios": [0.0]}, "aspect ratios must be more than 0 and finite"),
-        ({"aspect_ratios": [-2.0]}, "aspect ratios must be more than 0 and finite"),
-        ({"box_sizes": [float("nan")] * 5}, "sizes must be more than 0 and finite"),
+        ({"aspect_ratios": [0.0]}, "aspect ratios must be above 0 and finite"),
+        ({"aspect_ratios": [-2.0]}, "aspect ratios must be above 0 and finite"),
+        ({"box_sizes": [float("nan")] * 5}, "sizes must be above 0 and finite"),
         ({"classification": SoftmaxLoss(ratio=0), "backbone_options": {"foo": 1}}, "'mobilenetv2' has no option 'foo'"),
         ({"backbone_options": {"norm": "eval"}}, "backbone 'mobilenetv2' has no option 'norm'; it takes"),
         ({"backbone_options": {"width": "x"}}, "backbone 'mobilenetv2': width must be a number, got 'x'"),

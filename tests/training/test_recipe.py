@@ -118,7 +118,7 @@ def test_parts_of_an_argument_can_be_set_one_by_one() -> None:
     recipe = override(recipe, {"arguments.classification.gamma": 2, "arguments.iou_head.alpha": 0.4})
     assert recipe.arguments["classification"] == {"type": "FocalLoss", "gamma": 2}
     assert recipe.arguments["iou_head"] == {"alpha": 0.4}
-    with pytest.raises(UserError, match=r"arguments.channels.x: there is 128, which has no part 'x'"):
+    with pytest.raises(UserError, match=r"arguments.channels.x: the value is 128, which has no part 'x'"):
         override(Recipe(arguments={"channels": 128}), {"arguments.channels.x": 1})
 
 
@@ -136,7 +136,7 @@ def test_parts_of_an_argument_can_be_set_one_by_one() -> None:
         ("batch_size.x", "1", "batch_size has no parts"),
         ("log.trackers", "[aim]", r"log.trackers\[0\]: expected one of tensorboard"),
         ("arguments", "3", "arguments: expected a mapping"),
-        ("arguments.size", "[1", "this is no YAML"),
+        ("arguments.size", "[1", "this is not valid YAML"),
     ],
 )
 def test_mistakes(key: str, value: str, message: str) -> None:
@@ -171,13 +171,13 @@ def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("optimizer: {lr: 1\n", "mine.yaml, line 2: this is no YAML"),
+        ("optimizer: {lr: 1\n", "mine.yaml, line 2: this is not valid YAML"),
         ("- a\n- b\n", "expected a mapping of recipe fields"),
         ("", "expected a mapping of recipe fields"),
         ("batch: 3\n", "mine.yaml: unknown key 'batch'; did you mean batch_size"),
         ("optimizer: {lr: fast}\n", "mine.yaml: optimizer.lr: expected a number"),
-        ("seed: 1\nseed: 2\n", "line 2.*'seed' stands there twice"),
-        ("seed: !!python/object/apply:os.system [ls]\n", "this is no YAML"),
+        ("seed: 1\nseed: 2\n", "line 2.*'seed' is there twice"),
+        ("seed: !!python/object/apply:os.system [ls]\n", "this is not valid YAML"),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
@@ -189,7 +189,7 @@ def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
 
 def test_no_text_and_no_file(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe\x00rubbish")
-    with pytest.raises(UserError, match="no text file"):
+    with pytest.raises(UserError, match="this is not a text file"):
         from_yaml(tmp_path / "mine.yaml")
     with pytest.raises(UserError, match="cannot be read"):
         from_yaml(tmp_path / "none.yaml")

@@ -1,7 +1,7 @@
-"""The command line, `singleshot VERB`: one small file per verb (parse, call, print), and here what they share.
+"""The command line, `singleshot VERB`: one small file per verb (parse, call, print). What they share is here.
 
-Exit codes: 0 success, 2 a user's error (one clear message), 130 after Ctrl-C, 1 with a traceback for a bug of ours.
-Nothing at the top of these files imports torch or another heavy library, so that `--help` is quick.
+Exit codes: 0 success; 2 an error of the user, with one clear message; 130 after Ctrl-C; 1 a bug of ours, with a
+traceback. These files import no torch and no other heavy library at their top, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ ANALYSE = "analyse"
 # Every verb and its line in `singleshot --help`; `data check` is the module singleshot.cli.data_check.
 VERBS = {
     "demo": "the whole tour on a generated dataset: train, evaluate, draw",
-    "train": "train on your images; the format is found by itself",
+    "train": "train on your images; the format of the data is recognised",
     "evaluate": "COCO and VOC metrics of a model, or of detections in files",
     "detect": "find objects in images, folders and globs; draw them",
-    "data check": "validate a dataset: what would stop training, what is mended",
-    "data show": "pictures of the labelled boxes, also as training sees them",
-    "data formats": "the formats of datasets that are read and written, and how they look",
-    "data split": "lists of images to train and to validate on, where there are none",
+    "data check": "check a dataset: what would stop training, and what is corrected",
+    "data show": "draw the labelled boxes, also as training sees them",
+    "data formats": "list the dataset formats that are read and written, and how they look",
+    "data split": "divide the images into train and val, if the dataset is not divided",
     ANALYSE: "stands for `analyse NAME`: a verb for each analysis of the table, with its own line",
     "models": "every detector: parameters, boxes, FLOPs, published figures",
     "recipes": "the settings that `train --recipe` knows; one of them as YAML",
 }
 
 ELSEWHERE = {"predict": "detect", "infer": "detect", "val": "evaluate", "test": "evaluate", "check": "data check"}
-"""What other tools call a verb."""
+"""The names of verbs in other tools."""
 
 
 def verbs() -> list[str]:
-    """Every verb: those of `VERBS`, with an `analyse NAME` for each analysis."""
+    """Every verb: those of `VERBS`, and `analyse NAME` for each analysis."""
     found = []
     for verb in VERBS:
         found += [f"{ANALYSE} {name}" for name in ANALYSES] if verb == ANALYSE else [verb]
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{str(interruption) or 'interrupted'}", file=sys.stderr)
         return 130
     except _ReaderLeft:
-        return 141  # as a program that SIGPIPE ended
+        return 141  # like a program that was ended by SIGPIPE
     except Exception as error:
         message = explain(error)
         if message is None:
@@ -82,7 +82,7 @@ def _run(words: list[str]) -> int:
         return 0
     module = _module(verb)
     options = module.parse(rest)
-    # Under --json whatever a library prints goes to stderr: stdout holds the document alone.
+    # With --json everything that a library prints goes to stderr: stdout holds only the document.
     with contextlib.redirect_stdout(sys.stderr) if options["json"] else contextlib.nullcontext():
         result: Result = module.run(options)
     if not result.silent:
@@ -93,7 +93,7 @@ def _run(words: list[str]) -> int:
 
 
 def _verb(words: list[str]) -> tuple[str | None, list[str]]:
-    """The verb that the words begin with and the words after it; None where help on a group of verbs is asked for."""
+    """The verb at the start of the words, and the words after it. The verb is None if help on a group is asked for."""
     known = verbs()
     for length in (2, 1):
         if (verb := " ".join(words[:length])) in known:
@@ -112,7 +112,7 @@ def _verb(words: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _module(verb: str) -> Any:
-    """What has the `parse` and the `run` of a verb."""
+    """The module or object that has the `parse` and the `run` of a verb."""
     first, _, name = verb.partition(" ")
     if first == ANALYSE:
         from singleshot.cli.analyse import AnalyseVerb
@@ -135,7 +135,7 @@ def _help(group: str | None = None) -> str:
 
 
 class _ReaderLeft(Exception):
-    """The reader of our standard output has closed it (`| head`)."""
+    """The program that reads our standard output has closed it (`| head`)."""
 
 
 def _is_utf8(stream: TextIO) -> bool:
@@ -147,10 +147,10 @@ def _print(text: str, *, error: bool = False) -> None:
     try:
         try:
             print(text, file=stream, flush=True)
-        except UnicodeEncodeError:  # a name that this terminal, or Windows in a pipe, has no letters for
+        except UnicodeEncodeError:  # a name with letters that this terminal (or a pipe on Windows) cannot show
             encoding = stream.encoding or "ascii"
             print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except BrokenPipeError as broken:
-        with contextlib.suppress(OSError, ValueError):  # what Python flushes at exit has to go somewhere
+        with contextlib.suppress(OSError, ValueError):  # Python flushes its output at exit: give it a place to go
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise _ReaderLeft from broken

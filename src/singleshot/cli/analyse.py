@@ -18,19 +18,19 @@ from singleshot.errors import UserError
 if TYPE_CHECKING:
     from singleshot.data.dataset import Dataset
 
-PREFERRED = ("val", "test")  # where no split is named, the first of these that the data has
+PREFERRED = ("val", "test")  # if no split is named, the first of these that the data has
 _PAGES = (".html", ".htm")
 
 
 class AnalyseVerb:
-    """The verb of one analysis: `parse` and `run`, as the modules of the other verbs have them."""
+    """The verb of one analysis: `parse` and `run`, as in the modules of the other verbs."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.analysis: Analysis = find_analysis(name)
 
     def parse(self, words: Sequence[str]) -> Namespace:
-        """The options. With `--detections` there is no MODEL, and `model` is None."""
+        """The options. With `--detections` there is no MODEL, so `model` is None."""
         takes = self.analysis.takes
         from_files = takes == "detections" and any(word.partition("=")[0] == "--detections" for word in words)
         parser = VerbParser(f"analyse {self.name}", self.analysis.description, self._epilog())
@@ -46,7 +46,7 @@ class AnalyseVerb:
         if takes == "detections":
             parser.usage += f"\n       {parser.prog} --detections FILE_OR_DIR DATA [flags]"
             parser.add_argument(
-                "--detections", metavar="FILE_OR_DIR", help="analyse what stands in files, without a model"
+                "--detections", metavar="FILE_OR_DIR", help="analyse detections from files, without a model"
             )
         for flag in self.analysis.flags:
             flag.add_to(parser)
@@ -54,13 +54,11 @@ class AnalyseVerb:
         if from_files:
             options["model"] = None
             if options.builder:
-                raise UserError(
-                    "--builder belongs to a model, and --detections reads what stands in files: leave one out"
-                )
+                raise UserError("--builder is for a model, but --detections needs no model: leave one of them out")
         return options
 
     def run(self, options: Namespace) -> Result:
-        """Measure, draw and list."""
+        """Measure, and write the result."""
         _ask_where(options)
         own = {flag.keyword: options[flag.keyword] for flag in self.analysis.flags}
         if self.analysis.takes == "runs":
@@ -78,12 +76,12 @@ class AnalyseVerb:
             [
                 self.analysis.notes,
                 *files,
-                f"--out writes {self.name}.png and {self.name}.json, --html a page with the tables and figures.",
+                f"--out writes {self.name}.png and {self.name}.json; --html writes a page with the tables and figures.",
             ]
         )
 
     def _on_data(self, options: Namespace, own: dict[str, Any]) -> tuple[Findings, str]:
-        """What was found, and what it was found on."""
+        """The result of the analysis, and a text that says what was analysed."""
         from singleshot.cli.progress import shown
 
         if options.model is None:
@@ -110,7 +108,7 @@ class AnalyseVerb:
         return found, _about(options.model, dataset)
 
     def _told(self, found: Findings, options: Namespace, about: str) -> Result:
-        """The result; `--out` writes its figures and its numbers, as `--json` prints them, `--html` its page."""
+        """The result. `--out` writes its figures and its numbers (as `--json` prints them), `--html` writes a page."""
         from singleshot.analysis.render.text import to_text
         from singleshot.files import write_atomically
 
@@ -145,23 +143,23 @@ def _add_data(parser: VerbParser, *, model: bool) -> None:
 
 
 def _add_outputs(parser: VerbParser) -> None:
-    parser.add_argument("--out", metavar="DIR", help="write the figure and the numbers into this folder")
+    parser.add_argument("--out", metavar="DIR", help="write the figures and the numbers into this folder")
     parser.add_argument("--html", metavar="FILE", help="write tables and figures as one page, such as DIR/page.html")
 
 
 def _add_pass(parser: VerbParser, *, anchors: bool) -> None:
-    """How the network runs over the data; `anchors`: where they are matched as in training."""
+    """Options for running the network over the data. `anchors`: whether anchors are matched as in training."""
     add = parser.add_argument
     if anchors:
         add("--drop-difficult", action="store_true", help="match anchors without VOC's difficult objects")
     add("--batch-size", type=whole(1), default=8, metavar="N", help="images at a time (default: 8)")
-    add("--device", metavar="cpu|cuda", help="where to compute (default: cuda where there is one)")
+    add("--device", metavar="cpu|cuda", help="where to compute (default: cuda if there is one)")
     add("--workers", type=whole(0), default=0, metavar="N", help="threads that read ahead (default: 0)")
-    add("--builder", metavar="NAME", help="for a detector of your own: my_lab.models:my_detector")
+    add("--builder", metavar="NAME", help="builder of your own detector: my_lab.models:my_detector")
 
 
 def _ask_where(options: Namespace) -> None:
-    """Before anything is computed: whether the files that are asked for can be written."""
+    """Check, before anything is computed, that the requested files can be written."""
     if options.out is None and options.html is None:
         return
     from singleshot.evaluation.detections import writable

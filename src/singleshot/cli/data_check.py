@@ -1,4 +1,4 @@
-"""`singleshot data check`: validate a dataset before anything is trained on it."""
+"""`singleshot data check`: check a dataset before training on it."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
     from singleshot.data.summary import Summary
 
 EPILOG = """\
-Errors (an image that cannot be read, broken XML or JSON, an inverted box, ...) stop training and give exit code 2;
-with --skip-bad they are left out and the rest counts. Warnings (a box partly outside, a wrong size, ...) are mended
-in memory when training; the files stay as they are. Of what is left: the sizes of the images, and of each class the
-number of its objects and their size (a tenth is smaller than the first figure, a tenth larger than the last)."""
+Errors (an image that cannot be read, broken XML or JSON, an inverted box, ...) stop training and give exit code 2.
+With --skip-bad such images are left out. Warnings (a box partly outside, a wrong size, ...) are corrected in memory
+during training; the files are not changed. For the remaining images the report lists their sizes, and for each class
+the number and the size of its objects (10% are smaller than the first size, 10% are larger than the last)."""
 
 
-MOST = 10  # findings of each kind that the text lists; --json has all
-SIZES = 3  # sizes of images that it names, the most frequent ones
+MOST = 10  # problems of each kind that the text lists; --json has all
+SIZES = 3  # sizes of images that the text lists, the most frequent ones
 
 
 def parse(words: Sequence[str]) -> Namespace:
     """The options of this verb."""
-    parser = VerbParser("data check", "Validates a dataset and lists what is wrong with it.", EPILOG)
+    parser = VerbParser("data check", "Checks a dataset and lists what is wrong with it.", EPILOG)
     parser.usage = "singleshot data check DATA [flags]"
     add_data(parser)
     parser.add_argument("--split", metavar="NAME", help="the split to check (default: all, one after another)")
     add_format(parser)
     parser.add_argument(
-        "--skip-bad", action="store_true", help="errors are left out, as in training, and give exit code 0"
+        "--skip-bad", action="store_true", help="leave out images with errors, as in training; exit code 0"
     )
     return parser.parse(words)
 
 
 def run(options: Namespace) -> Result:
-    """Check the splits; errors make the exit code 2, after the whole report."""
+    """Check the splits. With errors the exit code is 2, after the complete report."""
     from singleshot.data.open import find_splits
 
     splits = [options.split] if options.split is not None else find_splits(options.data, format=options.format)
@@ -49,13 +49,13 @@ def run(options: Namespace) -> Result:
     errors = sum(len(report["errors"]) for report, _ in reports)
     fault = None
     if errors and not options.skip_bad:
-        fault = f"{options.data}: {errors} error{'s' * (errors != 1)}; mend them, or leave them out with --skip-bad"
+        fault = f"{options.data}: {errors} error{'s' * (errors != 1)}; correct them, or leave them out with --skip-bad"
     document = {"data": options.data, "splits": [report for report, _ in reports]}
     return Result(document, "\n\n".join(text for _, text in reports), fault)
 
 
 def _check(options: Namespace, split: str, *, alone: bool) -> tuple[dict[str, Any], str]:
-    """What is found in one split: as data and as text."""
+    """The result for one split: as data and as text."""
     from singleshot.cli.progress import shown
     from singleshot.data.check import examine
     from singleshot.data.open import open_dataset

@@ -1,4 +1,4 @@
-"""`singleshot data formats`: every format of datasets, and how it looks."""
+"""`singleshot data formats`: every dataset format, and how it looks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser
 
 EPILOG = """\
-The format of a dataset is found by itself; where a folder holds several, --format NAME says which is meant."""
+The format of a dataset is recognised. If a folder holds several formats, choose one with --format NAME."""
 
 
 def parse(words: Sequence[str]) -> Namespace:
     """The options of this verb."""
-    return VerbParser("data formats", "Lists the formats of datasets.", EPILOG).parse(words)
+    return VerbParser("data formats", "Lists the dataset formats.", EPILOG).parse(words)
 
 
 def run(options: Namespace) -> Result:

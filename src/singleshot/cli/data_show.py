@@ -1,4 +1,4 @@
-"""`singleshot data show`: pictures of the labelled boxes, as the files have them or as training sees them."""
+"""`singleshot data show`: draw the labelled boxes, as they are in the files or as training sees them."""
 
 from __future__ import annotations
 
@@ -14,40 +14,42 @@ from singleshot.cli.parser import VerbParser, whole
 from singleshot.errors import UserError
 
 EPILOG = """\
-Draws images and their boxes on one sheet, FILE.png. With --recipe the images are those that training would begin
-with, augmented and at the network's size; every setting can be given as for `train`, such as
+Draws images and their boxes on one sheet, FILE.png. With --recipe it draws the first images of a training run,
+augmented and at the network's size. Then every setting of `train` can be given, such as
 --augmentation.jitter [0.5,1.5]."""
 
 
 def parse(words: Sequence[str]) -> Namespace:
-    """The options of this verb; `overrides` holds what sets fields of the recipe by their names, as for `train`."""
+    """The options of this verb. As for `train`, `overrides` holds the fields of the recipe that are set by name."""
     parser = VerbParser("data show", "Draws the labelled boxes of a dataset.", EPILOG)
     parser.usage = "singleshot data show DATA --out FILE.png [flags] [--recipe NAME|FILE [--key.sub value ...]]"
     add = parser.add_argument
     add_data(parser)
     add("--out", metavar="FILE.png", help="where to write the sheet; no file is overwritten")
-    add("--number", type=whole(1), default=12, metavar="N", help="of images (default: 12)")
+    add("--number", type=whole(1), default=12, metavar="N", help="number of images (default: 12)")
     add("--split", metavar="NAME", help="the split to draw from (default: train, else the only one)")
-    add("--seed", type=whole(0), default=0, metavar="N", help="of the draw and of the augmentation (default: 0)")
+    add("--seed", type=whole(0), default=0, metavar="N", help="of the choice and the augmentation (default: 0)")
     add_format(parser)
-    add("--recipe", metavar="NAME|FILE", help="as training by this recipe sees them")
+    add("--recipe", metavar="NAME|FILE", help="draw the images as training with this recipe sees them")
     words, overrides = train.take_recipe_fields(words, parser.flags())
     options = parser.parse(words)
     if options.out is None:
-        raise UserError("data show needs --out FILE.png, where to write the sheet")
+        raise UserError("data show needs --out FILE.png, the file to write the sheet to")
     if overrides and options.recipe is None:
-        raise UserError(f"--{next(iter(overrides))} changes what training sees: it needs --recipe, such as finetune")
+        raise UserError(
+            f"--{next(iter(overrides))} is a setting of a recipe: give the recipe too, such as --recipe finetune"
+        )
     options["overrides"] = overrides
     return options
 
 
 def run(options: Namespace) -> Result:
-    """Draw, and say where the sheet is."""
+    """Draw the sheet, and print where it is."""
     from singleshot.inference import samples
 
     out = Path(options.out)
     if out.suffix.lower() != ".png":
-        raise UserError(f"--out {out}: the sheet is written as .png")
+        raise UserError(f"--out {out}: the sheet is a PNG picture; give the name of a file that ends in .png")
     if out.exists():
         raise UserError(f"--out {out}: this file exists already; choose another name")
     if options.recipe is None:

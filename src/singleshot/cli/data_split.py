@@ -1,4 +1,4 @@
-"""`singleshot data split`: lists of images to train and to validate on, for a dataset that has none."""
+"""`singleshot data split`: divide the images of a dataset into train and val."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, number, whole
 
 EPILOG = """\
-Writes two lists, train and val, beside the data: ImageSets/Main/*.txt of a VOC folder, instances_*.json beside a COCO
-file. Nothing else is touched, and no list is overwritten. The images are drawn by chance, the same ones each time with
-the same --seed, and such that every class has its share in both parts if it can."""
+Writes two lists, train and val, beside the data: ImageSets/Main/*.txt in a VOC folder, instances_*.json beside a COCO
+file. No other file is changed, and no list is overwritten. The images are drawn at random; the same --seed draws the
+same images. If possible, every class has its share in both parts."""
 
 
 def parse(words: Sequence[str]) -> Namespace:
@@ -22,15 +22,15 @@ def parse(words: Sequence[str]) -> Namespace:
     parser.usage = "singleshot data split DATA [flags]"
     add = parser.add_argument
     add_data(parser)
-    add("--val", type=number, default=0.2, metavar="SHARE", help="of the images to validate on (default: 0.2)")
+    add("--val", type=number, default=0.2, metavar="SHARE", help="share of the images for validation (default: 0.2)")
     add("--split", metavar="NAME", help="the split to divide (default: the only one)")
-    add("--seed", type=whole(0), default=0, metavar="N", help="of the draw (default: 0)")
+    add("--seed", type=whole(0), default=0, metavar="N", help="of the random choice (default: 0)")
     add_format(parser)
     return parser.parse(words)
 
 
 def run(options: Namespace) -> Result:
-    """Write the lists, and say where they are."""
+    """Write the lists, and print where they are."""
     from singleshot.data.divide import write_parts
 
     parts = write_parts(options.data, options.val, split=options.split, format=options.format, seed=options.seed)

@@ -1,4 +1,4 @@
-"""DATA and `--format`: how every verb takes a dataset."""
+"""DATA and `--format`: the arguments for a dataset, the same in every verb."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from singleshot.data.formats import FORMATS
 
 
 def add_data(parser: VerbParser, *, optional: bool = False) -> None:
-    """The path of a dataset."""
+    """Add DATA, the path of a dataset."""
     formats = f"a folder, or a file, in one of the formats {', '.join(FORMATS)} (see `singleshot data formats`)"
     if optional:
         parser.add_argument("data", metavar="DATA", nargs="?", help=formats)
@@ -16,5 +16,5 @@ def add_data(parser: VerbParser, *, optional: bool = False) -> None:
 
 
 def add_format(parser: VerbParser) -> None:
-    """Which of the formats it has; the names are those of the table."""
-    parser.add_argument("--format", choices=list(FORMATS), help="needed where a folder holds several formats")
+    """Add `--format`; its values are the names in the table of formats."""
+    parser.add_argument("--format", choices=list(FORMATS), help="the format to read, if a folder holds several")

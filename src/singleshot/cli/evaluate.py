@@ -1,4 +1,4 @@
-"""`singleshot evaluate`: the field's metrics, of a model or of detections in files."""
+"""`singleshot evaluate`: COCO and VOC metrics of a model, or of detections in files."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from singleshot.cli.sweep import postprocesses, sweep_of
 from singleshot.errors import UserError
 
 EPILOG = """\
+Prints the 12 COCO numbers and the VOC07 (11 points) and VOC10+ (area) mAP, also per class.
 Detections from files (a COCO results JSON, or a folder of VOC comp4_det_test_CLASS.txt files) need no model and no
 images: singleshot evaluate --detections FILE_OR_DIR DATA
-Prints the 12 COCO numbers and the VOC07 (11 points) and VOC10+ (area) mAP, also per class.
---sweep repeats the post-processing, not the network: iou_alpha (of a model with an IoU head; "product" for the plain
-product of both), centreness_alpha (the same of another output), threshold, nms, soft_nms, vote, candidates,
-candidates_of_image, detections.
+--sweep runs the network once and repeats the post-processing for several values of one number: iou_alpha (for a model
+with an IoU head; "product" is the plain product p * IoU), centreness_alpha (the same for that output), threshold, nms,
+soft_nms, vote, candidates, candidates_of_image or detections.
 --tta is multi-scale testing, as in the "+" rows of the RefineDet paper: refinedet320_voc, refinedet512_voc,
 refinedet320_coco, refinedet512_coco, or a YAML file (docs/multi_scale.md)."""
 
-# Where no split is named, the first of these that the data has; or the only one.
+# If no split is named: the first of these that the data has, or the only one.
 PREFERRED = ("val", "test")
 
 
 def parse(words: Sequence[str]) -> Namespace:
-    """The options of this verb. With `--detections` there is no MODEL, and `model` is None."""
+    """The options of this verb. With `--detections` there is no MODEL, so `model` is None."""
     parser = VerbParser("evaluate", "Measures a detector on data with known boxes.", EPILOG)
     parser.usage = (
         "singleshot evaluate MODEL DATA [flags]\n       singleshot evaluate --detections FILE_OR_DIR DATA [flags]"
@@ -42,8 +42,8 @@ def parse(words: Sequence[str]) -> Namespace:
     add = parser.add_argument
     add("--split", metavar="NAME", help="the split to measure on (default: val, else test, else the only one)")
     add_format(parser)
-    add("--detections", metavar="FILE_OR_DIR", help="measure what stands in files, without a model")
-    add("--save-detections", metavar="DIR", help="write the detections in both forms, for the VOC and COCO servers")
+    add("--detections", metavar="FILE_OR_DIR", help="measure detections from files, without a model")
+    add("--save-detections", metavar="DIR", help="write the detections as VOC and COCO files, for their servers")
     add(
         "--sweep",
         metavar="NAME=VALUES",
@@ -51,27 +51,30 @@ def parse(words: Sequence[str]) -> Namespace:
     )
     add("--tta", metavar="NAME|FILE", help=TTA)
     add("--batch-size", type=whole(1), default=8, metavar="N", help="images at a time (default: 8)")
-    add("--device", metavar="cpu|cuda", help="where to compute (default: cuda where there is one)")
+    add("--device", metavar="cpu|cuda", help="where to compute (default: cuda if there is one)")
     add("--workers", type=whole(0), default=0, metavar="N", help="threads that read ahead (default: 0)")
-    add("--builder", metavar="NAME", help="for a detector of your own: my_lab.models:my_detector")
+    add("--builder", metavar="NAME", help="builder of your own detector: my_lab.models:my_detector")
     options = parser.parse(words)
     if from_files:
         options["model"] = None
         if options.builder:
-            raise UserError(
-                "--builder belongs to a model, and --detections measures without one: leave one of them out"
-            )
+            raise UserError("--builder is for a model, but --detections measures without one: leave one of them out")
         if options.sweep is not None:
-            raise UserError("--sweep repeats a model's post-processing, and --detections measures what stands in files")
+            raise UserError(
+                "--sweep repeats a model's post-processing, but --detections measures without a model: "
+                "leave one of them out"
+            )
         if options.tta is not None:
-            raise UserError("--tta shows images to a model, and --detections measures without one")
+            raise UserError(
+                "--tta shows images to a model, but --detections measures without one: leave one of them out"
+            )
     if options.tta is not None and options.sweep is not None:
-        raise UserError("--sweep repeats the post-processing of one pass and --tta makes many: leave one of them out")
+        raise UserError("--sweep repeats the post-processing of one pass, but --tta makes many: leave one of them out")
     if options.sweep is not None:
         options["sweep"] = sweep_of(options.sweep)
     if options.sweep is not None and options.save_detections is not None:
         raise UserError(
-            "--save-detections writes one set of detections and --sweep makes several: leave one of them out"
+            "--save-detections writes one set of detections, but --sweep makes several: leave one of them out"
         )
     return options
 

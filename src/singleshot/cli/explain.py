@@ -1,4 +1,4 @@
-"""Which errors are the user's, and how they are told."""
+"""Which errors are the user's, and the messages for them."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import re
 
 from singleshot.errors import UserError
 
-# What the machine refuses, and what can be done. Other errors of the system (a broken worker's pipe, say) are bugs.
+# What the system refuses, and what the user can do. Other system errors (a worker's broken pipe, for example) are bugs.
 _REFUSED = {
     errno.ENOENT: "no such file or folder: check the path",
     errno.EACCES: "no permission: check the owner and the mode, or choose another place",
     errno.EPERM: "not permitted: check the owner and the mode, or choose another place",
     errno.EROFS: "the file system is read-only: choose another place",
-    errno.ENOSPC: "the disk is full: make room, or choose another place",
-    errno.EDQUOT: "the disk quota is used up: make room, or choose another place",
-    errno.EFBIG: "the file is larger than is allowed here: choose another place",
-    errno.EIO: "the disk cannot be read or written",
-    errno.EISDIR: "a folder, where a file is expected",
-    errno.ENOTDIR: "a file, where a folder is expected",
+    errno.ENOSPC: "the disk is full: free some space, or choose another place",
+    errno.EDQUOT: "the disk quota is used up: free some space, or choose another place",
+    errno.EFBIG: "the file is larger than this disk allows: choose another place",
+    errno.EIO: "the disk cannot be read or written: check the disk",
+    errno.EISDIR: "this is a folder, but a file is needed: check the path",
+    errno.ENOTDIR: "this is a file, but a folder is needed: check the path",
     errno.EEXIST: "exists already: choose another name",
     errno.ENOTEMPTY: "exists already and is not empty: choose another name",
-    errno.ENAMETOOLONG: "the name is too long",
-    errno.ELOOP: "a link that leads back to itself",
+    errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
+    errno.ELOOP: "this link leads back to itself: correct the link",
     errno.EMFILE: "too many open files: raise `ulimit -n`, or use fewer workers",
     errno.ENFILE: "too many open files on this machine: use fewer workers",
-    errno.ENODEV: "no such device",
-    errno.ENXIO: "no such device",
+    errno.ENODEV: "no such device: check the path",
+    errno.ENXIO: "no such device: check the path",
     errno.ENOTSUP: "not supported by this file system: choose another place",
 }
 _BY_TYPE = {
@@ -42,12 +42,12 @@ _BY_TYPE = {
 def explain(error: BaseException) -> str | None:
     """The message for a user's error; None for a bug of ours.
 
-    Bad input (`UserError`), what the operating system refuses (a full disk, a missing file, no permission) and memory
-    that does not suffice are the user's to mend.
+    The user can correct three kinds of errors: bad input (`UserError`), what the operating system refuses (a full disk,
+    a missing file, no permission), and too little memory.
     """
     said = str(error)
     if worker := re.match(r"Caught (\w+) in \w+ worker process", said):
-        # The loader hands on a worker's error with its whole traceback as the message: the last line is the error.
+        # The loader passes on a worker's error with the whole traceback as its message. The last line is the error.
         kind, told = worker[1], said.strip().rpartition(f"{worker[1]}: ")[2]
         if kind == "UserError":
             return told
@@ -59,10 +59,10 @@ def explain(error: BaseException) -> str | None:
         return f"{names}: {_REFUSED[error.errno]}" if names else _REFUSED[error.errno]
     if (number := re.search(r"\(os error (\d+)\)", said)) and int(number[1]) in _REFUSED:  # from libraries in Rust
         return f"{said}: {_REFUSED[int(number[1])]}"
-    _, of_the_cpu, told = said.partition("DefaultCPUAllocator: ")  # before it the line of PyTorch's source
+    _, of_the_cpu, told = said.partition("DefaultCPUAllocator: ")  # a line of PyTorch's source stands before it
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or of_the_cpu:
         told = (told or said or "no more memory").splitlines()[0]
-        return f"{told} Memory does not suffice: use a smaller --batch-size or smaller images"
+        return f"{told} There is not enough memory: use a smaller --batch-size or smaller images"
     return None
 
 

@@ -10,8 +10,8 @@ from singleshot.cli.output import Result, table
 from singleshot.cli.parser import VerbParser
 
 EPILOG = """\
-Counted on the built networks at 20 classes, not written down; a multiply and an add count as two operations.
-In Python: singleshot.create(NAME, num_classes=...) builds any of them."""
+The numbers are computed from the built networks, for 20 classes. A multiply and an add count as two operations.
+In Python, singleshot.create(NAME, num_classes=...) builds any of them."""
 
 
 def parse(words: Sequence[str]) -> Namespace:
@@ -20,7 +20,7 @@ def parse(words: Sequence[str]) -> Namespace:
 
 
 def run(options: Namespace) -> Result:
-    """Build and measure all of them."""
+    """Build all of them, and list their numbers."""
     from singleshot import detectors
 
     found = detectors.models()

@@ -18,7 +18,7 @@ HELP = "multi-scale testing: refinedet320_voc, ... or a YAML file of views"
 
 
 def multi_scale(detector: Detector, recipe: MultiScale) -> MultiScaleDetector:
-    """The detector that sees every image in several views; says on stderr how many."""
+    """The detector that sees every image in several views. Prints the number of views on stderr."""
     from singleshot.multiscale.detector import MultiScaleDetector
 
     made = MultiScaleDetector(detector, recipe)
@@ -29,15 +29,15 @@ def multi_scale(detector: Detector, recipe: MultiScale) -> MultiScaleDetector:
 
 @contextmanager
 def shown(many: MultiScaleDetector | None) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar of images or, with multi-scale testing, of images x views; as `singleshot.cli.progress.shown`."""
+    """A progress bar of images or, with multi-scale testing, of images x views; see `singleshot.cli.progress.shown`."""
     with progress.shown("images" if many is None else "images x views") as bar:
         yield bar if many is None or bar is None else _counting(many, bar)
 
 
 def _counting(many: MultiScaleDetector, bar: Callable[[int, int], None]) -> Callable[[int, int], None]:
-    """What a run over images tells of its progress, for a bar that moves with every view of every batch."""
+    """The progress callback of a run over images, for a bar that moves with every view of every batch."""
     passes = many.recipe.passes
-    before, seen, total = 0, 0, 0  # passes of the images that are done; those that have been made; of all images
+    before, seen, total = 0, 0, 0  # passes: of the finished images; made until then; of all images
 
     def viewed(made: int) -> None:
         bar(before + made - seen, total)

@@ -1,4 +1,4 @@
-"""What a verb says: text for people, or one JSON document for programs."""
+"""The output of a verb: text for people, or one JSON document for programs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Result:
 
     document: Any  # plain data for --json
     text: str
-    fault: str | None = None  # what the user has to mend, where the outcome is that something is wrong: exit code 2
-    silent: bool = False  # several processes did one thing, and another one tells it
+    fault: str | None = None  # if the verb found something wrong: what the user has to correct; exit code 2
+    silent: bool = False  # several processes worked together, and another one prints the result
 
 
 def write(result: Result, *, as_json: bool, ascii: bool = False) -> str:
-    """The form that was asked for; JSON with escapes for what is not ASCII, where only that can be written.
+    """The requested form of the result. With `ascii`, JSON has escapes for all other letters.
 
-    JSON knows no NaN and no infinity: they become null.
+    JSON has no NaN and no infinity: they become null.
     """
     if not as_json:
         return result.text
@@ -41,8 +41,8 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):  # arrays, tensors, and single numbers of theirs
+    if hasattr(value, "tolist"):  # arrays, tensors, and their single numbers
         return _plain(value.tolist())
     if isinstance(value, Iterable):
         return [_plain(item) for item in value]
-    raise TypeError(f"{type(value).__name__} is no plain data: {value!r}")
+    raise TypeError(f"{type(value).__name__} is not plain data: {value!r}")

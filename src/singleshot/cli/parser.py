@@ -1,4 +1,4 @@
-"""The parser of one verb: jsonargparse, with errors that are one message and name the flag that was meant."""
+"""The parser of one verb: jsonargparse, but an error is one message that names the flag that was meant."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from singleshot.flags import whole as whole
 
 
 class VerbParser(ArgumentParser):
-    """A verb's arguments; every verb has `--json` too. `elsewhere`: what other tools call a flag -> what it is here."""
+    """A verb's arguments; every verb also has `--json`. `elsewhere`: a flag's name in other tools -> its name here."""
 
     def __init__(
         self, verb: str, description: str, epilog: str | None = None, *, elsewhere: Mapping[str, str] | None = None
@@ -37,7 +37,7 @@ class VerbParser(ArgumentParser):
         try:
             return self.parse_args(list(words))
         except ArgumentError as error:
-            raise UserError(f"{self._tell(str(error))}\n`{self.prog} --help` lists what can be given") from None
+            raise UserError(f"{self._tell(str(error))}\n`{self.prog} --help` lists all arguments") from None
 
     def format_help(self, *given: Any) -> str:
         """The help text, ending in one newline."""
@@ -59,14 +59,14 @@ class VerbParser(ArgumentParser):
 def take_overrides(
     words: Sequence[str], flags: Collection[str], fields: Callable[[], Collection[str]]
 ) -> tuple[list[str], dict[str, str]]:
-    """Take what sets a recipe's fields (`--optimizer.lr 0.01`, `--optimizer.lr=0.01`) out of a command line.
+    """Take the settings of a recipe's fields (`--optimizer.lr 0.01`, `--optimizer.lr=0.01`) out of a command line.
 
     Args:
-        flags: the verb's own flags; a word without a dot that is none of them is looked up in
-        fields: the recipe's field names, asked for only then, because finding them takes an import.
+        flags: the verb's own flags. Another flag without a dot is looked up in `fields`.
+        fields: gives the recipe's field names. It is called only if needed, because it takes an import.
 
     Returns:
-        The other words, and the pairs, whose values are still text.
+        The other words, and the pairs of key and value; values are still text.
     """
     others: list[str] = []
     pairs: dict[str, str] = {}
@@ -84,6 +84,6 @@ def take_overrides(
                 raise UserError(f"--{match[1]} needs a value, as in `--{match[1]} VALUE`")
             value = rest.pop(0)
         if key in pairs:
-            raise UserError(f"--{match[1]} is given twice: {pairs[key]!r} and {value!r}")
+            raise UserError(f"--{match[1]} is given twice: {pairs[key]!r} and {value!r}; leave one of them out")
         pairs[key] = value
     return others, pairs

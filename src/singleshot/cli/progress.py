@@ -1,4 +1,4 @@
-"""A bar on a terminal's stderr; nothing elsewhere."""
+"""A progress bar on stderr if it is a terminal; nothing otherwise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def shown(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Gives a function that takes (done, total), or None where nobody would see it."""
+    """Yields a function that takes (done, total), or None if nobody would see the bar."""
     if not sys.stderr.isatty():
         yield None
         return

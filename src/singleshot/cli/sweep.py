@@ -1,4 +1,4 @@
-"""`--sweep NAME=VALUES` of `singleshot evaluate`: what is varied, and the post-processing for each value."""
+"""`--sweep NAME=VALUES` of `singleshot evaluate`: the number to vary, and the post-processing for each value."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
     from singleshot.evaluation.sweep import Value
     from singleshot.postprocess import Postprocess
 
-PRODUCT = "product"  # iou_alpha and the factors of other outputs: no alpha, p * IoU
-# soft_nms: greedy suppression; vote: no voting; candidates_of_image: no limit; and the IoU-aware paper's product
+PRODUCT = "product"  # for iou_alpha and the factors of other outputs: no alpha, p * IoU
+# soft_nms: greedy suppression; vote: no voting; candidates_of_image: no limit; also accepted for PRODUCT
 NONE = "none"
 _WORDS = f"{PRODUCT} is for iou_alpha and other outputs, {NONE} for soft_nms, vote and candidates_of_image"
-_FACTOR = "_alpha"  # what the names of such factors end in
+_FACTOR = "_alpha"  # the names of such factors end in this
 _MOST = 1000  # values of one sweep
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What stands behind `--sweep`."""
+    """The value of `--sweep`."""
 
     name: str
     values: tuple[Value, ...]
 
 
 def sweep_of(text: str) -> Sweep:
-    """What the flag says: `nms=0.4,0.5,0.6`; `iou_alpha=product,1,0.9,...,0`, where the dots go on in equal steps."""
+    """Read the flag: `nms=0.4,0.5,0.6`, or `iou_alpha=product,1,0.9,...,0`, where the dots continue in equal steps."""
     name, sign, values = text.partition("=")
     name = name.strip().replace("-", "_")
     words = [word.strip() for word in values.split(",")]
@@ -45,7 +45,7 @@ def sweep_of(text: str) -> Sweep:
         else:
             found.append(float(_number(word)))
     if len(found) > _MOST:
-        raise UserError(f"--sweep: expected at most {_MOST} values, got {len(found)}")
+        raise UserError(f"--sweep: expected at most {_MOST} values, got {len(found)}; use larger steps")
     return Sweep(name, tuple(dict.fromkeys(found)))
 
 
@@ -57,7 +57,7 @@ def _between(words: list[str], place: int) -> list[float]:
     step = first - before  # decimal numbers: 1 - 0.1 - 0.1 is 0.8
     count = (last - first) / step if step else Decimal(-1)
     if count < 1 or count != int(count):
-        raise UserError(f"--sweep: steps of {step} from {first} do not meet {last}; write the values out")
+        raise UserError(f"--sweep: steps of {step} from {first} do not end at {last}; write all values")
     return [float(first + step * k) for k in range(1, min(int(count), _MOST + 1))]
 
 
@@ -72,7 +72,10 @@ def _number(word: str) -> Decimal:
 
 
 def postprocesses(asked: Sweep, detector: Detector, model: str) -> dict[Value, Postprocess]:
-    """The post-processing of a detector for each value; a `UserError` that names the model's file where it has none."""
+    """The post-processing of a detector for each value.
+
+    Raises `UserError`, with the model's file, if the detector does not have this number or cannot take a value.
+    """
     from singleshot.postprocess import OPTIONAL, VARIED, numbers, vary
 
     if asked.name not in numbers():
