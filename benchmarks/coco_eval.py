@@ -1,9 +1,9 @@
-"""COCO evaluation: this project's function beside pycocotools, on a generated set of the size of val2017.
+"""COCO evaluation: this project's function compared with pycocotools, on a generated set of the size of val2017.
 
     python benchmarks/coco_eval.py [--images 5000] [--repeats 3]
 
-Both get the same boxes; the two are timed in turns, from arrays (ours) and from parsed results (pycocotools) to the 12
-numbers, which must be equal to the last bit. Reading files is in neither time.
+Both get the same boxes and are timed in turns: ours from arrays, pycocotools from parsed results, to the 12 numbers.
+These must be equal to the last bit. Neither time includes the reading of files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OBJECTS = 36_781 / 5_000  # boxes per image of val2017
 
 
 def generated(images: int, found_per_image: int, seed: int = 0) -> tuple[Dataset, list[ImageDetections]]:
-    """A dataset of 80 classes, of which each image shows a few, and a mediocre detector's findings."""
+    """A dataset of 80 classes, with a few classes in each image, and the detections of a mediocre detector."""
     rng = np.random.default_rng(seed)
     records, detections = [], []
     for i in range(images):
@@ -121,7 +121,7 @@ def main() -> None:
         start = time.perf_counter()
         numbers = list(coco_metrics(dataset, detections).numbers.values())
         ours.append(time.perf_counter() - start)
-        inputs = copy.deepcopy((content, results))  # pycocotools writes into what it gets
+        inputs = copy.deepcopy((content, results))  # pycocotools changes its inputs
         start = time.perf_counter()
         expected = pycocotools_numbers(*inputs)
         theirs.append(time.perf_counter() - start)

@@ -1,16 +1,16 @@
-"""The training runs that stand in docs/results.md; `benchmarks/recorded/plan.py` fixes them before the first is made.
+"""The training runs in docs/results.md; `benchmarks/recorded/plan.py` fixes them before the first run.
 
     python benchmarks/evidence.py run [--only NAME ...] [--data DIR] [--runs DIR]
     python benchmarks/evidence.py status [--runs DIR]
     python benchmarks/evidence.py zoo [--data DIR] [--runs DIR]      # weights of runs worth keeping, with model cards
 
-Runs are made one after the other. One that is finished has a line in `benchmarks/results/evidence.jsonl` and is
-skipped; one that was stopped is resumed, so the script may be started again at any time:
+Runs are made one after the other. A finished run has a line in `benchmarks/results/evidence.jsonl` and is skipped. A
+stopped run is resumed, so the script may be started again at any time:
 
     nohup python benchmarks/evidence.py run > evidence.log 2>&1 &
 
-DIR with the sets and weights: `--data` or SINGLESHOT_SHARED. Measured are the last (averaged) weights, on the split
-`val`, by `singleshot evaluate`. `python benchmarks/results_page.py` brings the lines to the page.
+`--data` or SINGLESHOT_SHARED is the folder with the datasets and weights. `singleshot evaluate` measures the last
+(averaged) weights on the split `val`. `python benchmarks/results_page.py` writes the lines into the page.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ BESIDE = HERE.parents[1] / "shared" / "data"
 
 
 def main(words: list[str] | None = None) -> int:
-    """The command line; the exit code."""
+    """Run the command line. Returns the exit code."""
     from recorded import plan, runner, zoo
 
     from singleshot.errors import UserError
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["run", "status", "zoo"])
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="with run: only these")
-    parser.add_argument("--data", type=Path, help="folder that holds the sets (SINGLESHOT_SHARED)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="with run: only these runs")
+    parser.add_argument("--data", type=Path, help="folder that holds the datasets (default: SINGLESHOT_SHARED)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are (runs)")
     options = parser.parse_args(words)
     data = options.data or Path(os.environ.get("SINGLESHOT_SHARED", BESIDE))
     try:
         if options.only is not None and options.verb != "run":
-            raise UserError(f"--only chooses what is run; {options.verb} takes all: leave it out")
+            raise UserError(f"--only is for run, and {options.verb} takes all runs: leave it out")
         if options.verb != "status" and not data.is_dir():
             raise UserError(f"{data}: no such folder; give the folder that holds bccd, chess and weights with --data")
         if options.verb == "run":
@@ -55,7 +55,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"evidence: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("evidence: stopped; the same command goes on", file=sys.stderr)
+        print("evidence: stopped; the same command continues", file=sys.stderr)
         return 130
     return 0
 

@@ -1,8 +1,8 @@
-"""How long `singleshot VERB --help` takes: the median of several fresh processes, in milliseconds.
+"""The time that `singleshot VERB --help` takes: the median of several new processes, in milliseconds.
 
     python benchmarks/help_time.py [--repeats 7] [--json]
 
-The promise is less than half a second; the tests hold what makes it so (nothing heavy is imported), not the time.
+The aim is less than half a second. The tests do not check this time, but its condition: nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LIMIT_MS = 500.0
 
 
 def milliseconds(words: list[str], repeats: int) -> float:
-    """Median wall time of `python -m singleshot WORDS`, after one run that warms the disk's cache."""
+    """Median wall time of `python -m singleshot WORDS`, after one run that fills the disk cache."""
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -30,7 +30,7 @@ def milliseconds(words: list[str], repeats: int) -> float:
 
 
 def main() -> int:
-    """Print one line per verb; exit code 1 where one is too slow."""
+    """Print one line per verb. Returns exit code 1 if one is too slow."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", action="store_true")

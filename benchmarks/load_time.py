@@ -2,9 +2,9 @@
 
     python benchmarks/load_time.py [--model FILE] [--against COMMIT] [--rounds 7] [--json]
 
-Nearly all of it is loading: PyTorch, the package, the detector. Without a model, an untrained SSD on MobileNetV2 is
-loaded. The trees take turns; printed are the medians of the wall time and of the processor's time, and of the ratios
-(before / now) within the rounds. One round before the first warms the disk's cache.
+Nearly all of this time is loading: PyTorch, the package, the detector. Without --model, an untrained SSD on MobileNetV2
+is loaded. The two source trees take turns. The script prints the medians of the wall time and of the processor time,
+and of the ratios (before / now) within the rounds. An extra round before the first fills the disk cache.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from singleshot.data.shapes import write_shapes
 
 
 def seconds(source: Path, words: list[str]) -> dict[str, float]:
-    """Wall and processor time of one process with the package that lies in `source`."""
+    """Wall and processor time of one process with the package in `source`."""
     environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", "singleshot", *words], env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -42,7 +42,7 @@ def compare(against: str | None, words: list[str], rounds: int) -> dict[str, dic
 
 
 def main() -> None:
-    """Print a line for each kind of time."""
+    """Print one line for each kind of time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--against", metavar="COMMIT")

@@ -2,9 +2,9 @@
 
     python benchmarks/loader.py [DATA] [--split NAME] [--size 300] [--images 256] [--workers 0 1 2] [--json]
 
-DATA is any dataset folder; without it, the generated shapes are drawn into a temporary folder. Measured are reading
-(decoding) alone, SSD's augmentation in its fast form and step by step as the authors wrote it, and the whole loader.
-Times are medians of single images, in one thread; the loader's rate is taken after its first ten batches.
+DATA is any dataset folder. Without it, generated shapes are drawn into a temporary folder. The script measures reading
+(decoding) alone, SSD's augmentation in its fast form and step by step as in the authors' code, and the whole loader.
+Times are medians over single images, in one thread. The loader's rate is measured after its first ten batches.
 """
 
 from __future__ import annotations

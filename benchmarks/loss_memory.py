@@ -2,10 +2,11 @@
 
     python benchmarks/loss_memory.py [--device cuda] [--losses FocalLoss OHEMLoss] [--scale 0.1] [--output FILE.json]
 
-One process for each loss. The peak is that of the process (VmHWM of Linux, reset after the logits are made and warm-up
-is done) or of the device (torch's own counter), less what was there before: what the loss itself needs on top of the
-logits, gradient included. `times_logits` is that in units of the logits' memory, `with_logits` one more. "plain" is the
-focal loss written with PyTorch's own operations, for comparison. `--scale` takes that share of the anchors.
+Each loss has its own process. The peak is that of the process (VmHWM of Linux, reset after the warm-up, when the logits
+are in memory) or of the device (torch's own counter), minus the memory in use before. So it is the memory that the loss
+needs in addition to the logits, including the gradient. `times_logits` gives it in units of the logits' memory;
+`with_logits` is one more. "plain" is the focal loss written with PyTorch's own operations, for comparison. `--scale`
+takes this share of the anchors.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def built(name: str) -> Any:
 
 
 def plain(predictions: Predictions, matched: Matched) -> Tensor:
-    """Focal loss, alpha 0.25 and gamma 2, as it is usually written."""
+    """Focal loss with alpha 0.25 and gamma 2, written in the usual way."""
     logits = predictions["class_logits"]
     target = torch.zeros_like(logits).scatter_(2, matched.labels[..., None], matched.positive[..., None].float())
     p = logits.sigmoid()
@@ -57,7 +58,7 @@ def plain(predictions: Predictions, matched: Matched) -> Tensor:
 
 
 def case(loss: Any, images: int, anchors: int, classes: int, device: str) -> tuple[Tensor, Matched]:
-    """Logits as at the start of training and a match as usual: few positives, some ignored, boxes nearly right."""
+    """Logits as at the start of training, and a usual match: few positives, some ignored, boxes nearly right."""
     generator = torch.Generator(device).manual_seed(0)
     count = loss.num_logits(classes) if hasattr(loss, "num_logits") else classes
     logits = torch.empty(images, anchors, count, device=device).normal_(-4.6, 1.0, generator=generator)
@@ -82,7 +83,7 @@ def step(loss: Any, logits: Tensor, matched: Matched) -> float:
 
 
 class Peak:
-    """Bytes at the highest point since the start, less those at the start."""
+    """The highest memory use since the start minus that at the start, in bytes."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -95,7 +96,7 @@ class Peak:
             self.before = torch.cuda.memory_allocated()
 
     def bytes(self) -> int:
-        """The difference until now, in bytes."""
+        """The difference so far, in bytes."""
         highest = self._status("VmHWM") if self.device == "cpu" else torch.cuda.max_memory_allocated()
         return highest - self.before
 
@@ -106,7 +107,7 @@ class Peak:
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """One loss, in this process."""
+    """Measure one loss in this process."""
     loss, device = built(name), options.device
     step(loss, *case(loss, 1, 500, options.classes, device))  # libraries, threads, kernels
     logits, matched = case(loss, options.images, int(ANCHORS * options.scale), options.classes, device)
@@ -117,7 +118,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     seconds = []
     for _ in range(options.repeats):
         start = time.perf_counter()
-        step(loss, logits, matched)  # ends with the value on the host
+        step(loss, logits, matched)  # ends when the value is on the host
         if device != "cpu":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
@@ -133,7 +134,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The command line: measure each loss in a process of its own, print JSON."""
+    """Run the command line: measure each loss in its own process, and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)
@@ -141,10 +142,10 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the 201,600 anchors")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path, help="write the JSON here as well")
+    parser.add_argument("--output", type=Path, help="also write the JSON to this file")
     options = parser.parse_args()
     if options.device == "cpu" and not Path("/proc/self/clear_refs").exists():
-        parser.error("the peak on a CPU is read from Linux's /proc")
+        parser.error("on a CPU the peak is read from Linux's /proc: run this on Linux, or use --device cuda")
     results = []
     for name in options.losses:
         with multiprocessing.get_context("spawn").Pool(1) as pool:

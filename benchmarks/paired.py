@@ -1,18 +1,18 @@
-"""Paired experiments: arms that differ in one thing, trained with the same seeds, and what their differences say.
+"""Paired experiments: arms that differ in one thing and are trained with the same seeds, and their differences.
 
     python benchmarks/paired.py run NAME [--seeds 0 1 ...] [--arms A B ...] [--data DIR] [--weights FILE]
                                     [--out FILE] [--work DIR]
     python benchmarks/paired.py table NAME [--out FILE]
     python benchmarks/paired.py status NAME [--out FILE] [--work DIR]
 
-Data, settings, seeds and claims of an experiment stand in `benchmarks/pairs/experiments.py`. `run` makes the runs one
-after the other, seed by seed; a finished run is a line in the file of results and is skipped, one that was stopped
-(Ctrl-C saves its state) is resumed, so it may be started again at any time, and left alone:
+Data, settings, seeds and claims of an experiment are in `benchmarks/pairs/experiments.py`. `run` makes the runs one
+after the other, seed by seed. A finished run is a line in the results file and is skipped. A stopped run (Ctrl-C saves
+its state) is resumed. So the script may be started again at any time, and may run unattended:
 
     nohup python benchmarks/paired.py run retinanet > pairs.log 2>&1 &
 
-Several processes may share the seeds (`--seeds`) or the arms (`--arms`) and the file of results; each needs a folder of
-its own for its runs:
+Several processes may share the seeds (`--seeds`) or the arms (`--arms`) and the results file. Each needs its own folder
+for its runs:
 
     nohup python benchmarks/paired.py run refinedet --seeds 0 1 2 --work runs/pairs_a > a.log 2>&1 &
     nohup python benchmarks/paired.py run refinedet --seeds 3 4 --work runs/pairs_b > b.log 2>&1 &
@@ -38,22 +38,22 @@ BESIDE = HERE.parents[1] / "shared" / "data"
 
 
 def main(words: list[str] | None = None) -> int:
-    """Exit code: 0, 2 where the user has to do something, 130 after Ctrl-C."""
+    """Run the command line. The exit code is 0, 2 if the user has to correct something, or 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["run", "table", "status"])
     parser.add_argument("name", help=f"the experiment: {', '.join(EXPERIMENTS)}")
     parser.add_argument("--seeds", type=int, nargs="+", help="with run: only these seeds; default: the experiment's")
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="with run: only these arms; default: all of them")
-    parser.add_argument("--data", type=Path, help="folder that holds the sets (SINGLESHOT_SHARED)")
-    parser.add_argument("--weights", type=Path, help="the backbone's weights; default: in the data's folder")
-    parser.add_argument("--out", type=Path, help="file of results (benchmarks/results/NAME_pairs.jsonl)")
-    parser.add_argument("--work", type=Path, default=Path("runs/pairs"), help="run folders (runs/pairs)")
+    parser.add_argument("--data", type=Path, help="folder that holds the datasets (default: SINGLESHOT_SHARED)")
+    parser.add_argument("--weights", type=Path, help="the backbone's weights (default: in the data's folder)")
+    parser.add_argument("--out", type=Path, help="results file (default: benchmarks/results/NAME_pairs.jsonl)")
+    parser.add_argument("--work", type=Path, default=Path("runs/pairs"), help="run folders (default: runs/pairs)")
     options = parser.parse_args(words)
     try:
         experiment = experiments.get(EXPERIMENTS, options.name)
         for word in ("seeds", "arms"):
             if getattr(options, word) is not None and options.verb != "run":
-                raise UserError(f"--{word} chooses what is run; {options.verb} shows all {word}: leave it out")
+                raise UserError(f"--{word} is for run, and {options.verb} shows all {word}: leave it out")
         out = options.out or HERE / "results" / f"{experiment.name}_pairs.jsonl"
         if options.verb == "run":
             from pairs import runner

@@ -1,10 +1,10 @@
-"""What each of RefineDet's two modules does for the boxes: their IoU with the objects, before and after.
+"""How much each of RefineDet's two modules improves the boxes: their IoU with the objects, before and after.
 
     python benchmarks/refinement.py MODEL DATA [--split val] [--format voc]
 
-An anchor belongs to the object that it overlaps most after the first module, and counts where that IoU is 0.5 or more
-(the second module's positives). "near" are those whose regular anchor had an IoU of 0.5 or more already, "far" those
-where it was below 0.3. Means over all anchors of all images.
+An anchor belongs to the object that it overlaps most after the first module. It counts if that IoU is 0.5 or more (the
+second module's positives). It is "near" if its regular anchor already had an IoU of 0.5 or more, and "far" if that was
+below 0.3. The numbers are means over all anchors of all images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from singleshot.ops.boxes import aligned_iou, pairwise_iou
 def overlaps(detector: ss.Detector, record: ImageRecord) -> tuple[Tensor, int, int]:
     """IoU of the regular, the refined and the final boxes with their objects [3, A], and two numbers.
 
-    These are the number of objects, and of regular anchors with an IoU of 0.5 or more with any of them.
+    The numbers count the objects, and the regular anchors that have an IoU of 0.5 or more with any of them.
     """
     picture = torch.from_numpy(read_image(record.path)).permute(2, 0, 1)
     raw = detector.raw([picture])

@@ -1,10 +1,10 @@
-"""Writes the parts of docs/results.md that stand between marks, from the recorded lines.
+"""Writes the generated parts of docs/results.md, between marks, from the recorded lines.
 
     python benchmarks/results_page.py            # write them
-    python benchmarks/results_page.py --check    # say what would change, and exit 1 if anything would
+    python benchmarks/results_page.py --check    # print what would change, and exit with 1 if anything would
 
-A part begins with `<!-- made: KIND NAME -->` and ends with `<!-- end -->`; what stands outside is written by hand.
-KIND: `runs` (a set), `classes` (the same by class), `run` (its command and curve), `pairs` (a paired experiment).
+A part begins with `<!-- made: KIND NAME -->` and ends with `<!-- end -->`. All text outside is written by hand.
+KIND: `runs` (a dataset), `classes` (the same by class), `run` (its command and curve), `pairs` (a paired experiment).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ PART = re.compile(r"(<!-- made: (\w+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def written(text: str, made: dict[str, dict[str, str]]) -> str:
-    """The page with every part made anew.
+    """The page with every generated part written again.
 
     Raises:
-        UserError: a part of a kind or name that does not exist.
+        UserError: the kind or name of a part does not exist.
     """
     from singleshot.errors import UserError
 
@@ -31,14 +31,14 @@ def written(text: str, made: dict[str, dict[str, str]]) -> str:
         begin, kind, name, end = match.groups()
         if name not in made.get(kind, {}):
             known = ", ".join(f"{kind} {name}" for kind, names in made.items() for name in names)
-            raise UserError(f"{PAGE.name}: no part {kind} {name}: expected one of {known}")
+            raise UserError(f"{PAGE.name}: there is no part {kind} {name}; expected one of {known}")
         return f"{begin}{made[kind][name]}\n{end}"
 
     return PART.sub(part, text)
 
 
 def parts() -> dict[str, dict[str, str]]:
-    """Every part that there is: kind -> name -> Markdown."""
+    """Every generated part: kind -> name -> Markdown."""
     from pairs import experiments, records, report
     from recorded import page, runner
 
@@ -59,7 +59,7 @@ def parts() -> dict[str, dict[str, str]]:
 
 
 def main(words: list[str] | None = None) -> int:
-    """The command line: write the page, or check it; the exit code."""
+    """Run the command line: write the page, or check it. Returns the exit code."""
     from singleshot.errors import UserError
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

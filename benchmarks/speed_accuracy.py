@@ -1,15 +1,15 @@
-"""Accuracy over time per image (Figure 2 of the RetinaNet paper): times measured here, AP given or measured.
+"""Accuracy against time per image (Figure 2 of the RetinaNet paper). Times are measured here, AP is given or measured.
 
     python benchmarks/speed_accuracy.py --point retinanet_r50@400:30.5 --point retinanet_r50@500:32.5 ... --out FILE.png
     python benchmarks/speed_accuracy.py --point runs/a/last.safetensors --data DIR --split val --out FILE.png
 
-A point is WHAT[@SIZE][:AP]. WHAT is a named variant (`singleshot models`) or a weights file, SIZE another image size of
-a variant; points of one WHAT are joined. AP is in per cent, or a JSON file of `singleshot evaluate --json`; a weights
-file without one is measured on --data. `label=WHAT...` gives the point's name.
+A point is WHAT[@SIZE][:AP]. WHAT is a named variant (`singleshot models`) or a weights file. SIZE is another image size
+of a variant. Points of one WHAT are joined by a line. AP is in per cent, or a JSON file of `singleshot evaluate
+--json`. A weights file without AP is measured on --data. `label=WHAT...` sets the point's name.
 
-The detectors take turns, one image at a time, in an order that is drawn anew for each round; the time is the median,
-from the image in memory to boxes. A named variant has random weights, whose scores mean nothing, so its threshold is
-set to where none passes: its time lacks what suppression needs, and the JSON file beside the plot says so ("weights":
+The detectors take turns, one image at a time, in a new random order in each round. The time is the median, from the
+image in memory to boxes. A named variant has random weights with meaningless scores, so its threshold is set so high
+that no box passes. Its time does not include suppression, and the JSON file beside the plot says so ("weights":
 "random").
 """
 
@@ -36,7 +36,7 @@ from singleshot.errors import UserError
 from singleshot.files import write_atomically
 from singleshot.postprocess import vary
 
-# M. Okabe and K. Ito, Color Universal Design (2008), those that are dark enough for text; shapes tell them apart too.
+# M. Okabe and K. Ito, Color Universal Design (2008): the colours that are dark enough for text. Markers differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -46,13 +46,13 @@ class Point:
     """One detector of the plot."""
 
     what: str  # a named variant or a weights file
-    size: int | None = None  # pixels; None: as the detector has it
+    size: int | None = None  # pixels; None: the detector's own
     accuracy: str | None = None  # AP in per cent, or a JSON file; None: to be measured
     label: str | None = None
 
     @property
     def is_file(self) -> bool:
-        """Whether `what` is a weights file; else it is a named variant."""
+        """Whether `what` is a weights file; otherwise it is a named variant."""
         return self.what.endswith(".safetensors")
 
     @property
@@ -65,10 +65,10 @@ class Point:
 
 
 def parse_point(text: str) -> Point:
-    """`[label=]WHAT[@SIZE][:AP]`.
+    """Read `[label=]WHAT[@SIZE][:AP]`.
 
     Raises:
-        UserError: what is wrong with the text.
+        UserError: the text has another form; the message says what is wrong.
     """
     label, equals, rest = text.partition("=")
     rest = rest if equals else text
@@ -93,7 +93,7 @@ def given_accuracy(text: str) -> float:
     """AP in per cent from a number, or from the JSON of `singleshot evaluate`.
 
     Raises:
-        UserError: neither of the two, or a number that is no per cent.
+        UserError: it is neither of the two, or a number that is not between 0 and 100.
     """
     try:
         number = float(text)
@@ -117,7 +117,7 @@ def interleaved(
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[list[float]]:
-    """Milliseconds of each action in each round; all take turns, so that a disturbance meets all of them."""
+    """Milliseconds of each action in each round. All take turns, so that a disturbance affects all of them."""
     times: list[list[float]] = [[] for _ in actions]
     order = list(range(len(actions)))
     shuffle = random.Random(seed)
@@ -144,7 +144,7 @@ def build(point: Point) -> ss.Detector:
     torch.manual_seed(0)
     size = {} if point.size is None else {"image_size": point.size}
     detector = ss.create(point.what, num_classes=80, **size)
-    # A sigmoid at its prior passes nowhere, a softmax of random numbers everywhere: neither is what training gives.
+    # A sigmoid at its prior passes nowhere, a softmax of random numbers everywhere. A trained network does neither.
     detector.postprocess = vary(detector.postprocess, "threshold", 1.0)
     return detector
 
@@ -153,13 +153,13 @@ def accuracy_of(point: Point, detector: ss.Detector, options: argparse.Namespace
     """AP in per cent: as given, or measured on the data.
 
     Raises:
-        UserError: a point of which AP is neither given nor can be measured.
+        UserError: the AP of a point is not given and cannot be measured.
     """
     if point.accuracy is not None:
         return given_accuracy(point.accuracy)
     if not point.is_file or options.data is None:
         raise UserError(
-            f"{point.what}: no AP: give it (--point {point.what}:AP), or a trained weights file together with --data"
+            f"{point.what}: no AP: give it (--point {point.what}:AP), or give a trained weights file and --data"
         )
     from singleshot.evaluation.detect_dataset import detect_dataset
 
@@ -205,7 +205,7 @@ def measured(points: Sequence[Point], options: argparse.Namespace) -> list[dict[
 
 
 def draw(entries: Sequence[dict[str, Any]], path: Path, about: str) -> None:
-    """The plot: a line and a marker for each series, its name beside the slowest point, sizes below the points."""
+    """Draw the plot: a line and markers for each series, its name beside the slowest point, sizes below the points."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -243,7 +243,7 @@ def draw(entries: Sequence[dict[str, Any]], path: Path, about: str) -> None:
 
 
 def described(options: argparse.Namespace) -> str:
-    """The machine and the settings of the measurement, in a line."""
+    """The machine and the settings of the measurement, in one line."""
     if options.device.startswith("cuda"):
         where = torch.cuda.get_device_name(options.device)
     else:
@@ -261,17 +261,17 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Exit code: 0, or 2 where the user has to do something."""
+    """Run the command line. The exit code is 0, or 2 if the user has to correct something."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--point", action="append", required=True, help="[LABEL=]WHAT[@SIZE][:AP]; may be repeated")
-    parser.add_argument("--data", type=Path, help="dataset on which AP is measured where it is not given")
+    parser.add_argument("--data", type=Path, help="dataset to measure AP on, if it is not given")
     parser.add_argument("--split", default="val")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--threads", type=int, help="of the CPU; default: as torch chooses")
+    parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
     parser.add_argument("--input", type=image_size, default=(480, 640), help="WIDTHxHEIGHT of the image (640x480)")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=Path("speed_accuracy.png"), help="the plot; a JSON lies beside it")
+    parser.add_argument("--out", type=Path, default=Path("speed_accuracy.png"), help="the plot; a JSON goes beside it")
     options = parser.parse_args(words)
     if options.rounds < 1 or (options.threads is not None and options.threads < 1):
         parser.error("--rounds and --threads: expected 1 or more")

@@ -1,10 +1,11 @@
-"""Seconds for the greedy suppression of a batch's candidates: in chunks, as it is, and all pairs at once, side by side.
+"""Seconds for the greedy suppression of a batch's candidates: in chunks (as in the package), and all pairs at once.
 
     python benchmarks/suppression.py [--images 8] [--classes 20] [--candidates 400 1000] [--rounds 5] [--json]
 
-Candidates are boxes around a few objects of each image, sorted by score. As after a threshold of 0.01 in a trained
-detector one class of an image has as many as are taken, the others fewer and fewer. Both ways give the same survivors
-(checked in every round); printed are the medians of the rounds and of the ratios within the rounds, on one thread.
+Candidates are boxes around a few objects of each image, sorted by score. As in a trained detector with a threshold of
+0.01, one class of an image has the full number of candidates, and the others have fewer and fewer. Both methods give
+the same survivors (checked in every round). The script prints the medians over the rounds and of the ratios within the
+rounds, on one thread.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from singleshot.ops.boxes import pairwise_iou
 
 
 def candidates(images: int, classes: int, number: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Boxes [images * classes, number, 4] and which of them there are, [images * classes, number] bool."""
+    """Boxes [images * classes, number, 4], and whether each of them exists, [images * classes, number] bool."""
     generator = torch.Generator().manual_seed(seed)
     rows = images * classes
     objects = torch.rand(rows, 10, 4, generator=generator) * torch.tensor([200.0, 200.0, 100.0, 100.0])
@@ -43,7 +44,7 @@ def at_once(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
 
 
 def measure(images: int, classes: int, number: int, rounds: int) -> dict[str, float]:
-    """Median seconds of both ways, and of their ratio."""
+    """Median seconds of both methods, and their median ratio."""
     chunks, whole = [], []
     for seed in range(rounds):
         boxes, valid = candidates(images, classes, number, seed)
@@ -60,7 +61,7 @@ def measure(images: int, classes: int, number: int, rounds: int) -> dict[str, fl
 
 
 def main(words: list[str] | None = None) -> int:
-    """The command line: measure and print; the exit code."""
+    """Run the command line: measure and print. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--classes", type=int, default=20)

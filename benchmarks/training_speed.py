@@ -1,12 +1,12 @@
-"""Images per second of `singleshot train` on this machine, of the working tree and of an earlier commit, side by side.
+"""Images per second of `singleshot train` on this machine: the working tree and an earlier commit, side by side.
 
     python benchmarks/training_speed.py [--against COMMIT] [--detectors ssd retinanet refinedet] [--size 256]
                                         [--rounds 3] [--steps 20] [--threads 1] [--json]
 
-Each round trains every detector (MobileNetV2 from a file of weights, 16 images in a step, one loader process) for some
-steps on generated shapes, once with each of the two trees, in turn. Both take the recipe of `pairs/base.yaml`, so that
-the code is compared and not what `finetune` was and is. The first ten steps do not count. Printed are the medians of
-the rounds, and of the ratios within the rounds: other work on the machine slows both trees alike.
+Each round trains every detector (MobileNetV2 from a weights file, 16 images in a step, one loader process) for some
+steps on generated shapes, once with each of the two source trees, in turn. Both use the recipe of `pairs/base.yaml`.
+So the code is compared, and not the old and the new `finetune`. The first ten steps do not count. The script prints the
+medians over the rounds and of the ratios within the rounds, because other work on the machine slows both trees alike.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ARGUMENTS = {
 def images_per_second(
     source: Path, detector: str, folder: Path, out: Path, size: int, steps: int, threads: int
 ) -> float:
-    """Train in a fresh process with the package that lies in `source`; images and weights are those in `folder`."""
+    """Train in a new process with the package in `source`, and with the images and weights in `folder`."""
     words = ["train", str(folder / "shapes" / "voc"), "--format", "voc", "--recipe", str(RECIPE), "--out", str(out)]
     words += ["--builder", detector, "--backbone-weights", str(folder / "backbone.safetensors"), "--val-split", "none"]
     words += ["--device", "cpu", "--data.workers", "1", "--log.every", "1"]
@@ -57,7 +57,7 @@ def images_per_second(
 def compare(sources: dict[str, Path], options: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
     """Detector -> images per second of each tree, and the ratio."""
     write_shapes(folder / "shapes", train=64, val=1)
-    # Drawn by chance, but in a file: a backbone with weights keeps its batch norm's statistics in these first steps.
+    # Random weights, but from a file: a backbone with weights keeps its batch norm's statistics in these first steps.
     save_file(build("mobilenetv2").state_dict(), folder / "backbone.safetensors")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in options.detectors}
     for turn in range(options.rounds):
@@ -72,7 +72,7 @@ def compare(sources: dict[str, Path], options: argparse.Namespace, folder: Path)
 
 
 def main() -> None:
-    """Print a line for each detector."""
+    """Print one line for each detector."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", metavar="COMMIT")
     parser.add_argument("--detectors", nargs="+", choices=list(ARGUMENTS), default=list(ARGUMENTS))

@@ -1,4 +1,4 @@
-"""The package as it lies here and as it was at an earlier commit, to be measured side by side."""
+"""The package as it is here and as it was at an earlier commit, to measure them side by side."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def trees(against: str | None) -> Iterator[dict[str, Path]]:
 
 
 def medians(rounds: Sequence[Mapping[str, float]], *, rates: bool) -> dict[str, float]:
-    """Of each tree, and, where there are two, of how many times better it is now: `rates` are better when larger."""
+    """The median of each tree. With two trees also how many times better it is now; `rates` are better when larger."""
     found = {tree: statistics.median(line[tree] for line in rounds) for tree in rounds[0]}
     if "before" in found:
         better, worse = ("now", "before") if rates else ("before", "now")
@@ -41,7 +41,7 @@ def medians(rounds: Sequence[Mapping[str, float]], *, rates: bool) -> dict[str, 
 
 
 def tell(summary: Mapping[str, Mapping[str, float]], *, as_json: bool) -> None:
-    """Print what was found, a line for each thing that was measured, or all as JSON."""
+    """Print the result: one line for each measured quantity, or all as JSON."""
     if as_json:
         print(json.dumps(summary))
         return

@@ -1,4 +1,4 @@
-"""What an experiment is: arms that differ in one thing, seeds, comparisons, and what a paper says of each."""
+"""The definition of an experiment: arms that differ in one thing, seeds, comparisons, and what a paper claims."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from singleshot.multiscale.views import MultiScale
 from singleshot.plain_data import from_plain, to_plain
 from singleshot.training.recipe import Recipe, override
 
-BASE = Path(__file__).with_name("base.yaml")  # the recipe that every experiment begins from
+BASE = Path(__file__).with_name("base.yaml")  # the recipe that every experiment starts from
 METRICS = ("AP", "AP50", "AP60", "AP70", "AP75", "AP80", "AP90")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says of a difference; figures in AP points. "none": no paper says anything of it."""
+    """What a paper claims about a difference; figures in AP points. "none": no paper claims anything."""
 
     direction: Literal["higher", "lower", "same", "none"]
     figure: str = "-"  # the published difference
     source: str = ""
-    margin: float = 1.0  # "same" means: nearer to 0 than this, in AP points
+    margin: float = 1.0  # "same" means closer to 0 than this, in AP points
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference `arm` - `against` in a metric, run by run of the same seed.
+    """The difference `arm` - `against` in a metric, between runs of the same seed.
 
-    A side is an arm, or `ARM:VIEW` for a view of it (see `Arm`).
+    Each of the two is an arm, or `ARM:VIEW` for a view of it (see `Arm`).
     """
 
     arm: str
     metric: str
     claim: Claim
     against: str | None = None  # None: the experiment's baseline
-    beyond: str | None = None  # a metric: what is claimed is that `metric` gains more than this one does
+    beyond: str | None = None  # a metric: the claim is that `metric` gains more than this one
 
     @property
     def measured(self) -> str:
-        """The quantity as the table names it."""
+        """The name of the quantity in the table."""
         return self.metric if self.beyond is None else f"{self.metric} - {self.beyond}"
 
 
-# The same network measured in another way: with other numbers of its post-processing (see `measure.viewed`), or by
+# The same network measured differently: with other numbers of its post-processing (see `measure.viewed`), or with
 # multi-scale testing.
 ArmView = Mapping[str, float | None] | MultiScale
 
@@ -63,10 +63,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Runs that share everything but their arm's changes and the seed; fixed before the first of them."""
+    """Runs that share everything except their arm's changes and the seed. All is fixed before the first run."""
 
     name: str
-    data: str  # a folder of the data's folder
+    data: str  # a folder inside the data's folder
     settings: Mapping[str, Any]  # dotted keys, on top of base.yaml
     arms: Mapping[str, Arm]
     baseline: str
@@ -85,7 +85,7 @@ class Experiment:
 
     @property
     def runs(self) -> tuple[tuple[str, int], ...]:
-        """(arm, seed) in the order of the runs: after each seed the comparison is complete."""
+        """(arm, seed) in the order of the runs. After each seed the comparison is complete."""
         return tuple((arm, seed) for seed in self.seeds for arm in self.arms)
 
     def runs_of(
@@ -100,14 +100,14 @@ class Experiment:
             unknown = [str(each) for each in asked or () if each not in known]
             if unknown:
                 raise UserError(
-                    f"{self.name} has no {word} {', '.join(unknown)}: expected some of {', '.join(map(str, known))}"
+                    f"{self.name} has no {word} {', '.join(unknown)}; choose from {', '.join(map(str, known))}"
                 )
         return tuple(
             (arm, seed) for arm, seed in self.runs if (seeds is None or seed in seeds) and (arms is None or arm in arms)
         )
 
     def recipe_of(self, arm: str, seed: int, data: Path | None = None, weights: Path | None = None) -> Recipe:
-        """The recipe of one run. Without folders, paths are only names: enough to compare settings."""
+        """The recipe of one run. Without folders, paths are only names, which is enough to compare settings."""
         changes: dict[str, Any] = {**self.settings, **self.arms[arm].changes, "seed": seed}
         changes["name"] = f"{self.name}-{arm}"
         changes["data.path"] = self.data if data is None else str(data / self.data)
@@ -117,7 +117,7 @@ class Experiment:
         return override(recipes.load(BASE), changes)
 
     def settings_of(self, arm: str, seed: int) -> dict[str, Any]:
-        """All that decides what a run computes and what is measured, dotted key -> plain value, without paths."""
+        """All settings that affect what a run computes and measures: dotted key -> plain value, without paths."""
         views = {
             name: to_plain(view) if isinstance(view, MultiScale) else dict(view)
             for name, view in self.arms[arm].views.items()
@@ -125,12 +125,12 @@ class Experiment:
         return {**settings_of(self.recipe_of(arm, seed)), "views": json.loads(json.dumps(views))}
 
 
-# Where things lie and what is written down on the way; and what `start` means, as every run has a file to start from.
+# Settings of places and logs, and `start`, which has no effect because every run has a file to start from.
 NOT_SETTINGS = ("name", "expected", "data.path", "data.val_path", "data.workers", "log.")
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as dotted key -> plain value; of the backbone's weights the name of the file."""
+    """A recipe as dotted key -> plain value; for the backbone's weights the name of the file."""
     tree = to_plain(recipe)
     if tree["arguments"].get("backbone_weights"):
         tree["arguments"]["backbone_weights"] = Path(tree["arguments"]["backbone_weights"]).name
@@ -141,7 +141,7 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in tree.items():
-        # Arguments of the builder are compared one by one, but each as a whole.
+        # The builder's arguments are compared one by one, each as a whole.
         if isinstance(value, dict) and value and not prefix.startswith("arguments."):
             found |= _flat(value, f"{prefix}{key}.")
         else:
@@ -149,14 +149,14 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-# What a loss did that was recorded before it had these fields.
+# The values of these fields for losses that were recorded before the fields existed.
 _FORMER = {"OHEMLoss": {"keep_positives": True, "candidates": 10_000}}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Lines `key: before -> now` of two settings; a key that one of them lacks stands for the recipe's default.
+    """Lines `key: before -> now` for two settings. A key that one of them lacks has the recipe's default.
 
-    `before` is a record. A loss of it that has got fields since then stands for what it did at the time.
+    `before` is a record. If one of its losses has new fields since then, they have the values of its behaviour then.
     """
     default = settings_of(Recipe())
     found = []
@@ -170,14 +170,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _with_defaults(value: Any, key: str) -> Any:
-    """Of multi-scale views, too, a field that is not there stands for its default."""
+    """The same for multi-scale views: a missing field has its default."""
     if key != "views" or not isinstance(value, dict):
         return value
     found = {}
     for name, view in value.items():
         found[name] = view
         if "views" in view:
-            with contextlib.suppress(UserError):  # no longer a view: then the two differ as they are
+            with contextlib.suppress(UserError):  # not a valid view any more: the two are compared as they are
                 found[name] = json.loads(json.dumps(to_plain(from_plain(MultiScale, view))))
     return found
 
@@ -186,8 +186,8 @@ def get(experiments: Mapping[str, Experiment], name: str) -> Experiment:
     """An experiment by name.
 
     Raises:
-        UserError: no such experiment.
+        UserError: there is no experiment of this name.
     """
     if name not in experiments:
-        raise UserError(f"unknown experiment {name!r}: expected one of {', '.join(experiments)}")
+        raise UserError(f"unknown experiment {name!r}; choose one of {', '.join(experiments)}")
     return experiments[name]

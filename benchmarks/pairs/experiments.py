@@ -1,4 +1,4 @@
-"""The table of experiments. Fixed before the first run of each: afterwards nothing of it may change."""
+"""The table of experiments. Each is fixed before its first run and must not change afterwards."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pairs.experiment import Arm, Claim, Comparison, Experiment
 from singleshot.multiscale.views import Merge, MultiScale, View
 
 # ---------------------------------------------------------------- RetinaNet's losses and the IoU-aware score, on bccd
-# Everything that the arms share on top of base.yaml: size and length are such that a run takes 5 to 10 minutes on two
-# cores. The augmentation is the one chosen for bccd on a part of its training images (docs/results.md).
+# The settings that all arms share, in addition to base.yaml. With this size and length a run takes 5 to 10 minutes on
+# two cores. The augmentation was chosen for bccd on a part of its training images (docs/results.md).
 RETINANET_SETTINGS = {
     "builder": "retinanet",
     "arguments": {
@@ -59,7 +59,7 @@ RETINANET = Experiment(
         "iou": Arm(
             {
                 "builder": "iou_retinanet",
-                "arguments.relu_before_p7": True,  # as in the baseline: its own default is another pyramid
+                "arguments.relu_before_p7": True,  # as in the baseline; its own default gives another pyramid
                 "arguments.classification": {"type": "FocalLoss", "alpha": 0.25, "gamma": 2.0},
                 "arguments.iou_alpha": 0.5,
             },
@@ -67,8 +67,8 @@ RETINANET = Experiment(
         ),
         "balanced_ce": Arm({"arguments.classification": {"type": "BalancedCrossEntropy", "alpha": 0.75}}),
         "ohem_1_3": Arm(
-            # An image has some 100 positives here: with a batch of 128 there would be no room for three times as many
-            # negatives. The last two are what the loss did without being asked when these runs were made.
+            # An image has about 100 positives here, so a batch of 128 has no room for three times as many negatives.
+            # The last two are what the loss did by default when these runs were made.
             {
                 "arguments.classification": {
                     "type": "OHEMLoss",
@@ -93,7 +93,7 @@ RETINANET = Experiment(
         Comparison("iou", "AP75", Claim("higher", "+2.2", _IOU), beyond="AP50"),
         Comparison("iou", "AP80", Claim("higher", "+2.5; VOC +3.6", f"{_IOU}; {_VOC}"), beyond="AP50"),
         Comparison("iou", "AP90", Claim("higher", "+1.7; VOC +4.0", f"{_IOU}; {_VOC}"), beyond="AP50"),
-        # One network, two rankings: what the score does, without what training another network does.
+        # One network, two rankings: the effect of the score alone, without that of training another network.
         Comparison("iou", "AP", Claim("higher", "+1.0 (34.5 to 35.5)", _IOU), against="iou:alpha=1"),
         Comparison("iou", "AP50", Claim("same", "0.0 (54.1 to 54.1)", _IOU), against="iou:alpha=1"),
         Comparison("iou", "AP75", Claim("higher", "+1.5 (36.7 to 38.2)", _IOU), against="iou:alpha=1"),
@@ -128,8 +128,8 @@ REFINEDET_SETTINGS = {
 _STEPS = "RefineDet paper, Table 2 (VGG-16, 320, VOC2007 test)"
 _SCALES = "RefineDet paper, Table 1 (VGG-16, VOC2007 test); Table 4: after training on COCO"
 _UNKNOWN = Claim("none")
-# About 0.75, 1, 1.25 and 1.5 times the 192 x 256 pixels that the network is trained with, in whole multiples of 64, at
-# which every map is twice as large as the next: so the views also stretch the image a little, each another way.
+# About 0.75, 1, 1.25 and 1.5 times the 192 x 256 pixels that the network is trained with, in multiples of 64, so that
+# every map is twice as large as the next one. So each view also stretches the image a little, in a different way.
 _VIEWS = (View(size=(128, 192)), View(scale=1.0), View(size=(256, 320)), View(size=(320, 384)))
 
 
@@ -138,7 +138,7 @@ def _multi_scale(merge: Merge) -> MultiScale:
 
 
 def _step(arm: str, against: str, figure: str) -> tuple[Comparison, ...]:
-    """The published difference, and COCO's AP, which the paper does not give for the steps."""
+    """The published difference, and COCO's AP, which the paper does not give for these steps."""
     claimed = Comparison(arm, "VOC07", Claim("higher", figure, _STEPS), against=against)
     return claimed, Comparison(arm, "AP", _UNKNOWN, against=against)
 
@@ -190,9 +190,9 @@ PROPOSED = {"optimizer.freeze_norm_steps": -1, "schedule.epochs": None, "schedul
 def _small_data(
     data: str, image_size: list[int], epochs: float, settings: dict[str, Any], only: Collection[str] = ()
 ) -> Experiment:
-    """SSD from ImageNet weights as base.yaml has it (the arm `finetune`), and its choices made otherwise one at a time.
+    """SSD from ImageNet weights with base.yaml (the arm `finetune`), and arms that change one choice at a time.
 
-    The backbone's first two stages are fixed, which two CPU cores need a third less time for.
+    The backbone's first two stages are frozen, so that two CPU cores need a third less time.
     """
     arms = {
         "finetune": Arm(),
@@ -205,7 +205,7 @@ def _small_data(
         "norm_never": Arm({"optimizer.freeze_norm_steps": -1}),  # and never
         "slower": Arm({"optimizer.backbone_lr_factor": 0.1}),
         "slower_norm_never": Arm({"optimizer.backbone_lr_factor": 0.1, "optimizer.freeze_norm_steps": -1}),
-        # Added after the first 10 runs on bccd, where the two above had lost what they win on photographs (voc07).
+        # Added after the first 10 runs on bccd, where the two above had lost. On photographs (voc07) they win.
         "third_norm_never": Arm({"optimizer.backbone_lr_factor": 0.3, "optimizer.freeze_norm_steps": -1}),
         "rate_third": Arm({"optimizer.lr": 3e-4}),
         "rate_triple": Arm({"optimizer.lr": 3e-3}),
@@ -213,15 +213,15 @@ def _small_data(
         "no_average": Arm({"ema.decay": None}),
         "half_as_long": Arm({"schedule.epochs": epochs / 2}),
         "twice_as_long": Arm({"schedule.epochs": epochs * 2}),
-        # The two with "four_times" were added after 42 runs on bccd: twice as long and the zoom had both won three
-        # points there, and the longer a run is, the more augmentation it may need.
+        # The two with "four_times" were added after 42 runs on bccd. Both the double length and the zoom had won three
+        # points there, and longer runs may need more augmentation.
         "four_times": Arm({"schedule.epochs": epochs * 4}),
         "four_times_jitter": Arm({"schedule.epochs": epochs * 4, **ZOOM}),
         "gentle": Arm({"augmentation.crop_scale": 0.5, "augmentation.expand_maximum": 2.0}),
         "jitter": Arm(ZOOM),
         "flip_only": Arm({"augmentation.crop": False, "augmentation.expand": False, "augmentation.photometric": False}),
-        # Added after 56 runs on bccd and 9 on voc07: what won, together, and what neither set lost much by. The slower
-        # one was added when the other's first run was done, with five times the AP of `finetune` on voc07.
+        # Added after 56 runs on bccd and 9 on voc07: a combination of what won, and of what cost neither set much. The
+        # slower one was added after the first run of the other, which had five times the AP of `finetune` on voc07.
         "proposed": Arm({"optimizer.backbone_lr_factor": 0.3, **PROPOSED}),
         "proposed_slower": Arm({"optimizer.backbone_lr_factor": 0.1, **PROPOSED}),
     }
@@ -251,8 +251,8 @@ def _small_data(
 SMALL_DATA = (
     # 205 images of one kind, from one microscope.
     _small_data("bccd", image_size=[192, 256], epochs=30.0, settings={"augmentation.vertical_flip": True}),
-    # 500 photographs of anything, which may contradict: what decided on bccd, and what the weights' own kind of image
-    # may turn round.
+    # 500 photographs of anything, which may contradict the first set: the choices that decided on bccd, and those that
+    # may come out differently on the kind of image that the weights were trained on.
     _small_data(
         "voc07",
         image_size=[192, 192],

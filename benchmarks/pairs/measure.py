@@ -1,4 +1,4 @@
-"""What is measured of a trained detector."""
+"""The measurements of a trained detector."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from singleshot.multiscale.views import MultiScale
 from singleshot.postprocess import Postprocess, vary
 from singleshot.training.recipe import Recipe
 
-# Names of numbers in views whose results were recorded before `vary` gave these numbers its own names.
+# Names of numbers in views that were recorded before `vary` gave these numbers its own names.
 _OLDER = {"alpha": "iou_alpha"}
 
 
 def measure(
     weights: Path, recipe: Recipe, views: Mapping[str, ArmView]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """All metrics of a file on the validation split, and those of each view; the network in float32.
+    """All metrics of a weights file on the validation split, and those of each view; the network runs in float32.
 
-    The network runs once for itself and all views of other numbers together, and for each multi-scale view on its own.
+    It runs once for its own metrics and for all views with other numbers together, and once for each multi-scale view.
     """
     detector = ss.load(weights).eval()
     dataset = ss.open_dataset(
@@ -46,7 +46,7 @@ def viewed(postprocess: Postprocess, numbers: Mapping[str, float | None]) -> Pos
     """The same post-processing with other numbers, by the names of `singleshot.postprocess.vary`.
 
     Raises:
-        UserError: as `vary` does.
+        UserError: in the cases of `vary`.
     """
     for name, value in numbers.items():
         postprocess = vary(postprocess, _OLDER.get(name, name), value)

@@ -1,4 +1,4 @@
-"""The file of results: one line of JSON per finished run, of one set of settings only."""
+"""The results file: one line of JSON for each finished run, all with the same settings."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ REQUIRED = {"experiment", "arm", "seed", "settings", "inputs", "metrics", "views
 
 
 def read(path: Path) -> list[Line]:
-    """The lines of a file; none where there is no file.
+    """The lines of a file; empty if there is no file.
 
     Raises:
-        UserError: a line that is no result, by its number.
+        UserError: a line is not a result; the message gives its number.
     """
     lines = []
     for number, text in enumerate(files.texts(path), 1):
@@ -30,7 +30,7 @@ def read(path: Path) -> list[Line]:
             line = json.loads(text)
             missing = REQUIRED - line.keys()
         except (ValueError, AttributeError):
-            raise UserError(f"{path}:{number}: this is no line of JSON with a result; mend or remove it") from None
+            raise UserError(f"{path}:{number}: this line is not a result in JSON; correct or remove it") from None
         if missing:
             raise UserError(f"{path}:{number}: this result has no {', '.join(sorted(missing))}; remove the line")
         lines.append(line)
@@ -38,7 +38,7 @@ def read(path: Path) -> list[Line]:
 
 
 def append(path: Path, line: Line) -> bool:
-    """One more line; False where the same run has a line already, and that one stays."""
+    """Add a line. Returns False, and keeps the old line, if the same run already has one."""
     return files.append(path, line, lambda other: all(other[key] == line[key] for key in ("experiment", "arm", "seed")))
 
 
@@ -49,10 +49,10 @@ def of(experiment: Experiment, lines: Sequence[Line]) -> dict[tuple[str, int], L
 
 
 def check(experiment: Experiment, lines: Sequence[Line], path: Path, inputs: Mapping[str, str] | None = None) -> None:
-    """Refuse lines that were not made by these settings; `inputs` also compares data and weights.
+    """Refuse lines that were not made with these settings; `inputs` also compares data and weights.
 
     Raises:
-        UserError: which line, and what differs.
+        UserError: a line differs; the message names the line and the difference.
     """
     known: Mapping[str, str] | None = inputs
     seen: set[tuple[str, int]] = set()
@@ -62,9 +62,9 @@ def check(experiment: Experiment, lines: Sequence[Line], path: Path, inputs: Map
         run = (line["arm"], line["seed"])
         where = f"{path}:{number}: {experiment.name}, arm {run[0]!r}, seed {run[1]}"
         if run not in experiment.runs:
-            raise UserError(f"{where}: the experiment has no such run; choose another file with --out")
+            raise UserError(f"{where}: the experiment does not have this run; choose another file with --out")
         if run in seen:
-            raise UserError(f"{where}: this run stands here twice; remove one of the lines")
+            raise UserError(f"{where}: this run has two lines; remove one of them")
         seen.add(run)
         known = known or line["inputs"]
         changed = differences(line["settings"], experiment.settings_of(*run))
@@ -72,8 +72,8 @@ def check(experiment: Experiment, lines: Sequence[Line], path: Path, inputs: Map
                     if line["inputs"].get(key) != value]  # fmt: skip
         if changed:
             raise UserError(
-                f"{where}: made with other settings, and these are never mixed: {'; '.join(changed)}. "
-                "Put the settings back, or begin a new file with --out"
+                f"{where}: made with other settings, and settings are never mixed: {'; '.join(changed)}. "
+                "Restore the settings, or start a new file with --out"
             )
 
 

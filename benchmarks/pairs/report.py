@@ -1,4 +1,4 @@
-"""The recorded runs as Markdown, and what is still to be done."""
+"""The recorded runs as Markdown, and which runs are still missing."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _machine(found: dict[str, Any]) -> str:
 
 
 def _sides(experiment: Experiment, arm: str) -> list[tuple[str, str]]:
-    """(name in the table, view) of an arm: itself, and its views."""
+    """(name in the table, view) of an arm: the arm itself, and its views."""
     return [(arm, ""), *((f"{arm}:{view}", view) for view in experiment.arms[arm].views)]
 
 
@@ -106,7 +106,7 @@ def _means(experiment: Experiment, lines: Lines) -> Iterable[list[str]]:
 
 
 def paired(experiment: Experiment, comparison: Comparison, lines: Lines) -> dict[int, float]:
-    """Seed -> difference in AP points, for the seeds of which both runs are done."""
+    """Seed -> difference in AP points, for the seeds whose two runs are done."""
     found = {}
     for seed in experiment.seeds:
         both = []
@@ -130,7 +130,7 @@ def _row(experiment: Experiment, comparison: Comparison, lines: Lines) -> list[s
         return [*row, "", "", "", claimed, claim.figure, _unfinished(found, experiment)]
     result = interval(list(found.values()))
     row += [f"{result.mean:+.2f}", f"{result.error:.2f}", f"{result.low:+.2f} to {result.high:+.2f}"]
-    # No verdict before the last seed: who may stop when it looks well shows anything.
+    # No verdict before the last seed: somebody who may stop at a good moment can show anything.
     complete = len(found) == len(experiment.seeds)
     said = f"**{verdict(result, claim)}**" if complete else _unfinished(found, experiment)
     return [*row, claimed, claim.figure, said]
@@ -149,7 +149,7 @@ def _points(values: Iterable[float]) -> list[str]:
 
 
 def status(experiment: Experiment, lines: Lines, work: Path) -> str:
-    """What is done, what is under way, what remains, and how long it may take."""
+    """Which runs are done, which have begun, which remain, and how long they may take."""
     rows: list[str] = []
     left = 0.0
     known = all_known = True
@@ -190,7 +190,7 @@ def progress(folder: Path) -> tuple[float, float]:
 
 
 def _guess(arm: str, lines: Lines, own: float | None) -> float | None:
-    """Seconds of a whole run: as its arm's other runs, else as it goes itself, else as the others' runs."""
+    """Estimated seconds of a whole run: from its arm's other runs, else from its own progress, else from all runs."""
     same = [line["seconds"] for (name, _), line in lines.items() if name == arm]
     other = [line["seconds"] for line in lines.values()]
     if same:

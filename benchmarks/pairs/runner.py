@@ -1,4 +1,4 @@
-"""The runs, one after the other: start or resume, train, measure, write the line, clear up."""
+"""Make the runs, one after the other: start or resume, train, measure, write the line, delete what is not needed."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from singleshot.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Places:
-    """Where things lie."""
+    """Where the files are."""
 
     data: Path  # the folder that holds the experiment's folder
     weights: Path | None  # of the backbone
-    out: Path  # the file of results
+    out: Path  # the results file
     work: Path  # run folders
 
     def folder(self, experiment: Experiment, arm: str, seed: int) -> Path:
@@ -47,21 +47,21 @@ def run_all(
     seeds: Collection[int] | None = None,
     arms: Collection[str] | None = None,
 ) -> None:
-    """Make every run of these seeds and arms (None: of all) that the file of results does not have.
+    """Make every run of these seeds and arms (None: all) that is missing in the results file.
 
-    Other processes may make other runs for the same file, each with a work folder of its own: the file is read again
-    before each run.
+    Other processes may make other runs for the same file, each with its own work folder. The file is read again before
+    each run.
 
     Raises:
-        UserError: no such seed or arm, lines or run folders of other settings, bad data, another process in the work
-            folder.
-        KeyboardInterrupt: after Ctrl-C, with the state saved; the next call goes on from there.
+        UserError: an unknown seed or arm, lines or run folders with other settings, bad data, or another process in the
+            work folder.
+        KeyboardInterrupt: after Ctrl-C, with the state saved; the next call continues from there.
     """
     runs = experiment.runs_of(seeds, arms)
-    code = commit()  # of the code that is loaded now, whatever happens to the files meanwhile
+    code = commit()  # of the code that is loaded now, even if the files change during the runs
     first = experiment.recipe_of(experiment.baseline, experiment.seeds[0], places.data, places.weights)
     inputs = inputs_of(first)
-    beside = "make other seeds beside it (--seeds) in a folder of their own (--work)"
+    beside = "make other seeds (--seeds) in another folder (--work)"
     with files.only_one(places.work / experiment.name, beside):
         for number, (arm, seed) in enumerate(runs, 1):
             folder = places.folder(experiment, arm, seed)
@@ -80,7 +80,7 @@ def run_all(
 def run_one(
     experiment: Experiment, arm: str, seed: int, places: Places, inputs: dict[str, str], code: dict[str, Any]
 ) -> records.Line:
-    """Train (on) and measure one run; its line."""
+    """Train one run (or continue it), measure it, and return its line."""
     folder = places.folder(experiment, arm, seed)
     recipe = experiment.recipe_of(arm, seed, places.data, places.weights)
     settings = experiment.settings_of(arm, seed)
@@ -119,11 +119,11 @@ def run_one(
 
 
 def start_of(experiment: Experiment, arm: str, seed: int, places: Places) -> ss.Detector:
-    """The arm's untrained detector; every tensor that the baseline has too, by name and shape, begins as there.
+    """The arm's untrained detector. Tensors that the baseline also has, by name and shape, start with its values.
 
-    Another number of logits would otherwise shift the random numbers of all that is drawn after it, and the pairs of a
-    seed would differ in more than the arm. Where the arm is to begin from other weights of the backbone, only the
-    tensors outside of it are taken over.
+    Otherwise another number of logits would shift the random numbers of everything that is drawn later, and the pairs
+    of a seed would differ in more than the arm. If the arm starts from other weights of the backbone, only the tensors
+    outside the backbone are copied.
     """
     built, weights = {}, {}
     for name in (experiment.baseline, arm):
@@ -143,7 +143,7 @@ def start_of(experiment: Experiment, arm: str, seed: int, places: Places) -> ss.
 
 
 def inputs_of(recipe: Recipe) -> dict[str, str]:
-    """What the settings do not say: one word for each split and for the backbone's weights."""
+    """The inputs that the settings do not describe: one fingerprint for each split and for the backbone's weights."""
     found = {}
     for split in (recipe.data.split, recipe.data.val_split):
         dataset = ss.open_dataset(recipe.data.path or "", split=split, format=recipe.data.format, strict=False)
@@ -155,7 +155,7 @@ def inputs_of(recipe: Recipe) -> dict[str, str]:
 
 @dataclass
 class Sessions:
-    """The stretches in which a run was trained, beside its folder: when, for how long, with which code."""
+    """The sessions in which a run was trained: when, for how long, with which code. Stored beside the run folder."""
 
     path: Path
     state: Path
@@ -164,10 +164,10 @@ class Sessions:
 
     @classmethod
     def open(cls, folder: Path, settings: dict[str, Any]) -> Sessions:
-        """The sessions of the run in `folder`; none where nothing was saved yet.
+        """The sessions of the run in `folder`; none if nothing was saved yet.
 
         Raises:
-            UserError: the run was begun with other settings or input files.
+            UserError: the run was started with other settings or input files.
         """
         path = folder.with_name(f"{folder.name}.sessions.json")
         begun = path.exists() and (folder / "state.safetensors").exists()
@@ -177,8 +177,8 @@ class Sessions:
                     if known["inputs"].get(k) != v]  # fmt: skip
         if changed:
             raise ss.UserError(
-                f"{folder}: this run was begun with other settings: {'; '.join(changed)}. "
-                "Put the settings back, or use another folder with --work"
+                f"{folder}: this run was started with other settings: {'; '.join(changed)}. "
+                "Restore the settings, or use another folder with --work"
             )
         sessions = cls(path, folder / "state.safetensors", settings, known["sessions"])
         sessions._close_killed()
@@ -186,7 +186,7 @@ class Sessions:
 
     @contextlib.contextmanager
     def session(self, code: dict[str, Any]) -> Iterator[None]:
-        """Inside, the run is trained."""
+        """Record a session while the run is trained inside the `with` block."""
         entry = {**code, "date": date.today().isoformat(), "started": round(time.time(), 1), "seconds": None}
         self.entries.append(entry)
         self._write()
@@ -198,7 +198,7 @@ class Sessions:
             self._write()
 
     def _close_killed(self) -> None:
-        """A process that was killed leaves an open session: what it saved last is all that counts of it."""
+        """Close the open session that a killed process has left. It counts up to the last saved state."""
         for entry in self.entries:
             if entry["seconds"] is None:
                 saved = self.state.stat().st_mtime if self.state.exists() else 0.0
@@ -209,7 +209,7 @@ class Sessions:
 
 
 def clear_up(folder: Path) -> None:
-    """Of a finished run, the last weights, the log and the recipe stay."""
+    """Delete the files of a finished run, except for the last weights, the log and the recipe."""
     for path in (folder / "state.safetensors", folder / "best.safetensors"):
         path.unlink(missing_ok=True)
     folder.with_name(f"{folder.name}.start.safetensors").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Paired differences, their t-interval, and the verdict on a claim: rules that were fixed before the first run."""
+"""Paired differences, their t-interval, and the verdict on a claim. The rules were fixed before the first run."""
 
 from __future__ import annotations
 
@@ -39,11 +39,12 @@ def interval(differences: Sequence[float]) -> Interval:
 
 
 def verdict(found: Interval, claim: Claim) -> Verdict:
-    """What the interval (in AP points) says of a claim.
+    """What the interval (in AP points) says about a claim.
 
-    "higher", "lower": shown where it excludes 0 in the claim's direction, opposite where it excludes 0 in the other.
-    "same": shown where it lies inside of +-margin, opposite where it lies outside altogether. Else: not shown.
-    "none": helps where it lies above 0, hurts where it lies below 0. Else: not shown.
+    "higher", "lower": shown if it excludes 0 in the claim's direction, opposite if it excludes 0 in the other one.
+    "same": shown if it lies inside +-margin, opposite if it lies completely outside.
+    "none": helps if it lies above 0, hurts if it lies below 0.
+    In all other cases: not shown.
     """
     if claim.direction == "none":
         return "helps" if found.low > 0 else "hurts" if found.high < 0 else "not shown"

@@ -1,1 +1,1 @@
-"""Single training runs that stand in docs/results.md: their plan, how they are made, their lines and tables."""
+"""Single training runs in docs/results.md: their plan, how they are made, their lines and tables."""

@@ -1,4 +1,4 @@
-"""Files that several processes write: lines that are never lost, and folders that one of them has for itself."""
+"""Files that several processes write: lines that are never lost, and folders that only one process uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from singleshot.training.folder import only_one as alone
 
 
 def texts(path: Path) -> list[str]:
-    """The lines of a file, none where there is no file; waits while a line is being written."""
+    """The lines of a file; empty if there is no file. Waits while a line is being written."""
     if not path.exists():
         return []
     with path.open() as file, locked(file, shared=True):
@@ -21,10 +21,10 @@ def texts(path: Path) -> list[str]:
 
 
 def append(path: Path, line: dict[str, Any], same: Callable[[dict[str, Any]], bool]) -> bool:
-    """One more line of JSON, on the disk when this returns; False, and nothing written, where `same` knows one already.
+    """Add a line of JSON; it is on the disk when this returns. Writes nothing and returns False if `same` finds one.
 
-    Processes that append to one file take turns. A damaged line is never the same: whoever reads it refuses it, but a
-    result that took hours is not lost for it.
+    Processes that append to one file take turns. A damaged line never counts as the same. Readers refuse it, but a
+    result that took hours is not lost because of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file, locked(file):
@@ -43,20 +43,20 @@ def append(path: Path, line: dict[str, Any], same: Callable[[dict[str, Any]], bo
 
 @contextlib.contextmanager
 def locked(file: IO[Any], *, shared: bool = False) -> Iterator[None]:
-    """Inside, no other process holds this lock, or (`shared`) only others that share it.
+    """Hold this lock alone, or (`shared`) together with others that share it.
 
-    Does nothing where the system or the disk has no such locks.
+    Does nothing if the system or the disk has no such locks.
     """
     with contextlib.suppress(ImportError):
         import fcntl
 
         with contextlib.suppress(OSError):  # some network disks
             fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-    yield  # closing the file gives the lock back
+    yield  # closing the file releases the lock
 
 
 def only_one(folder: Path, instead: str) -> contextlib.AbstractContextManager[None]:
-    """Inside, no other process makes runs in this folder; `UserError` where one does, and `instead` says what to do."""
+    """Keep other processes from making runs in this folder; `UserError` if one already does. `instead` is advice."""
     folder.mkdir(parents=True, exist_ok=True)
     return alone(folder, f"another process makes runs in this folder; wait for it, stop it first, or {instead}")
 
@@ -71,5 +71,5 @@ def curve(folder: Path) -> list[list[float]]:
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
-    """What a run wrote about itself."""
+    """The entries of a run's log."""
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

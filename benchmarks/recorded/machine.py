@@ -1,4 +1,4 @@
-"""Which code and which machine made a result."""
+"""The code and the machine that made a result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def commit() -> dict[str, Any]:
-    """The commit of the code, and whether files that it holds were changed or added since."""
+    """The commit of the code, and whether files were changed or added since."""
     here = Path(__file__).resolve().parents[2]
 
     def said(*words: str) -> str:

@@ -1,4 +1,4 @@
-"""Markdown that the results page is made of."""
+"""Markdown for the results page."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from collections.abc import Iterable, Sequence
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; every row has as many cells as the header."""
+    """A table; every row must have as many cells as the header."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))

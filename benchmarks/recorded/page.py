@@ -1,4 +1,4 @@
-"""The parts of docs/results.md that are made from recorded lines, in Markdown."""
+"""The parts of docs/results.md that are generated from recorded lines, in Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WIDTH = 128
 
 
 def table(dataset: str, lines: Iterable[Line]) -> str:
-    """The runs on one set, and how far each is from what it is to reach."""
+    """The runs on one dataset, and how far each is from its aim."""
     metrics = (Aim(metric, 0.0).name for metric in _COLUMNS)
     header = ["run", "detector", *metrics, "to reach", "minutes", "on", "commit", "date"]
     rows = []
@@ -29,13 +29,13 @@ def table(dataset: str, lines: Iterable[Line]) -> str:
 
 
 def processor(line: Line) -> str:
-    """Its maker's name for it, without signs; the oldest lines do not say."""
+    """The processor's name without trademark signs; the oldest lines do not have it."""
     machine = line["machine"]
     return "-" if isinstance(machine, str) else re.sub(r"\(R\)| Processor", "", machine["cpu"])
 
 
 def classes(dataset: str, lines: Iterable[Line]) -> str:
-    """The AP of each class by every run on one set, in points of the set's first aim (COCO's: AP50)."""
+    """The AP of each class in every run on one dataset, in points of the dataset's first aim (COCO's: AP50)."""
     found = [line for line in lines if line["dataset"] == dataset]
     group = next((aim.metric.split(".")[0] for aim in AIMS.get(dataset, ())), "coco")
     metric = "AP50" if group == "coco" else group
@@ -48,7 +48,7 @@ def classes(dataset: str, lines: Iterable[Line]) -> str:
 
 
 def reached(line: Line) -> str:
-    """Each aim of the run's set, and whether it was met."""
+    """Each aim of the run's dataset, and whether it was reached."""
     said = []
     for aim in AIMS.get(line["dataset"], ()):
         if aim.detector in (None, line["detector"]):
@@ -58,7 +58,7 @@ def reached(line: Line) -> str:
 
 
 def value(line: Line, metric: str) -> float:
-    """A metric of a line by its dotted path."""
+    """A metric of a line, by its dotted path."""
     group, name = metric.split(".")
     return float(line["metrics"][group][name])
 
@@ -68,7 +68,7 @@ def run(line: Line) -> str:
     points = ", ".join(f"{epoch:g}:\0{100 * ap:.1f}" for epoch, ap in line["curve"])
     found = {name: numbers["AP50"] for name, numbers in line["metrics"]["per_class"].items() if numbers["boxes"]}
     by_class = ", ".join(f"{name} {ap:.3f}" for name, ap in found.items())
-    together = re.sub(r"(--\S+) (?!--)", "\\1\0", line["command"])  # an option and its value
+    together = re.sub(r"(--\S+) (?!--)", "\\1\0", line["command"])  # an option stays with its value
     words = textwrap.wrap(together, _WIDTH - 6, break_long_words=False, break_on_hyphens=False)
     command = " \\\n    ".join(part.replace("\0", " ") for part in words)
     prose = [f"AP50 by class: {by_class}.", f"AP by epoch: {points}."]

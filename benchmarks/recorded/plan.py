@@ -1,4 +1,4 @@
-"""Which runs are made: data, settings and seeds, fixed before the first of them; and what each set is to reach."""
+"""The planned runs: data, settings and seeds, fixed before the first run, and the aim for each dataset."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ class Run:
     name: str
     detector: str
     dataset: str
-    arguments: tuple[str, ...]  # of the command, beside DATA and --out; none has a space inside
+    arguments: tuple[str, ...]  # of the command, without DATA and --out; none contains a space
 
     def command(self, folder: str) -> str:
-        """$DATA is the folder that holds the sets."""
+        """The command; $DATA is the folder that holds the datasets."""
         return f"singleshot train $DATA/{self.dataset} {' '.join(self.arguments)} --out {folder}"
 
     @property
     def by_heart(self) -> int | None:
-        """The number of images that it is trained and measured on, where these are the same few."""
+        """The number of images, if the run is trained and measured on the same few."""
         words = " ".join(self.arguments).split()
         return int(words[words.index("--data.overfit") + 1]) if "--data.overfit" in words else None
 
     @property
     def measured_on(self) -> str:
-        """Names the images that the figures are of."""
+        """The name of the images that the figures are measured on."""
         return self.dataset if self.by_heart is None else f"{self.dataset}-{self.by_heart}"
 
 
 @dataclass(frozen=True)
 class Aim:
-    """A figure that the runs of a set (`Run.measured_on`) are to reach with their last weights."""
+    """A figure that the runs on a dataset (`Run.measured_on`) should reach with their last weights."""
 
     metric: str  # dotted path in the JSON of `singleshot evaluate`
     figure: float
@@ -45,7 +45,7 @@ class Aim:
 
     @property
     def name(self) -> str:
-        """As a reader knows it."""
+        """The name that a reader knows."""
         group, metric = self.metric.split(".")
         return {"coco": metric, "voc07": "VOC07 mAP", "voc10": "VOC10 mAP"}[group]
 
@@ -63,20 +63,20 @@ AIMS: dict[str, tuple[Aim, ...]] = {
     "voc07-20": (Aim("voc10.mAP", 0.95),),
 }
 
-# The runs that say "finetune" were made with the recipe as it was at their commit: it has been changed since, by what
-# was learnt from them and from the paired experiments on small sets, which begin from the old one (pairs/base.yaml). A
-# run that is made after the change and is to be compared with those has the old values (BEFORE).
+# The runs with "finetune" were made with the recipe as it was at their commit. It was changed later, because of these
+# runs and of the paired experiments on small datasets, which start from the old recipe (pairs/base.yaml). A run that is
+# made after the change and is compared with the old ones has the old values (BEFORE).
 FINETUNE = ("--format voc", "--recipe finetune", MOBILENET)
 BEFORE = ("--optimizer.backbone_lr_factor 1", "--optimizer.freeze_norm_steps 100")
-NO_VOTE = "--arguments.vote null"  # for runs beside others that were made before there was voting
-# Both sets were taken with one camera at one distance. Chosen on a part of bccd's training images (160 to train on, 45
-# to choose by, 16 epochs): AP 0.529 against 0.496 with the authors' scales of crop and expansion.
+NO_VOTE = "--arguments.vote null"  # for runs that are compared with runs from before there was voting
+# Both datasets were taken with one camera at one distance. Chosen on a part of bccd's training images (160 to train on,
+# 45 to choose by, 16 epochs): AP 0.529 against 0.496 with the authors' scales of crop and expansion.
 GENTLE = ("--augmentation.crop_scale 0.5", "--augmentation.expand_maximum 2")
 WHOLE = ("--augmentation.crop false", "--augmentation.expand false")  # nothing is cut off or added
 PLAIN = (*WHOLE, "--augmentation.photometric false")  # at most mirrored
 CHEAP = ("--arguments.frozen_stages 2", "--compute.channels_last true")
 EIGHT = (*CHEAP, "--batch-size 8")
-CELLS = (*CHEAP, *GENTLE, "--augmentation.vertical_flip true", "--epochs 100")  # a smear has no up and no down
+CELLS = (*CHEAP, *GENTLE, "--augmentation.vertical_flip true", "--epochs 100")  # a blood smear has no up and down
 
 # Steel surfaces, 200 x 200. Chosen on a part of the training images (1,200 to train on, 240 to choose by; SSD at 256
 # pixels, 5 of 8 epochs): VOC10 mAP 0.53 with a gentle zoom of the image (0.7 to 1.4), 0.45 with gentle crops and

@@ -111,7 +111,7 @@ class TestPage:
         assert results_page.written(new, {"run": {"a": "A"}, "runs": {"b": "B"}}) == new
 
     def test_an_unknown_part(self) -> None:
-        with pytest.raises(UserError, match="no part run b: expected one of run a"):
+        with pytest.raises(UserError, match="there is no part run b; expected one of run a"):
             results_page.written("<!-- made: run b -->\n<!-- end -->", {"run": {"a": "A"}})
 
 

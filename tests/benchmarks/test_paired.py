@@ -240,9 +240,9 @@ def test_two_processes_are_kept_apart(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["table", "nothing"], "retinanet"),
-        (["run", "refinedet", "--seeds", "1", "7"], "no seed 7: expected some of 0, 1, 2, 3, 4"),
+        (["run", "refinedet", "--seeds", "1", "7"], "no seed 7; choose from 0, 1, 2, 3, 4"),
         (["table", "refinedet", "--seeds", "1"], "table shows all seeds"),
-        (["run", "refinedet", "--arms", "iou", "fokal"], "no arm fokal: expected some of ssd, tcb"),
+        (["run", "refinedet", "--arms", "iou", "fokal"], "no arm fokal; choose from ssd, tcb"),
         (["status", "refinedet", "--arms", "iou"], "status shows all arms"),
     ],
 )
