@@ -27,7 +27,7 @@ from singleshot.evaluation.coco import coco_metrics
 from singleshot.evaluation.detections import ImageDetections, as_corners
 
 CLASSES = 80
-OBJECTS = 36_781 / 5_000  # boxes per image of val2017
+OBJECTS = 36_781 / 5_000  # boxes per image in val2017
 
 
 def generated(images: int, found_per_image: int, seed: int = 0) -> tuple[Dataset, list[ImageDetections]]:

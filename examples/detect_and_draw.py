@@ -1,8 +1,8 @@
-"""Find objects in pictures, from Python: one picture, many pictures, and the drawing.
+"""Find objects in pictures from Python: in one picture, in many pictures, and draw them.
 
     python examples/detect_and_draw.py runs/cells/best.safetensors photos/
 
-Without arguments, a detector that has learnt nothing looks at three generated pictures, to show the calls.
+Without arguments, an untrained detector looks at three generated pictures, to show the calls.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from singleshot.inference.predictor import iterate
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Detect in one picture, then in all."""
+    """Detect objects in one picture, then in all."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", nargs="?", help="a detector's file")
     parser.add_argument("sources", nargs="*", help="image files, folders, globs")
     parser.add_argument("--threshold", type=float, default=0.3)
-    parser.add_argument("--top-k", type=int, help="at most so many in a picture")
+    parser.add_argument("--top-k", type=int, help="largest number of objects in a picture")
     parser.add_argument("--out", type=Path, default=Path("found"))
     choices = parser.parse_args(arguments)
     if choices.model is None:
@@ -33,12 +33,12 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         detector = ss.load(choices.model)
 
-    # A folder of any size: batches are read, found, drawn and forgotten one after the other, in order.
+    # A folder of any size: pictures are read, searched, drawn and forgotten batch by batch, in order.
     kept = {"threshold": choices.threshold, "top_k": choices.top_k}
     for prediction in iterate(detector, choices.sources, out=choices.out, **kept):
         print(f"{prediction.path}: {len(prediction)} objects")
 
-    # One picture, from wherever it is: a path, a PIL image, an array [H, W, 3], a tensor [3, H, W].
+    # One picture, given as a path, a PIL image, an array [H, W, 3] or a tensor [3, H, W].
     pixels = ss.read_image(str(prediction.path))
     found = detector.predict(pixels)
     for box, score, name in list(zip(found.boxes.tolist(), found.scores.tolist(), found.names, strict=True))[:3]:

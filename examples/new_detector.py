@@ -1,9 +1,9 @@
-"""A new detector in 25 lines: RetinaNet whose anchors RefineDet's first module has moved and thinned out.
+"""A new detector in 25 lines: RetinaNet, with anchors that RefineDet's first module moves and filters.
 
     python examples/new_detector.py
 
-Neither paper has it; its parts are theirs. docs/new_detector.md says line by line what each of them wants of the
-others. It is trained like any detector, in the folder of this file:
+Neither paper has it, but all its parts are theirs. docs/new_detector.md explains line by line what each part needs from
+the others. It is trained like any detector, in the folder of this file:
 
     singleshot train my_data --builder new_detector:refined_retinanet
 """
@@ -47,7 +47,7 @@ def refined_retinanet(
     class_names: Sequence[str] | None = None,
     category_ids: Sequence[int | str] | None = None,
 ) -> ss.Detector:
-    """A refiner on the backbone's maps; pyramid, shared towers, focal loss and inference of RetinaNet behind it."""
+    """A refiner on the backbone's maps, followed by RetinaNet's pyramid, shared towers, focal loss and inference."""
     maps = ExtraLevels(backbones.build(backbone, weights=backbone_weights), [Extra(128, 256), Extra(128, 256)])
     pyramid = FPN(maps.channels, maps.strides, channels, coarser=False)
     anchors = AnchorGenerator(maps.strides, octave_sizes([4.0 * stride for stride in maps.strides], 3))
@@ -74,7 +74,7 @@ def refined_retinanet(
 
 
 def batch(step: int, count: int = 4) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
-    """Generated pictures [3, H, W] and their boxes in pixels."""
+    """Generated pictures [3, H, W], and their boxes in pixels."""
     drawn = [draw_shapes(np.random.default_rng([step, i])) for i in range(count)]
     images = [torch.from_numpy(one.image.transpose(2, 0, 1).copy()) for one in drawn]
     targets = [{"boxes": torch.from_numpy(one.boxes).float(), "labels": torch.from_numpy(one.labels)} for one in drawn]
@@ -82,13 +82,13 @@ def batch(step: int, count: int = 4) -> tuple[list[torch.Tensor], list[dict[str,
 
 
 def main(steps: int = 20) -> list[float]:
-    """Train a little, save it, load it, and see that nothing has changed; gives the loss of each step."""
+    """Train a little, save, load, and check that nothing has changed. Returns the loss of each step."""
     torch.manual_seed(0)
     detector = refined_retinanet(num_classes=len(CLASS_NAMES), class_names=CLASS_NAMES, image_size=128).train()
     optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-3)
     totals = []
     for step in range(steps):
-        losses = detector(*batch(step))  # "anchor_classification" and "anchor_box" are the refiner's
+        losses = detector(*batch(step))  # "anchor_classification" and "anchor_box" are the refiner's losses
         total = sum(losses.values(), torch.zeros(()))
         optimizer.zero_grad()
         total.backward()

@@ -1,9 +1,9 @@
-"""A training loop of your own: the detector is a module with torchvision's detection interface.
+"""Your own training loop: the detector is a module with torchvision's detection interface.
 
     python examples/plain_training_loop.py
 
-Ten steps on generated pictures. The differences from torchvision: labels run 0..K-1 and num_classes does not count the
-background; `ss.torchvision_labels(detector)` speaks 1..K where an existing loop wants that.
+It makes ten steps on generated pictures. The differences from torchvision: labels run from 0 to K - 1, and num_classes
+does not count the background. For an existing loop, `ss.torchvision_labels(detector)` uses 1 to K.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def batch(step: int, count: int = 4) -> tuple[list[torch.Tensor], list[dict[str,
 
 
 def main(steps: int = 10) -> float:
-    """Train a little and detect once; gives the last loss."""
+    """Train a little and detect once. Returns the last loss."""
     torch.manual_seed(0)
     detector = ss.ssd(num_classes=5, class_names=CLASS_NAMES, backbone="mobilenetv2", image_size=128)
     optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-3)

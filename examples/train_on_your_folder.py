@@ -1,8 +1,9 @@
-"""Train on a folder of your own (Pascal VOC or COCO), measure the result, and draw what it finds.
+"""Train on your own folder (Pascal VOC or COCO), measure the result, and draw what it finds.
 
     python examples/train_on_your_folder.py my_data --epochs 40 --backbone-weights mobilenet_v2_imagenet.safetensors
 
-Without a folder, a few generated pictures and one epoch show that everything works; they are too few to learn from.
+Without a folder, it runs one epoch on a few generated pictures to show that everything works. These are too few to
+learn from.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
         choices.data = write_shapes("shapes", train=8, val=4) / "voc"
         choices.epochs, choices.size, choices.batch_size = 1, 96, 4
 
-    # A recipe is plain data: every choice of a run. It is saved as recipe.yaml in the run folder, and repeats the run.
+    # A recipe is plain data: all settings of a run. It is saved as recipe.yaml in the run folder, to repeat the run.
     recipe = ss.Recipe(
         name="mine",
         builder="ssd",

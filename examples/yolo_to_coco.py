@@ -3,13 +3,13 @@
     python examples/yolo_to_coco.py my_data
     singleshot data check my_data
 
-`my_data` has images in `images/train` and `images/val` (or in `train/images`, or anywhere) and for each a text file
-with lines `class x y width height` in shares of the image, beside it or in `labels` in place of `images`. Polygons
-become the boxes around them; an image without such a file has no objects. Names of classes come from `data.yaml` (or
-another YAML file there), `classes.txt` or `obj.names`. Written is `annotations/instances_SPLIT.json`; nothing else is
-touched, and no file is overwritten.
+`my_data` has images in `images/train` and `images/val` (or in `train/images`, or anywhere). Each image has a text file
+with lines `class x y width height` in fractions of the image. It is beside the image, or in `labels` in place of
+`images`. Polygons become the boxes around them. An image without a text file has no objects. The class names come from
+`data.yaml` (or another YAML file there), `classes.txt` or `obj.names`. The output is
+`annotations/instances_SPLIT.json`; no other file is changed, and no file is overwritten.
 
-Without a folder, a few generated pictures show that everything works.
+Without a folder, it converts a few generated pictures to show that everything works.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     root = parser.parse_args(arguments).data or few_shapes(Path("shapes_yolo"))
     images = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
-        raise ss.UserError(f"{root}: no images in this folder")
+        raise ss.UserError(f"{root}: no images in this folder; give the folder that holds images and labels")
     contents: dict[str, dict[str, Any]] = defaultdict(lambda: {"images": [], "annotations": []})
     for number, path in enumerate(images, 1):
         with Image.open(path) as image:
@@ -59,18 +59,18 @@ def main(arguments: list[str] | None = None) -> None:
     for split, content in contents.items():
         file = root / "annotations" / f"instances_{split}.json"
         content["categories"] = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
-        with file.open("x", encoding="utf-8") as stream:  # an existing file is somebody's
+        with file.open("x", encoding="utf-8") as stream:  # "x": never overwrite a file
             json.dump(content, stream)
         print(f"{file}: {len(content['images'])} images, {len(content['annotations'])} boxes, {len(names)} classes")
 
 
 def split_of(path: Path) -> str:
-    """The split that one of the folders is named after; `all` where none is."""
+    """The split that a folder of the path is named after; `all` if there is none."""
     return next((SPLITS[part.lower()] for part in path.parts[:-1] if part.lower() in SPLITS), "all")
 
 
 def label_file(image: Path) -> Path:
-    """Beside the image, or in `labels` in place of the last `images` of its path."""
+    """The label file: beside the image, or in `labels` in place of the last `images` in its path."""
     parts = list(image.with_suffix(".txt").parts)
     for place in range(len(parts) - 2, -1, -1):
         if parts[place].lower() == "images":
@@ -80,7 +80,7 @@ def label_file(image: Path) -> Path:
 
 
 def read_labels(file: Path) -> list[tuple[float, float, float, float, float]]:
-    """Class and corners of each object, in shares of the image; nothing where there is no such file."""
+    """Class and corners of each object, in fractions of the image; empty if there is no file."""
     found = []
     for number, line in enumerate(file.read_text().splitlines() if file.exists() else (), 1):
         if not line.strip():
@@ -96,12 +96,14 @@ def read_labels(file: Path) -> list[tuple[float, float, float, float, float]]:
             corners = np.reshape(values, (-1, 2))
             found.append((label, *(float(side) for side in (*corners.min(0), *corners.max(0)))))
         else:
-            raise ss.UserError(f"{file}:{number}: {line!r}; expected `class x y width height`, or a polygon's corners")
+            raise ss.UserError(
+                f"{file}:{number}: expected `class x y width height`, or the corners of a polygon, got {line!r}"
+            )
     return found
 
 
 def class_names(root: Path, count: int) -> list[str]:
-    """As the files of the folder name them, else their numbers."""
+    """The class names from the files of the folder; without such files, the numbers of the classes."""
     for file in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
         names = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("names")
         if names:
@@ -115,7 +117,7 @@ def class_names(root: Path, count: int) -> list[str]:
 
 
 def few_shapes(root: Path) -> Path:
-    """Generated pictures with labels as YOLO has them."""
+    """Generated pictures with YOLO labels."""
     voc = write_shapes(root.with_name("shapes_to_convert"), train=4, val=2) / "voc"
     names: tuple[str, ...] = ()
     for split in find_splits(voc):

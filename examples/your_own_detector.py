@@ -1,11 +1,11 @@
-"""A detector of your own, wired from parts: SSD's boxes and matching with a focal loss in place of the softmax.
+"""Your own detector, built from parts: SSD's boxes and matching, with a focal loss in place of the softmax.
 
     python examples/your_own_detector.py
 
-A part is a frozen dataclass or a module; a builder is a function that puts parts together, in the order of the data
-flow. With `remembers_arguments` the detector can be saved and loaded. On the command line the same builder is named by
-its path: `singleshot train my_data --builder my_lab.models:my_detector`. What stands under `arguments` in the recipe is
-passed on; for `finetune` that is `backbone` and `image_size`.
+A part is a frozen dataclass or a module. A builder is a function that puts parts together, in the order of the data
+flow. With `remembers_arguments` the detector can be saved and loaded. On the command line the builder is given by its
+path: `singleshot train my_data --builder my_lab.models:my_detector`. It gets the `arguments` of the recipe; for
+`finetune` these are `backbone` and `image_size`.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from singleshot.structures import Matched, Predictions
 
 @dataclass(frozen=True)
 class FocalLoss:
-    """One sigmoid per class; easy anchors count little (Lin et al., 2017, equation 5)."""
+    """One sigmoid per class; easy anchors have little weight (Lin et al., 2017, equation 5)."""
 
     alpha: float = 0.25
     gamma: float = 2.0
-    prior: float = 0.01  # of an object, at the start of training (section 4.1)
+    prior: float = 0.01  # probability of an object at the start of training (section 4.1)
 
     @property
     def initial_bias(self) -> float:
-        """The bias at which every probability is `prior`."""
+        """The bias that makes every probability equal to `prior`."""
         return -math.log((1 - self.prior) / self.prior)
 
     def num_logits(self, num_classes: int) -> int:
-        """One for each class; the background has none."""
+        """One for each class; the background has no logit."""
         return num_classes
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class FocalLoss:
         return logits.sigmoid()
 
     def __call__(self, predictions: Predictions, matched: Matched) -> Tensor:
-        """The sum over all classes of the anchors that count."""
+        """The sum over all classes and all anchors that count."""
         logits = predictions["class_logits"]  # [B, A, K]
         truth = F.one_hot(matched.labels, logits.shape[-1]).float() * matched.positive[..., None]
         p = logits.sigmoid()
@@ -103,7 +103,7 @@ def focal_ssd(
 
 
 def main() -> None:
-    """Build it, take one step's losses, save it, load it, and see that nothing has changed."""
+    """Build it, compute the losses of one step, save it, load it, and check that nothing has changed."""
     torch.manual_seed(0)
     detector = focal_ssd(num_classes=3, image_size=128, class_names=("cat", "dog", "bird"))
     image = torch.rand(3, 120, 160)

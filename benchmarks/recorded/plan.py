@@ -90,14 +90,14 @@ SHAPES = "--arguments.aspect_ratios [1.0,0.5,2.0,0.2,5.0]"
 SCRATCH = ("--format voc", "--recipe finetune", "--arguments.backbone resnet18", "--compute.channels_last true",
            "--batch-size 8", *ZOOM, TURNS, "--epochs 40", "--seed 0")  # fmt: skip
 
-# Photographs of everyday things, as ImageNet's are. Chosen on a part of the training images (2,888 to train on, 577 to
-# choose by; SSD, 8 epochs): what the backbone knows is worth keeping. VOC07 mAP after 4 epochs is 0.42 where it learns
-# at a tenth of the rate and its batch norm keeps its statistics, 0.26 where it learns as the rest does.
+# Photographs of everyday things, like ImageNet's. Chosen on a part of the training images (2,888 to train on, 577 to
+# choose by; SSD, 8 epochs): what the backbone knows is worth keeping. VOC07 mAP after 4 epochs is 0.42 if the backbone
+# learns at a tenth of the rate and its batch norm keeps its statistics, and 0.26 if it learns at the full rate.
 PHOTOGRAPHS = (*EIGHT, "--optimizer.backbone_lr_factor 0.1", "--optimizer.freeze_norm_steps -1",
                *WHOLE, "--augmentation.jitter [0.5,1.5]", "--epochs 16",
                "--validation.every 4", "--seed 0")  # fmt: skip
 
-# The published networks, from scratch, shown the same 20 photographs again and again: to see that they learn.
+# The published networks, from scratch, trained on the same 20 photographs again and again, to check that they learn.
 BY_HEART = ("--format voc", "--recipe finetune", "--data.overfit 20", "--batch-size 4", "--epochs 200",
             *PLAIN, "--augmentation.flip false", "--optimizer.freeze_norm_steps 0", "--ema.decay null",
             "--validation.every 50", "--seed 0")  # fmt: skip
@@ -106,13 +106,13 @@ RUNS = (
     Run("bccd-0", "SSD", "bccd", (*FINETUNE, "--arguments.image_size [288,384]", *CELLS, "--seed 0")),
     Run("chess-0", "SSD", "chess",
         (*FINETUNE, "--arguments.image_size 352", *CHEAP, *GENTLE, "--epochs 60", "--seed 0")),
-    # The recipe as it is since, with nothing chosen but to save time: a set that it was not made with.
+    # The recipe as it is now, with changes only to save time, on a dataset that was not used to choose it.
     Run("chess_untouched-0", "SSD", "chess", (*FINETUNE, *CHEAP, "--seed 0")),
     Run("retinanet-bccd-0", "RetinaNet", "bccd",
         (*FINETUNE, "--builder retinanet", "--arguments.image_size [288,384]",
          "--arguments.anchor_sizes [24,48,96,192,384]", "--arguments.channels 128", "--arguments.tower_norm group",
          *CELLS, "--seed 0")),
-    # Whole multiples of 64 near 288 x 384; one anchor size for each of four levels, the smallest for platelets.
+    # Multiples of 64 near 288 x 384; one anchor size for each of four levels, the smallest for platelets.
     Run("refinedet-bccd-0", "RefineDet", "bccd",
         (*FINETUNE, "--builder refinedet", "--arguments.image_size [320,448]",
          "--arguments.anchor_sizes [24,48,96,192]", "--arguments.channels 128", *CELLS, "--seed 0")),
@@ -136,11 +136,11 @@ RUNS = (
         ("--builder retinanet", "--arguments.image_size [192,192]", SHAPES,
          "--arguments.anchor_sizes [16,32,64,96,128]", "--arguments.channels 128", "--arguments.tower_norm group",
          NO_VOTE, *SCRATCH)),
-    # What augmentation is worth (published for SSD300: 64.0 with all of it, 37.8 with mirrored images alone).
+    # The gain from augmentation (published for SSD300: 64.0 with all of it, 37.8 with mirroring alone).
     Run("neu_det_flip-0", "SSD", "neu_det",
         (*FINETUNE, "--arguments.image_size 224", "--arguments.aspect_ratios [2,3,5]", *EIGHT, *PLAIN,
          "--augmentation.jitter []", *BEFORE, "--epochs 60", "--seed 0")),
-    # RefineDet with what pilots and small sets taught: `finetune` as it is today, more pixels, box voting.
+    # RefineDet with what was learnt from pilots and small datasets: the present `finetune`, more pixels, box voting.
     Run("mixture-neu_det-0", "mixture", "neu_det",
         (*FINETUNE, "--builder refinedet", "--arguments.image_size 256",
          "--arguments.anchor_sizes [32,64,128,213]", SHAPES, "--arguments.channels 128", "--arguments.vote 0.05",
@@ -165,12 +165,12 @@ RUNS = (
 
 
 def chosen(names: Collection[str] | None) -> tuple[Run, ...]:
-    """The runs of these names in the plan's order; None: all.
+    """The runs with these names, in the plan's order; None: all.
 
     Raises:
-        UserError: a name that no run has.
+        UserError: there is no run of a given name.
     """
     unknown = sorted(set(names or ()) - {run.name for run in RUNS})
     if unknown:
-        raise UserError(f"no run {', '.join(unknown)}: expected some of {', '.join(run.name for run in RUNS)}")
+        raise UserError(f"there is no run {', '.join(unknown)}; choose from {', '.join(run.name for run in RUNS)}")
     return tuple(run for run in RUNS if names is None or run.name in names)

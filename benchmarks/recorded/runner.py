@@ -1,4 +1,4 @@
-"""The runs, one after the other: start or resume, measure, one line for each."""
+"""Make the runs, one after the other: start or resume, measure, and write one line for each."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from singleshot.errors import UserError
 from singleshot.evaluation.detect_dataset import detect_dataset
 
 LINES = Path(__file__).resolve().parents[1] / "results" / "evidence.jsonl"
-_GAP = 300.0  # seconds between two entries of a run's log that mean it stood still
+_GAP = 300.0  # seconds: a larger gap between two entries of a run's log means that the run was stopped
 
 
 def read(path: Path = LINES) -> dict[str, dict[str, Any]]:
-    """The finished runs' lines by name.
+    """The lines of the finished runs, by name.
 
     Raises:
-        UserError: a line that is no result, by its number.
+        UserError: a line is not a result; the message gives its number.
     """
     found = {}
     for number, text in enumerate(files.texts(path), 1):
@@ -36,7 +36,7 @@ def read(path: Path = LINES) -> dict[str, dict[str, Any]]:
             line = json.loads(text)
             found[line["name"]] = line
         except (ValueError, TypeError, KeyError):
-            raise UserError(f"{path}:{number}: this is no line of JSON with a result; mend or remove it") from None
+            raise UserError(f"{path}:{number}: this line is not a result in JSON; correct or remove it") from None
     return found
 
 
@@ -50,13 +50,13 @@ def run_all(
     """Make the runs of the plan that have no line yet.
 
     Raises:
-        UserError: no run of such a name, lines that cannot be read, another process in this folder,
-            a command that failed (it has said why).
-        KeyboardInterrupt: after Ctrl-C, with the state saved; the next call goes on from there.
+        UserError: an unknown run, lines that cannot be read, another process in this folder, or a command that failed
+            (it has printed why).
+        KeyboardInterrupt: after Ctrl-C, with the state saved; the next call continues from there.
     """
     plan = chosen(only)
     code = commit()
-    with files.only_one(runs, "make other runs beside it (--only) in a folder of their own (--runs)"):
+    with files.only_one(runs, "make other runs (--only) in another folder (--runs)"):
         for run in plan:
             if run.name in read(lines):
                 continue
@@ -66,7 +66,7 @@ def run_all(
 
 
 def _made(run: Run, data: Path, runs: Path, code: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
-    """Train (on) and measure one run; its line."""
+    """Train one run (or continue it), measure it, and return its line."""
     folder = runs / run.name
     begun = (folder / "state.safetensors").exists()
     command = f"singleshot train --resume {folder}" if begun else run.command(str(folder))
@@ -91,14 +91,14 @@ def _made(run: Run, data: Path, runs: Path, code: dict[str, Any], say: Callable[
 
 
 def minutes(log: list[dict[str, Any]]) -> float:
-    """Time that a run took, validation included; where it was stopped and resumed the gap does not count."""
+    """The time of a run in minutes, with validation. Gaps between stopping and resuming do not count."""
     times = [entry["time"] for entry in log if "time" in entry]
     gaps = (after - before for before, after in itertools.pairwise(times))
     return round(sum(gap for gap in gaps if gap < _GAP) / 60, 1)
 
 
 def measured(weights: Path, dataset: str, data: Path) -> dict[str, Any]:
-    """All metrics of a file on the split `val` of a set."""
+    """All metrics of a weights file on the split `val` of a dataset."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
         carry_out(f"singleshot evaluate {weights} $DATA/{dataset} --format voc --split val --json", data)
     metrics: dict[str, Any] = json.loads(out.getvalue())
@@ -106,17 +106,18 @@ def measured(weights: Path, dataset: str, data: Path) -> dict[str, Any]:
 
 
 def remembered(weights: Path, dataset: Path, count: int) -> dict[str, Any]:
-    """All metrics of a file on the first images of the split `train`."""
+    """All metrics of a weights file on the first images of the split `train`."""
     found = ss.open_dataset(dataset, split="train", format="voc", strict=False)
     few = replace(found, records=found.records[:count])
     return ss.evaluate(few, detect_dataset(ss.load(weights), few)).to_json()
 
 
 def carry_out(command: str, data: Path) -> None:
-    """A command line of singleshot, in this process: so Ctrl-C reaches it, and it saves what it has.
+    """Run a command line of singleshot in this process, so that Ctrl-C reaches it and it saves its state.
 
     Raises:
-        UserError: it failed; KeyboardInterrupt: it was interrupted.
+        UserError: the command failed.
+        KeyboardInterrupt: the command was interrupted.
     """
     code = cli.main([word.replace("$DATA", str(data)) for word in command.split()[1:]])
     if code == 130:

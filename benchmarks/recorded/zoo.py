@@ -41,8 +41,8 @@ ABOUT = {
 }
 
 
-# Levels that the objects of a set need: no piece is larger than the boxes of the third, no cell than those of the
-# fourth.
+# The levels that the objects of a dataset need: no chess piece is larger than the boxes of the third level, and no cell
+# is larger than those of the fourth.
 LEVELS = {"bccd": (0, 1, 2, 3), "chess": (0, 1, 2)}
 
 
@@ -50,7 +50,7 @@ VOTE = ss.recipes.get("finetune").defaults["vote"]
 
 
 def _improved(detector: ss.Detector, levels: tuple[int, ...]) -> ss.Detector:
-    """The same detector with box voting, and without its coarsest levels, which find nothing on the set."""
+    """The same detector with box voting, and without its coarsest levels, which find nothing on the dataset."""
     changes = {"backbone_weights": None, "source_maps": levels, "stack_boxes": False, "vote": VOTE}
     arguments = {**detector.arguments, **changes}
     smaller = ss.ssd(**arguments, class_names=detector.class_names, category_ids=detector.category_ids)
@@ -60,16 +60,16 @@ def _improved(detector: ss.Detector, levels: tuple[int, ...]) -> ss.Detector:
 
 
 def write(data: Path, runs: Path, target: Path) -> None:
-    """`target`/SET.safetensors and its card, from the runs in `KEPT`, whose folders must be there.
+    """Write `target`/SET.safetensors and its card for each run in `KEPT`. Their run folders must exist.
 
     Raises:
-        UserError: a run without a line or without weights.
+        UserError: a run has no line or no weights.
     """
     lines = runner.read()
     for name in KEPT:
         last = runs / name / "last.safetensors"
         if name not in lines or not last.exists():
-            raise ss.UserError(f"{last}: no finished run {name}; make it with: python benchmarks/evidence.py run")
+            raise ss.UserError(f"{last}: run {name} is not finished; make it with: python benchmarks/evidence.py run")
         line = lines[name]
         dataset = line["dataset"]
         path = target / f"{dataset}.safetensors"

@@ -43,7 +43,7 @@ class TestPlan:
         assert parse(words[2:])["recipe"] == "finetune"
 
     def test_a_name_that_no_run_has(self) -> None:
-        with pytest.raises(UserError, match=r"no run nothing: expected some of bccd-0"):
+        with pytest.raises(UserError, match=r"there is no run nothing; choose from bccd-0"):
             plan.chosen(["nothing", "bccd-0"])
 
 
@@ -189,5 +189,5 @@ class TestProgramme:
         assert "no such file or folder" in capsys.readouterr().err
         assert evidence.main(["status", "--only", "tiny-0"]) == 2
         assert "--only" in capsys.readouterr().err
-        with pytest.raises(UserError, match="no finished run bccd-0"):
+        with pytest.raises(UserError, match="run bccd-0 is not finished"):
             zoo.write(tiny_plan, tmp_path / "runs", tmp_path)

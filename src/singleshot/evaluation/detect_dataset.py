@@ -72,7 +72,7 @@ def detect_with_each(
     """
 
     def look(images: list[Tensor]) -> list[list[ImageDetections]]:
-        """For each image what each post-processing gives."""
+        """The result of each post-processing, for each image."""
         raw = detector.raw(images)
         each = [[to_arrays(found) for found in detector.detections(raw, one)] for one in postprocesses]
         return [[of_one[k] for of_one in each] for k in range(len(images))]
@@ -114,7 +114,7 @@ def _for_each(
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[R]:
-    """What a function of a batch of images, uint8 [3, H, W], gives for each image of a dataset."""
+    """Call `look` with every batch of images, uint8 [3, H, W]; returns its result for each image of the dataset."""
     frames = dataset_frames(dataset, workers=workers, ahead=2 * batch_size)
 
     def shown(batch: list[Frame[ImageRecord]]) -> list[R]:
@@ -126,7 +126,7 @@ def _for_each(
 
 
 def to_arrays(found: Mapping[str, Tensor]) -> ImageDetections:
-    """What a detector gives for an image, {"boxes", "scores", "labels"}, in the form of the metrics."""
+    """Convert a detector's result for an image, {"boxes", "scores", "labels"}, to the form that the metrics take."""
     boxes, scores, labels = (found[name].detach().cpu() for name in ("boxes", "scores", "labels"))
     return ImageDetections(
         boxes.double().numpy().reshape(-1, 4), scores.double().numpy(), labels.numpy().astype(np.int64)

@@ -150,7 +150,7 @@ def _round(rivals: Tensor, valid: Tensor, alive: Tensor) -> Tensor:
 def survivors(rivals: Tensor, valid: Tensor) -> Tensor:
     """Greedy survivors among `valid` [R, N]. It waits for the device.
 
-    `rivals` [R, N, N] float is 1 at (better, worse) pairs of which the better one suppresses the worse.
+    `rivals` [R, N, N] float is 1 at (better, worse) pairs in which the better one suppresses the worse.
     """
     alive = valid
     while True:
