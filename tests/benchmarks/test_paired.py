@@ -280,7 +280,7 @@ def test_two_processes_share_the_seeds(
     assert made == [("mined", 1), ("even", 1)]
     with files.only_one(tmp_path / "one" / "tiny", "wait"):
         assert script.main([*run, str(tmp_path / "one"), "--seeds", "0"]) == 2
-        assert "a folder of their own (--work)" in capsys.readouterr().err
+        assert "make other seeds (--seeds) in another folder (--work)" in capsys.readouterr().err
         assert script.main([*run, str(tmp_path / "two"), "--arms", "mined"]) == 0  # beside it
         assert script.main([*run, str(tmp_path / "two")]) == 0
     assert made[2:] == [("mined", 0), ("even", 0)]

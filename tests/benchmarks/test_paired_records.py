@@ -41,7 +41,7 @@ def test_lines_of_other_settings_are_refused(tmp_path: Path) -> None:
         records.check(TWO, [one], path, {"data train": "other"})
     with pytest.raises(UserError, match="data train: def -> abc"):
         records.check(TWO, [one, {**two, "inputs": {"data train": "def"}}], path)
-    with pytest.raises(UserError, match="lines.jsonl:2: .* twice"):
+    with pytest.raises(UserError, match="lines.jsonl:2: .* has two lines"):
         records.check(TWO, [one, one], path)
     with pytest.raises(UserError, match="no such run"):
         records.check(TWO, [{**one, "seed": 7}], path)
