@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shlex
@@ -23,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from singleshot.cli import _verb, main
+from singleshot.cli import _module, _verb, main
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -101,7 +100,7 @@ def check_only(words: list[str]) -> None:
     verb, rest = _verb(words)
     if verb is None or "--help" in rest:
         return
-    module = importlib.import_module(f"singleshot.cli.{verb.replace(' ', '_')}")
+    module = _module(verb)
     options = module.parse(rest)
     if verb == "train" and options.resume is None and (options.recipe is None or not options.recipe.endswith(".yaml")):
         module.choose_recipe(options)

@@ -43,7 +43,7 @@ def test_lines_of_other_settings_are_refused(tmp_path: Path) -> None:
         records.check(TWO, [one, {**two, "inputs": {"data train": "def"}}], path)
     with pytest.raises(UserError, match="lines.jsonl:2: .* has two lines"):
         records.check(TWO, [one, one], path)
-    with pytest.raises(UserError, match="no such run"):
+    with pytest.raises(UserError, match="does not have this run"):
         records.check(TWO, [{**one, "seed": 7}], path)
     records.check(TWO, [{**one, "experiment": "another", "seed": 7}], path)
     path.write_text('{"experiment": 1}\n')
