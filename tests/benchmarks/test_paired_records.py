@@ -50,7 +50,7 @@ def test_lines_of_other_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=":1: this result has no arm"):
         records.read(path)
     path.write_text("nonsense\n")
-    with pytest.raises(UserError, match=":1: this is no line"):
+    with pytest.raises(UserError, match=":1: this line is not a result in JSON"):
         records.read(path)
 
 
