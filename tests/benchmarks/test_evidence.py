@@ -57,7 +57,7 @@ class TestLines:
     def test_a_damaged_line_is_named(self, tmp_path: Path) -> None:
         path = tmp_path / "lines.jsonl"
         path.write_text(json.dumps(LINE) + "\n{\n")
-        with pytest.raises(UserError, match=r"lines.jsonl:2: this is no line"):
+        with pytest.raises(UserError, match=r"lines.jsonl:2: this line is not a result in JSON"):
             runner.read(path)
 
     def test_standing_still_does_not_count(self) -> None:

@@ -93,7 +93,7 @@ def test_what_is_left_is_counted(data: Path, capsys: Capture) -> None:
     (data / "Annotations" / "d.xml").unlink()
     assert main(["data", "check", str(data), "--split", "train"]) == 0
     out = capsys.readouterr().out
-    assert "warning: similar class names (1): they stay different classes" in out
+    assert "warning: similar class names (1): they remain different classes" in out
     assert "'Cell' (2 boxes) and 'cell' (1 boxes) may be one class, written differently" in out
     assert "left: 3 of 4 images" in out
     assert "images: 96 x 72 (3)" in out
