@@ -38,7 +38,7 @@ def test_labels_of_the_classes_that_are_named() -> None:
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
         ({"workers": -1}, "workers must be at least 0, got -1"),
-        ({"classes": []}, "no class was named"),
+        ({"classes": []}, "the list of classes is empty; name at least one"),
     ],
 )
 def test_what_cannot_be_is_refused(choices, said: str) -> None:

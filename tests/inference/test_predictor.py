@@ -88,7 +88,7 @@ def test_every_part_of_the_detector_gets_its_mode_back(fake, make: Make) -> None
         ({"workers": -1}, "workers must be at least 0"),
         ({"classes": ["Cat"]}, r"no class 'Cat' \(did you mean 'cat'\?\); its classes are: cat, dog, Vögel"),
         ({"classes": ["zebra"]}, "no class 'zebra'; its classes"),
-        ({"classes": []}, "no class was named"),
+        ({"classes": []}, "the list of classes is empty; name at least one"),
     ],
 )
 def test_bad_choices_are_refused_at_the_call(fake, make: Make, options, message: str) -> None:
@@ -196,10 +196,10 @@ def test_an_out_folder_inside_of_the_input_is_not_read(fake, make: Make, tmp_pat
 def test_inputs_are_never_overwritten(fake, make: Make, tmp_path: Path) -> None:
     image = make("in/a.png")
     before = image.read_bytes()
-    with pytest.raises(UserError, match="would overwrite an image that is read"):
+    with pytest.raises(UserError, match="would overwrite one of the source images"):
         detect(fake, tmp_path / "in", out=tmp_path / "in")
     (tmp_path / "link").symlink_to(tmp_path / "in")
-    with pytest.raises(UserError, match="would overwrite an image that is read"):
+    with pytest.raises(UserError, match="would overwrite one of the source images"):
         detect(fake, image, out=tmp_path / "link")
     assert image.read_bytes() == before
     assert fake.batches == []
@@ -238,7 +238,7 @@ def test_a_full_disk_is_told(fake, make: Make, tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(results, "write_atomically", full)
-    with pytest.raises(UserError, match=r"a\.png cannot be written: No space left on device; make room"):
+    with pytest.raises(UserError, match=r"a\.png cannot be written: No space left on device; free some space"):
         detect(fake, make("a.png"), out=tmp_path / "out")
 
 

@@ -1,4 +1,4 @@
-"""`singleshot data check`: check a dataset before training on it."""
+"""`singleshot data check`: check a dataset before training."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 Errors (an image that cannot be read, broken XML or JSON, an inverted box, ...) stop training and give exit code 2.
-With --skip-bad such images are left out. Warnings (a box partly outside, a wrong size, ...) are corrected in memory
-during training; the files are not changed. For the remaining images the report lists their sizes, and for each class
-the number and the size of its objects (10% are smaller than the first size, 10% are larger than the last)."""
+With --skip-bad they are left out and the rest is used. Warnings (a box partly outside, a wrong size, ...) are repaired
+in memory for training; the files are not changed. The table describes the usable images: their sizes, and for each
+class the number of objects and their sizes (10% of the objects are smaller than the first figure, 10% are larger than
+the last)."""
 
 
-MOST = 10  # problems of each kind that the text lists; --json has all
-SIZES = 3  # sizes of images that the text lists, the most frequent ones
+MOST = 10  # findings of each kind in the text; --json has all
+SIZES = 3  # image sizes in the text, the most frequent ones
 
 
 def parse(words: Sequence[str]) -> Namespace:
@@ -32,16 +33,16 @@ def parse(words: Sequence[str]) -> Namespace:
     parser = VerbParser("data check", "Checks a dataset and lists what is wrong with it.", EPILOG)
     parser.usage = "singleshot data check DATA [flags]"
     add_data(parser)
-    parser.add_argument("--split", metavar="NAME", help="the split to check (default: all, one after another)")
+    parser.add_argument("--split", metavar="NAME", help="the split to check (default: all splits)")
     add_format(parser)
     parser.add_argument(
-        "--skip-bad", action="store_true", help="leave out images with errors, as in training; exit code 0"
+        "--skip-bad", action="store_true", help="leave errors out, as in training, and give exit code 0"
     )
     return parser.parse(words)
 
 
 def run(options: Namespace) -> Result:
-    """Check the splits. With errors the exit code is 2, after the complete report."""
+    """Check the splits. With errors the exit code is 2, after the whole report."""
     from singleshot.data.open import find_splits
 
     splits = [options.split] if options.split is not None else find_splits(options.data, format=options.format)
@@ -55,7 +56,7 @@ def run(options: Namespace) -> Result:
 
 
 def _check(options: Namespace, split: str, *, alone: bool) -> tuple[dict[str, Any], str]:
-    """The result for one split: as data and as text."""
+    """The findings of one split, as data and as text."""
     from singleshot.cli.progress import shown
     from singleshot.data.check import examine
     from singleshot.data.open import open_dataset

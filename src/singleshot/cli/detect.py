@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from singleshot.prediction import Prediction
 
 EPILOG = """\
-SOURCE is an image file, a folder (searched to the bottom) or a quoted glob such as 'photos/**/*.jpg'. With --out the
-pictures with their boxes, names and scores are written there, and the detections as a COCO results file."""
+SOURCE is an image file, a folder (with all subfolders) or a quoted glob such as 'photos/**/*.jpg'. With --out, pictures
+with boxes, names and scores are written to that folder, and the detections as a COCO results file."""
 
 
 def parse(words: Sequence[str]) -> Namespace:
@@ -29,29 +29,29 @@ def parse(words: Sequence[str]) -> Namespace:
     parser.add_argument("model", metavar="MODEL", help="a detector's file, such as RUN/best.safetensors")
     parser.add_argument("sources", metavar="SOURCE", nargs="+", help="image files, folders, globs")
     add = parser.add_argument
-    add("--out", metavar="DIR", help="draw into this folder, and write detections.json there")
+    add("--out", metavar="DIR", help="write the drawn pictures and detections.json to this folder")
     add(
         "--threshold",
         type=fraction,
         default=Options.threshold,
         metavar="T",
-        help=f"the lowest score that counts (default: {Options.threshold})",
+        help=f"leave out detections with a lower score (default: {Options.threshold})",
     )
     add("--classes", nargs="+", metavar="NAME", help="only these classes")
-    add("--top-k", type=whole(LEAST["top_k"]), metavar="N", help="at most so many in an image, the best first")
+    add("--top-k", type=whole(LEAST["top_k"]), metavar="N", help="keep at most the N best detections of each image")
     add("--tta", metavar="NAME|FILE", help=TTA)
     for name, what in (("batch_size", "images at a time"), ("workers", "threads that read ahead")):
         default = getattr(Options, name)
         flag, least = f"--{name.replace('_', '-')}", whole(LEAST[name])
         add(flag, type=least, default=default, metavar="N", help=f"{what} (default: {default})")
-    add("--skip-bad", action="store_true", help="leave out images that cannot be read, instead of stopping")
-    add("--device", metavar="cpu|cuda", help="where to compute (default: cuda where there is one)")
+    add("--skip-bad", action="store_true", help="skip images that cannot be read, instead of stopping")
+    add("--device", metavar="cpu|cuda", help="where to compute (default: cuda if available)")
     add("--builder", metavar="NAME", help="for a detector of your own: my_lab.models:my_detector")
     return parser.parse(words)
 
 
 def run(options: Namespace) -> Result:
-    """Detect, draw and list."""
+    """Detect objects, draw the pictures and list the detections."""
     from singleshot.cli.model import load_model
     from singleshot.cli.multiscale import multi_scale, shown
     from singleshot.inference.predictor import detect

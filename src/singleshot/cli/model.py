@@ -1,4 +1,4 @@
-"""A model from the file that the user named, on the device that the user wants."""
+"""Loads the model file that the user named, on the device that the user chose."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def load_model(path: str, *, builder: str | None, device: str | None, wanted: str | None = None) -> Any:
-    """What detects, in evaluation mode: a `Detector` from its weights, or an `ExportedDetector`.
+    """Load a model in evaluation mode: a `Detector` from its weights, or an `ExportedDetector`.
 
     Args:
-        path: the model's file; its ending says which engine opens it.
-        builder: for a detector of the user's own, `my_lab.models:my_detector`; imported, as the user wrote it.
-        device: None takes CUDA where there is one, and for an exported model the CPU.
-        wanted: what is asked for that an exported model cannot do, for the error; None where it can.
+        path: the model's file; its suffix determines the engine that opens it.
+        builder: for the user's own detector, `my_lab.models:my_detector`; it is imported.
+        device: None: CUDA if available; for an exported model the CPU.
+        wanted: a feature that an exported model does not have, for the error; None if an exported model is fine.
     """
     from singleshot.engines import holds_weights, load, load_detector
 
@@ -41,7 +41,7 @@ def _found(builder: str | None) -> Callable[..., Detector] | None:
 
 
 def choose_device(name: str | None) -> str:
-    """A device that is there; a `UserError` for another."""
+    """The name of an available device; a `UserError` if the named one is not available."""
     import torch
 
     if name is None:
@@ -53,12 +53,12 @@ def choose_device(name: str | None) -> str:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device: expected cpu or cuda, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: this machine (or this build of torch) has no such device: use --device cpu")
+        raise UserError(f"--device {name}: this machine (or this build of torch) lacks this device; use --device cpu")
     return name
 
 
 def allow_local_imports() -> None:
-    """Let `my_lab.models:my_detector` be found in the folder where the command is given, as `python -m` does."""
+    """Make `my_lab.models:my_detector` importable from the current folder, as `python -m` does."""
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)  # at the end: nothing there hides an installed library
+        sys.path.append(here)  # at the end, so that no file there hides an installed library

@@ -1,1 +1,1 @@
-"""A trained detector on images: from files to detections, drawings and result files."""
+"""Runs a trained detector on images: from files to detections, drawings and result files."""

@@ -1,4 +1,4 @@
-"""Pictures of what was found: boxes with names and scores, readable on any ground, and contact sheets of them."""
+"""Draws detections: boxes with names and scores, readable on any background, and contact sheets of pictures."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _CAPTION = (235, 235, 235)
 def draw(
     image: Picture, prediction: Prediction, *, threshold: float = 0.0, labels: bool = True, scores: bool = True
 ) -> Picture:
-    """Draw the detections with at least that score on a copy of the image; uint8 [H, W, 3], RGB.
+    """Draw the detections of at least that score on a copy of the image. Returns uint8 [H, W, 3], RGB.
 
-    Each class has its own colour, the same in every picture. Boxes and labels have an outline in black or white,
-    whichever is farther from their colour, and the text on a label is black or white too, so that one of two always
-    stands out from the ground. Lines and letters grow with the picture. Labels (`labels=False` leaves them out) stay
-    inside the picture and off each other where there is room; in very small pictures they are shortened, first by the
-    score (`scores=False`: the name alone). Where things overlap, the better score lies on top.
+    Each class has its own colour, the same in every picture. The outline of boxes and labels, and the text on labels,
+    is black or white, whichever contrasts more with their colour. So the box or its outline stands out from any
+    background. Lines and letters grow with the picture. Labels (`labels=False`: none) stay inside the picture and do
+    not overlap if there is room. In very small pictures they are shortened, and the score goes first (`scores=False`:
+    the name only). Where boxes overlap, the one with the higher score is on top.
     """
     height, width = _checked(image)
     scale = math.sqrt(height * width)
@@ -60,13 +60,13 @@ def draw(
 def contact_sheet(
     images: Sequence[Picture], *, columns: int = 4, cell: int = 256, captions: Sequence[str] | None = None
 ) -> Picture:
-    """Lay images of any sizes into a grid of square cells, row by row, each with its caption below; uint8 [H, W, 3].
+    """Put images of any sizes into a grid of square cells, row by row, with a caption below each. uint8 [H, W, 3].
 
-    Images keep their shape and are made smaller or larger to fill their cell of `cell` pixels. Captions too long for a
+    Images keep their aspect ratio and are resized to fill their cell of `cell` pixels. Captions that are too long for a
     cell are cut.
     """
     if not images:
-        raise UserError("a contact sheet needs at least one image")
+        raise UserError("a contact sheet needs at least one image, got none")
     if columns < 1 or cell < 16:
         raise UserError(f"a contact sheet needs columns >= 1 and cell >= 16, got columns {columns} and cell {cell}")
     if captions is not None and len(captions) != len(images):
@@ -94,14 +94,12 @@ def contact_sheet(
 
 def _checked(image: Picture) -> tuple[int, int]:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise UserError(
-            f"a picture must be an array [H, W, 3] of uint8 in RGB, got {list(image.shape)} of {image.dtype}"
-        )
+        raise UserError(f"a picture must be an RGB array [H, W, 3] of uint8, got {list(image.shape)} of {image.dtype}")
     return image.shape[0], image.shape[1]
 
 
 def _visible(prediction: Prediction, threshold: float, size: tuple[int, int]) -> list[tuple[int, Box]]:
-    """The index and the pixels of every box that has a part inside of the picture, best first."""
+    """The index and the pixel box of every box that is at least partly inside the picture, best first."""
     height, width = size
     shown: list[tuple[int, Box]] = []
     scores = prediction.scores_array

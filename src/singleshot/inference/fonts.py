@@ -1,4 +1,4 @@
-"""Text that can be measured and drawn, in any script for which the machine has letters."""
+"""Measures and draws text in any script for which the machine has a font."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SHIPPED = tuple(
 
 
 def font_for(text: str, size: int) -> ImageFont.FreeTypeFont | None:
-    """A font of that size, in pixels, with every letter of the text, or None.
+    """A font of that size in pixels that has every letter of the text, or None.
 
-    DejaVu Sans, which comes with matplotlib, has Latin, Greek, Cyrillic, Arabic and more; for other scripts (Chinese,
+    DejaVu Sans, which comes with matplotlib, has Latin, Greek, Cyrillic, Arabic and more. For other scripts (Chinese,
     Japanese, Korean) the fonts of the system are searched.
     """
     path = _path_for(frozenset(letter for letter in text if not letter.isspace()))
@@ -29,7 +29,7 @@ def _path_for(letters: frozenset[str]) -> str | None:
     for path in _SHIPPED:
         if _has(path, letters):
             return path
-    # Imported here, for matplotlib lists all fonts of the system and keeps the list on disk when this is imported.
+    # Imported here, because this import makes matplotlib list all fonts of the system and save the list on disk.
     from matplotlib.font_manager import findSystemFonts
 
     return next((path for path in sorted(findSystemFonts()) if _has(path, letters)), None)
@@ -38,9 +38,9 @@ def _path_for(letters: frozenset[str]) -> str | None:
 @lru_cache(maxsize=1024)
 def _letters(path: str) -> frozenset[int]:
     try:
-        ImageFont.truetype(path, 12)  # Pillow is the one that draws
+        ImageFont.truetype(path, 12)  # Pillow draws the text
         return frozenset(FT2Font(path).get_charmap())
-    except (OSError, RuntimeError):  # a file that is no font that this library reads
+    except (OSError, RuntimeError):  # not a font that this library can read
         return frozenset()
 
 

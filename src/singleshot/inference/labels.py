@@ -1,4 +1,4 @@
-"""Where the labels of boxes go: beside their box, inside of the picture, and not over each other."""
+"""Places the labels of boxes: beside their box, inside the picture, and not over each other."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from PIL import ImageFont
 
 from singleshot.inference.fonts import font_for
 
-Box = tuple[int, int, int, int]  # xyxy, whole pixels, the last ones included
+Box = tuple[int, int, int, int]  # xyxy in whole pixels; the last row and column belong to the box
 
-_SMALLEST = 8  # pixels of font size: below, letters run together
+_SMALLEST = 8  # font size in pixels; smaller letters cannot be read
 
 
 @dataclass(frozen=True)
 class Label:
-    """A text and its font, measured."""
+    """A text with its font and measured size."""
 
     text: str
     font: ImageFont.FreeTypeFont
@@ -28,10 +28,10 @@ class Label:
 
 
 def fit(name: str, score: str, number: int, *, size: int, room: tuple[int, int]) -> Label | None:
-    """The fullest text that fits into a room of (width, height) pixels, None when nothing does.
+    """The longest text that fits into `room`, (width, height) in pixels; None if nothing fits.
 
-    First the letters get smaller, then the score goes, then the end of the name. A name that no font of this machine
-    can write becomes the class's number.
+    First the letters get smaller, then the score is dropped, then the end of the name. A name that no font of this
+    machine can write is replaced by the number of the class.
     """
     name = re.sub(r"\s+", " ", "".join(letter if letter.isprintable() else " " for letter in name)).strip()
     if not name or font_for(name, size) is None:
@@ -49,7 +49,7 @@ def fit(name: str, score: str, number: int, *, size: int, room: tuple[int, int])
 
 
 def measure(text: str, size: int) -> Label | None:
-    """A label of one line; all of one font and size have one height. None when no font has the letters."""
+    """A label of one line, whose height depends only on font and size. None if no font has the letters."""
     font = font_for(text, size)
     if font is None:
         return None
@@ -59,10 +59,10 @@ def measure(text: str, size: int) -> Label | None:
 
 
 def place(boxes: list[Box], labels: list[Label | None], *, room: tuple[int, int]) -> list[tuple[int, int]]:
-    """The top left corner of each label, best box first: the first place that no label has, else the least covered.
+    """The top left corner of each label, best box first: the first free place, else the one that is least covered.
 
-    `room` is (width, height) of the picture. The places tried are beside the box's corners, outside before inside, then
-    further and further along its left and right side.
+    `room` is (width, height) of the picture. The places tried are at the box's corners, first outside, then inside.
+    After them come places along its left and right side, in growing distance from the corners.
     """
     taken = np.zeros((0, 4))
     corners: list[tuple[int, int]] = []
@@ -105,7 +105,7 @@ def _candidates(box: Box, label: Label, height: int) -> Iterator[tuple[int, int]
 
 
 def _covered(box: Box, taken: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
-    """Pixels of a box that others have."""
+    """The number of pixels of a box that others cover."""
     width = np.minimum(taken[:, 2], box[2]) - np.maximum(taken[:, 0], box[0])
     height = np.minimum(taken[:, 3], box[3]) - np.maximum(taken[:, 1], box[1])
     return float((width.clip(0) * height.clip(0)).sum())

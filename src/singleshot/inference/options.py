@@ -1,4 +1,4 @@
-"""What is kept of the detections of a run over images, and how it is run."""
+"""The options of a run over images: which detections are kept, and how the run is done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypedDict
 from singleshot.errors import UserError, did_you_mean, in_brackets
 
 LEAST = {"batch_size": 1, "top_k": 1, "workers": 0}
-"""The smallest value of each number that counts something."""
+"""The smallest allowed value of each option that is a count."""
 
 
 class Choices(TypedDict, total=False):
@@ -25,17 +25,17 @@ class Choices(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Options:
-    """What `detect`, `iterate` and `singleshot detect` let one choose.
+    """The choices of `detect`, `iterate` and `singleshot detect`.
 
-    Raises UserError for a number outside of its range, and for an empty list of classes.
+    Raises UserError for a number out of range, and for an empty list of classes.
     """
 
-    threshold: float = 0.3  # the lowest score that is kept
+    threshold: float = 0.3  # detections with a lower score are dropped
     batch_size: int = 8  # images that the network sees at a time
-    classes: Sequence[str] | str | None = None  # only these; None: all of the detector's
+    classes: Sequence[str] | str | None = None  # only these classes; None: all classes of the detector
     top_k: int | None = None  # at most this many detections of an image, the best first
-    workers: int = 0  # threads that read ahead
-    skip_bad: bool = False  # leave out an image that cannot be read, with a note in the log, instead of stopping
+    workers: int = 0  # threads that read images ahead
+    skip_bad: bool = False  # skip an image that cannot be read, with a note in the log, instead of stopping
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
@@ -47,13 +47,15 @@ class Options:
         if self.classes is not None:
             named = (self.classes,) if isinstance(self.classes, str) else tuple(self.classes)
             if not named:
-                raise UserError("no class was named; name at least one, or leave the option out for all of them")
+                raise UserError(
+                    "the list of classes is empty; name at least one, or leave the option out for all classes"
+                )
             object.__setattr__(self, "classes", named)
 
     def labels(self, class_names: Sequence[str]) -> frozenset[int] | None:
         """The labels of the classes that are kept; None: all.
 
-        Raises UserError for a name that the detector does not know.
+        Raises UserError for a name that is not a class of the detector.
         """
         if self.classes is None:
             return None
@@ -61,5 +63,5 @@ class Options:
             if name not in class_names:
                 hint = in_brackets(did_you_mean(str(name), class_names, number=1, show=repr))
                 shown = ", ".join(class_names[:100]) + (", ..." if len(class_names) > 100 else "")
-                raise UserError(f"the detector knows no class {name!r}{hint}; its classes are: {shown}")
+                raise UserError(f"the detector has no class {name!r}{hint}; its classes are: {shown}")
         return frozenset(label for label, name in enumerate(class_names) if name in self.classes)

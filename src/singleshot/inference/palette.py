@@ -1,4 +1,4 @@
-"""One colour per class, told apart by people of any colour vision."""
+"""One colour per class. People with any colour vision can tell the colours apart."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ WHITE: Colour = (255, 255, 255)
 # reddish purple, blue.
 _FIRST = ((230, 159, 0), (86, 180, 233), (213, 94, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167), (0, 114, 178))
 
-# What people without red and without green cones see, on linear RGB: G. M. Machado et al., A physiologically-based
+# Colours as seen without red and without green cones, on linear RGB: G. M. Machado et al., A physiologically-based
 # model for simulation of color vision deficiency (2009), severity 1.0.
 _PROTAN = ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998))
 _DEUTAN = ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881))
 
-# Linear RGB to Oklab, B. Ottosson (2020): Euclidean distances in it follow what people see.
+# Linear RGB to Oklab, B. Ottosson (2020), in which Euclidean distances correspond to perceived differences.
 _TO_LMS = (
     (0.4122214708, 0.5363325363, 0.0514459929),
     (0.2119034982, 0.6806995451, 0.1073969566),
@@ -32,36 +32,36 @@ _TO_LAB = (
     (1.9779984951, -2.4285922050, 0.4505937099),
     (0.0259040371, 0.7827717662, -0.8086757660),
 )
-_SIZE = 240  # colours before they repeat
+_SIZE = 240  # number of colours before they repeat
 
 
 def class_colour(label: int) -> Colour:
-    """The colour of a class: the same for a label whatever the number of classes, and repeated after 240."""
+    """The colour of a class. It depends only on the label, not on the number of classes; colours repeat after 240."""
     return _palette()[label % _SIZE]
 
 
 def contrast(first: Colour, second: Colour) -> float:
-    """Contrast ratio of two colours, 1 (equal) to 21 (black on white): WCAG 2.2, section 1.4.3."""
+    """The contrast ratio of two colours, from 1 (equal) to 21 (black on white): WCAG 2.2, section 1.4.3."""
     low, high = sorted((_luminance(first), _luminance(second)))
     return (high + 0.05) / (low + 0.05)
 
 
 @lru_cache(maxsize=512)
 def opposite(colour: Colour) -> Colour:
-    """Black or white, whichever stands out more. The ratio is at least 4.58: the two ratios' product is always 21."""
+    """Black or white, whichever contrasts more. The ratio is at least 4.58: the product of both is always 21."""
     return max(BLACK, WHITE, key=lambda other: contrast(colour, other))
 
 
 @lru_cache(maxsize=1)
 def _palette() -> tuple[Colour, ...]:
-    """Okabe and Ito's seven, then always the colour of a grid that lies farthest from all that are taken.
+    """Okabe and Ito's seven colours, then repeatedly the colour of a grid that is farthest from all chosen ones.
 
-    Farthest by the distance as seen with full colour vision plus twice that with the worse of two deficiencies.
+    The distance is the one seen with full colour vision plus twice the one seen with the worse of two deficiencies.
     """
     steps = np.linspace(0, 255, 11).round()
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
     lab = _oklab(_linear(grid))
-    # No colours that would pass for the black or white of outlines and text, or for the grey of a photograph.
+    # No colours that look like the black or white of outlines and text, or like the grey of a photograph.
     kept = (lab[:, 0] > 0.35) & (lab[:, 0] < 0.93) & (np.hypot(lab[:, 1], lab[:, 2]) > 0.06)
     colours = np.concatenate([np.array(_FIRST, np.float64), grid[kept]])
     linear = _linear(colours)
@@ -77,7 +77,7 @@ def _palette() -> tuple[Colour, ...]:
 
 
 def _linear(colours: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Colours in sRGB, 0..255 -> linear, 0..1."""
+    """Colours in sRGB, 0..255 -> linear RGB, 0..1."""
     values = colours / 255
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 

@@ -1,4 +1,4 @@
-"""Run a detector over files, folders and globs: in order, in batches, without filling the memory."""
+"""Runs a detector over files, folders and globs: in order, in batches, in bounded memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class DetectorLike(Protocol):
-    """What is asked of a detector: a `Detector` has it, and anything else may."""
+    """What a detector must have. A `Detector` has it, and any other object may have it too."""
 
     class_names: tuple[str, ...]
     category_ids: tuple[int | str, ...]
@@ -45,18 +45,18 @@ def detect(
     options: Options | None = None,
     **choices: Unpack[Choices],
 ) -> list[Prediction]:
-    """Find objects in the images of files, folders (to the bottom) and globs: one `Prediction` per image, in order.
+    """Find objects in the images of files, folders (with subfolders) and globs: one `Prediction` per image, in order.
 
-    Kept are detections with at least the `threshold` score (default 0.3), of the `classes` named (default: all), at
-    most the best `top_k` per image. `out` is a folder for pictures with the boxes drawn, under the names of the images
-    (paths below the folder that was given), and a COCO results file `detections.json`; images that are read are never
-    overwritten. The network sees `batch_size` images (default 8) at a time, `workers` threads (default 0) read ahead.
-    With `skip_bad` an image that cannot be read is left out with a note in the log. All of these may come together as
-    `options`; keywords beside it count before it. `progress` is called with (images done, images) at the start and
-    after every batch.
+    Detections are kept if their score is at least `threshold` (default 0.3) and their class is one of `classes`
+    (default: all), and only the best `top_k` per image. `out` is a folder for pictures with the boxes drawn, under the
+    names of the images (paths below the given folder), and for a COCO results file `detections.json`. Source images are
+    never overwritten. The network takes `batch_size` images (default 8) at a time, and `workers` threads (default 0)
+    read ahead. With `skip_bad`, an image that cannot be read is skipped with a note in the log. All of these may be
+    given together as `options`; keywords given with it take precedence. `progress` is called with (images done, images)
+    at the start and after every batch.
 
     Raises UserError for sources without images (see `sources.expand`), an unreadable image, an unknown class name, a
-    number outside of its range, or an output folder that cannot be written; what was found until then is in `out`.
+    number out of range, or an output folder that cannot be written. What was found before is then in `out`.
     """
     return list(iterate(detector, sources, out=out, progress=progress, options=options, **choices))
 
@@ -70,10 +70,10 @@ def iterate(
     options: Options | None = None,
     **choices: Unpack[Choices],
 ) -> Iterator[Prediction]:
-    """As `detect`, but gives each `Prediction` when it is ready: of a folder of any size only a batch is in memory.
+    """As `detect`, but yield each `Prediction` when it is ready. Only a batch of a large folder is in memory.
 
-    Arguments are checked at the call, images when their turn comes. Ending the iteration early leaves what was found
-    until then in `out`.
+    Arguments are checked at the call, and each image when it is read. If you end the iteration early, `out` has what
+    was found before.
     """
     chosen = replace(options or Options(), **choices)
     labels = chosen.labels(detector.class_names)
@@ -133,7 +133,7 @@ def _prediction(detector: DetectorLike, frame: Frame[Source], found: Mapping[str
 
 
 def _kept(found: Prediction, options: Options, labels: frozenset[int] | None) -> Prediction:
-    """The detections that the options ask for, best first, in memory of their own."""
+    """The detections that the options keep, best first, as a copy."""
     scores, classes = found.scores_array, found.labels_array
     kept = scores >= np.float32(options.threshold)
     if labels is not None:

@@ -1,4 +1,4 @@
-"""What is kept of a run over images: plain data for JSON, and a folder with pictures and a COCO results file."""
+"""The results of a run over images: plain data for JSON, and a folder with pictures and a COCO results file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 
 
 def to_json(predictions: Iterable[Prediction]) -> list[dict[str, Any]]:
-    """Plain data, one entry per image: boxes are [x1, y1, x2, y2] in pixels of the image, best first."""
+    """Plain data, one entry per image. Boxes are [x1, y1, x2, y2] in pixels of the image, best first."""
     return [
         {
             "image": prediction.path,
@@ -68,15 +68,15 @@ def to_coco(prediction: Prediction, image_id: str) -> list[dict[str, Any]]:
 
 
 class ResultFolder:
-    """A folder that fills with drawn pictures, under the names of the images, and with one COCO results file.
+    """A folder of drawn pictures, under the names of the images, with one COCO results file.
 
-    JPEG and PNG images give pictures of their kind and name; others give NAME.png. The results file is
-    `detections.json`; its image ids are the names without suffix (with it where two images share the rest). Until all
-    is done it is `detections.partial.json`, and stays so when the run is broken off: complete entries, valid JSON. An
-    image that was given twice is written once.
+    JPEG and PNG images give pictures of the same format and name; other images give NAME.png. The results file is
+    `detections.json`. Its image ids are the names without suffix (with suffix if two images share the rest). During the
+    run the file is called `detections.partial.json`. It keeps this name if the run is interrupted, and is valid JSON
+    with complete entries. An image that was given twice is written once.
 
-    Raises UserError, before anything is written, when a picture would take the place of an image that is read, or of a
-    file that no earlier run wrote; and when the folder cannot be written.
+    Raises UserError, before anything is written, if a picture would overwrite an image that is read, or a file that no
+    earlier run wrote. Raises it also if the folder cannot be written.
     """
 
     def __init__(self, folder: str | Path, sources: Sequence[Source]) -> None:
@@ -92,7 +92,7 @@ class ResultFolder:
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with _writing(partial):
-            # A name that is no UTF-8 becomes JSON's escapes; `os.fsencode` of what is read is the name again.
+            # A name that is not UTF-8 is written with JSON's escapes; `os.fsencode` of what is read back is the name.
             self._file = partial.open("w", encoding="utf-8", errors="backslashreplace")
             self._text = ResultsText(self._file)
         return self
@@ -108,7 +108,7 @@ class ResultFolder:
         target = self.folder / self._pictures[key]
         content = io.BytesIO()
         kind = _FORMATS.get(target.suffix.lower(), "PNG")
-        # Colours at full resolution: JPEG's usual halving of them blurs thin coloured lines and letters.
+        # Colour at full resolution: JPEG usually halves it, which blurs thin coloured lines and letters.
         options: dict[str, Any] = {"quality": 92, "subsampling": 0} if kind == "JPEG" else {"compress_level": 3}
         with _writing(target):
             Image.fromarray(picture).save(content, kind, **options)
@@ -127,12 +127,12 @@ class ResultFolder:
                 with _writing(self.folder / RESULTS_NAME):
                     os.replace(partial, self.folder / RESULTS_NAME)
         except UserError:
-            if kind is None:  # else the first error is the one to tell
+            if kind is None:  # otherwise the first error is reported
                 raise
 
     def _refuse_overwriting(self) -> None:
         if self.folder.exists() and not self.folder.is_dir():
-            raise UserError(f"{self.folder} is a file; the pictures need a folder: choose another name")
+            raise UserError(f"{self.folder} is a file, but the pictures need a folder; choose another name")
         standing = [self.folder / name for name in self._pictures.values() if os.path.lexists(self.folder / name)]
         if not standing:
             return
@@ -140,12 +140,12 @@ class ResultFolder:
         for path in standing:
             if path.exists() and _identity(path) in inputs:
                 raise UserError(
-                    f"the picture {path} would overwrite an image that is read; choose another output folder"
+                    f"the picture {path} would overwrite one of the source images; choose another output folder"
                 )
         if not any((self.folder / name).exists() for name in (RESULTS_NAME, PARTIAL_NAME)):
             raise UserError(
                 f"{self.folder} holds {len(standing)} files that would be overwritten, such as {standing[0].name}, and "
-                f"no {RESULTS_NAME} to show that they come from an earlier run; choose another output folder"
+                f"no {RESULTS_NAME} that shows that they come from an earlier run; choose another output folder"
             )
 
 
@@ -180,8 +180,8 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (OSError, ValueError) as error:  # a full disk, no permission; a size that the format cannot hold
+    except (OSError, ValueError) as error:  # a full disk, no permission, or a size that the format does not support
         reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"{path} cannot be written: {reason}; make room, get permission, or choose another output folder"
+            f"{path} cannot be written: {reason}; free some space, get permission, or choose another output folder"
         ) from error

@@ -1,4 +1,4 @@
-"""Pictures of a dataset's own boxes: as the files have them, and as training sees them."""
+"""Draws the labelled boxes of a dataset, as in the files or as in training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Pictures = list[tuple[NDArray[np.uint8], str]]
 
 
 def labelled(dataset: Dataset, number: int, seed: int = 0) -> Pictures:
-    """So many images of a dataset, drawn by chance, with the boxes of its files; and a caption for each."""
+    """Choose `number` images of a dataset at random and draw the boxes of its files; with a caption for each."""
     chosen = sorted(np.random.default_rng(seed).permutation(len(dataset))[:number].tolist())
     found = []
     for record in (dataset.records[k] for k in chosen):
@@ -36,10 +36,10 @@ def labelled(dataset: Dataset, number: int, seed: int = 0) -> Pictures:
 
 
 def as_trained(recipe: Recipe, number: int) -> Pictures:
-    """The first images of a run of this recipe, augmented as in training, at the network's size, with their boxes.
+    """The first images of a run with this recipe, augmented, at the network's input size, with their boxes drawn.
 
     Raises:
-        UserError: what training would raise for these data and settings.
+        UserError: as training raises for these data and settings.
     """
     recipe, source = resolve.resolve_start(recipe)
     data = setup.open_data(recipe, tuple(source.class_names) if source is not None else ()).train
@@ -64,7 +64,7 @@ def as_trained(recipe: Recipe, number: int) -> Pictures:
 
 
 def write_sheet(pictures: Pictures, path: str | Path, *, cell: int = CELL) -> Path:
-    """Lay pictures out on a sheet with their captions, each in a square of `cell` pixels, and write it as PNG."""
+    """Put pictures on a sheet with their captions, each in a square of `cell` pixels, and write it as PNG."""
     images, captions = zip(*pictures, strict=True)
     file = BytesIO()
     sheet = contact_sheet(images, columns=COLUMNS, cell=cell, captions=captions)

@@ -1,4 +1,4 @@
-"""Which images a list of files, folders and globs means, in a fixed order and under names that do not collide."""
+"""Finds the images of a list of files, folders and globs, in a fixed order and with unique names."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 
 @dataclass(frozen=True)
 class Source:
-    """One image file that the user meant."""
+    """One image file from the user's list."""
 
-    path: Path  # as it is reached from the argument, not resolved
-    name: str  # relative, with "/": the file's name, or its path inside the folder or glob that was given
+    path: Path  # as reached from the argument; links are not resolved
+    name: str  # relative, with "/": the file's name, or its path inside the given folder or glob
 
 
 def expand(sources: str | Path | Sequence[str | Path], *, without: Path | None = None) -> list[Source]:
-    """List the image files of files, folders (searched to the bottom) and globs, in the order given.
+    """List the image files of files, folders (with all subfolders) and globs, in the given order.
 
-    Within a folder or a glob the order is by path. A folder's hidden files and files that are no images by their suffix
-    are passed over; a file that is named is always taken. Files under `without` (the output folder) are passed over, so
+    Within a folder or a glob the order is by path. In folders, hidden files and files without an image suffix are
+    skipped; a file that is named directly is always taken. Files under `without` (the output folder) are skipped, so
     that a second run does not find the pictures that the first one drew.
 
-    A name is the file's own, or its path inside the folder or glob. Where two different files would share one, every
-    name becomes the path below the folder that all the files have in common. A file that is given twice comes twice.
+    A name is the file's own name, or its path inside the folder or glob. If two different files had the same name,
+    every name becomes the path below the common folder of all files. A file that is given twice is listed twice.
 
-    Raises UserError for an address, a missing file, a folder or glob without images, a video, or no source at all.
+    Raises UserError for a web address, a missing file, a folder or glob without images, a video, or no source at all.
     """
     given = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     if not given:
@@ -54,15 +54,15 @@ def _expand_one(given: str | Path, without: Path | None) -> list[Source]:
     if not text or "\0" in text:
         raise UserError(f"{text!r} is not a path; give an image file, a folder or a glob")
     if _URL.match(text):
-        raise UserError(f"{text} is an address, and nothing is downloaded here; save the image and give the file")
+        raise UserError(f"{text} is a web address, and nothing is downloaded here; save the image and give its file")
     path = Path(text)
     try:
         if path.is_dir():
             return _folder(path, without)
         if path.exists():
             return [_file(path)]
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise UserError(f"{text} cannot be opened: {error.strerror or error}") from error
+    except OSError as error:  # a name that is too long, or a folder without permission
+        raise UserError(f"{text} cannot be opened: {error.strerror or error}; check path and permissions") from error
     base, rest = _fixed_part(text)
     if not rest:
         raise UserError(f"{text} does not exist{_near(path)}; give an image file, a folder or a glob")
@@ -71,19 +71,19 @@ def _expand_one(given: str | Path, without: Path | None) -> list[Source]:
 
 def _file(path: Path) -> Source:
     if path.suffix.lower() in VIDEO_SUFFIXES:
-        raise UserError(f"{path} is a video by its suffix, and only images are read; extract its frames first")
+        raise UserError(f"{path} has the suffix of a video, and only images are read; extract its frames first")
     return Source(path, path.name)
 
 
 def _folder(folder: Path, without: Path | None) -> list[Source]:
     found = list(_images(folder, without))
     if not found:
-        raise UserError(f"{folder} holds no images; searched to the bottom for files that end in {_suffixes()}")
+        raise UserError(f"{folder} and its subfolders hold no images; expected files that end in {_suffixes()}")
     return [Source(path, path.relative_to(folder).as_posix()) for path in found]
 
 
 def _images(folder: Path, without: Path | None) -> Iterator[Path]:
-    """Walk in order of path parts, through links to folders too, but never in a circle."""
+    """Walk through a folder in order of path parts. Links to folders are followed, but never in a circle."""
     skipped = None if without is None else os.path.realpath(without)
 
     def walk(here: Path, above: frozenset[str]) -> Iterator[Path]:
@@ -93,7 +93,9 @@ def _images(folder: Path, without: Path | None) -> Iterator[Path]:
         try:
             entries = sorted(os.scandir(here), key=lambda entry: entry.name)
         except OSError as error:
-            raise UserError(f"the folder {here} cannot be read: {error.strerror or error}") from error
+            raise UserError(
+                f"the folder {here} cannot be read: {error.strerror or error}; check permissions"
+            ) from error
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -102,19 +104,19 @@ def _images(folder: Path, without: Path | None) -> Iterator[Path]:
             elif _is_image(entry.name):
                 yield here / entry.name
 
-    # The output folder is passed over below a source, but a source that is itself the output folder is meant.
+    # The output folder is skipped below a source. But if a source is itself the output folder, it is read.
     if os.path.realpath(folder) == skipped:
         skipped = None
     yield from walk(folder, frozenset())
 
 
 def _glob(pattern: str, base: str, rest: str, without: Path | None) -> list[Source]:
-    """The images that match; `base` and `rest` are the pattern's fixed part and what is behind it."""
+    """The images that match. `base` is the fixed part of the pattern, `rest` what follows."""
     matches = sorted(glob.glob(os.path.join(glob.escape(base), rest), recursive=True))
     if not matches:
-        raise UserError(f"nothing matches {pattern}; check the folder and the pattern (** crosses folders)")
+        raise UserError(f"nothing matches {pattern}; check the folder and the pattern (** matches subfolders too)")
     skipped = None if without is None else os.path.realpath(without)
-    found: dict[Path, None] = {}  # ordered, without repeats: ** also matches what is below a matched folder
+    found: dict[Path, None] = {}  # sorted, without duplicates: ** also matches files below a matched folder
     for match in map(Path, matches):
         if skipped is not None and _below(match, skipped):
             continue
@@ -128,9 +130,9 @@ def _glob(pattern: str, base: str, rest: str, without: Path | None) -> list[Sour
 
 
 def _fixed_part(pattern: str) -> tuple[str, str]:
-    """Split a glob into the folders that exist as they are written (names with brackets too) and the rest.
+    """Split a glob into the folders that exist under exactly this name (also with brackets) and the rest.
 
-    The rest is "" where nothing is left to be matched.
+    The rest is "" if nothing is left to match.
     """
     parts = Path(pattern).parts
     base = Path()
@@ -143,7 +145,7 @@ def _fixed_part(pattern: str) -> tuple[str, str]:
 
 def _distinct(sources: list[Source]) -> list[Source]:
     files = {os.path.abspath(source.path): source.name for source in sources}
-    # Names that differ in case alone are one file on some systems.
+    # On some systems, names that differ only in case are the same file.
     if max(Counter(name.casefold() for name in files.values()).values()) == 1:
         return sources
     try:
