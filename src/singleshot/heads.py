@@ -14,16 +14,16 @@ from singleshot.outputs.output import ExtraOutput
 from singleshot.structures import Predictions
 
 TOWER_NORMS = (None, "group")
-_GROUPS = 32  # of channels that group norm treats together (Wu and He, 2018)
+_GROUPS = 32  # number of groups of group norm (Wu and He, 2018)
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Predictions that are read from the end of one tower of 3x3 convolutions: name -> numbers per anchor.
+    """Predictions at the end of one tower of 3x3 convolutions. `outputs`: name -> numbers per anchor.
 
-    `bias`: the initial bias by name, 0 where a name is missing (focal loss's prior lives there). `depth`: convolutions
-    before the one that predicts, each as wide as the map, with ReLU; `norm`: None or "group" (group norm before the
-    ReLU, in place of the bias).
+    `bias`: the initial bias by name, by default 0 (the focal loss's prior goes here). `depth`: number of convolutions
+    before the predicting one, each as wide as the map, with ReLU. `norm`: None or "group" (group norm before the ReLU,
+    in place of the bias).
     """
 
     outputs: Mapping[str, int]
@@ -34,7 +34,7 @@ class Branch:
 
 
 class BranchLayers(nn.Module):
-    """The layers of a branch on one map, or on all of them."""
+    """The layers of a branch for one map, or for all maps if they are shared."""
 
     def __init__(self, branch: Branch, channels: int, anchors: int) -> None:
         super().__init__()
@@ -63,20 +63,21 @@ def _tower_layers(channels: int, norm: str | None) -> list[nn.Module]:
         raise UserError(f"norm of the towers: expected one of {TOWER_NORMS}, got {norm!r}")
     layers: list[nn.Module] = [nn.Conv2d(channels, channels, 3, padding=1, bias=norm is None)]
     if norm == "group":
-        if channels % _GROUPS or channels == _GROUPS:  # a channel of one cell alone has no variance
+        if channels % _GROUPS or channels == _GROUPS:  # a group of one channel with one cell has no variance
             raise UserError(
                 f"group norm has {_GROUPS} groups: expected {2 * _GROUPS}, {3 * _GROUPS}, ... channels, got {channels}"
+                "; change the width of the towers, or leave out their norm"
             )
         layers.append(GroupNorm(_GROUPS, channels))
     return [*layers, nn.ReLU(inplace=True)]
 
 
 class Head(nn.Module):
-    """Branches applied to every map: each map with layers of its own, or all with the same ones (`shared`).
+    """Branches applied to every map. Each map has its own layers, or all share the same layers (`shared`).
 
-    `outputs` are read where the boxes are, at the end of their tower, or of a tower like it if they have their own.
+    `outputs` are predicted at the end of the boxes' tower, or at the end of a separate tower like it (`own_tower`).
 
-    Forward: maps -> name -> float32 [B, A, numbers]; levels in order, within a level row, column, box.
+    Forward: maps -> name -> float32 [B, A, numbers]. Anchors are ordered by level, row, column, box.
     """
 
     def __init__(
@@ -110,14 +111,14 @@ class Head(nn.Module):
 
 
 def _with_outputs(branch: Branch, outputs: Sequence[ExtraOutput]) -> list[Branch]:
-    """The branch of the boxes with what stands beside them, and those with towers of their own; any other as it is."""
+    """The boxes' branch with the outputs that share its tower, then one branch per own tower; others unchanged."""
     if "box_deltas" not in branch.outputs:
         return [branch]
     own = [output for output in outputs if output.own_tower]
     if own and not branch.depth:
         raise UserError(
-            f"{own[0].name}: this head has no towers, each output is read from the maps by a convolution of its own "
-            "already; leave the choice of a branch out"
+            f"{own[0].name}: branch 'own' needs a head with towers, and this head has none (each output already has "
+            "its own convolution on the maps); leave the choice of a branch out"
         )
     beside = {output.key: output.channels for output in outputs if not output.own_tower}
     first = replace(branch, outputs={**branch.outputs, **beside})

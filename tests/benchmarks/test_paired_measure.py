@@ -99,7 +99,7 @@ def test_views_of_the_iou_aware_score() -> None:
     assert detector.postprocess.scores.alphas["iou_alpha"] == arm.changes["arguments.iou_alpha"]
     assert shown.scores.alphas == {"iou_alpha": 1.0}
     assert measure.viewed(detector.postprocess, {}) is detector.postprocess
-    with pytest.raises(UserError, match="'beta' is no number of the post-processing"):
+    with pytest.raises(UserError, match="'beta' is not a number of the post-processing"):
         measure.viewed(detector.postprocess, {"beta": 1})
 
 

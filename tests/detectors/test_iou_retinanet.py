@@ -136,5 +136,5 @@ def test_without_towers_there_is_no_branch_to_have(build: Any) -> None:
     arguments = {"backbone": "mobilenetv2", "image_size": 96}
     if build is retinanet:
         arguments |= {"tower_depth": 0, "channels": 32}
-    with pytest.raises(UserError, match="iou: this head has no towers.*leave the choice of a branch out"):
+    with pytest.raises(UserError, match="iou: branch 'own' needs a head with towers.*leave the choice of a branch out"):
         build(num_classes=3, iou_head={"branch": "own"}, **arguments)

@@ -189,10 +189,10 @@ def test_soft_cross_entropy_at_the_ends(target: float) -> None:
     [
         (QualityFocalLoss, {"beta": -1.0}, "QualityFocalLoss: beta must be at least 0"),
         (QualityFocalLoss, {"beta": math.nan}, "QualityFocalLoss: beta must be at least 0"),
-        (QualityFocalLoss, {"prior": 0.0}, "QualityFocalLoss: prior is a probability"),
+        (QualityFocalLoss, {"prior": 0.0}, "QualityFocalLoss: prior must be a probability"),
         (VarifocalLoss, {"gamma": -0.1}, "VarifocalLoss: gamma must be at least 0"),
         (VarifocalLoss, {"alpha": -0.1}, "VarifocalLoss: alpha is the weight of the background"),
-        (VarifocalLoss, {"prior": 1.0}, "VarifocalLoss: prior is a probability"),
+        (VarifocalLoss, {"prior": 1.0}, "VarifocalLoss: prior must be a probability"),
     ],
 )
 def test_settings_that_are_refused(kind: Any, arguments: dict[str, float], said: str) -> None:

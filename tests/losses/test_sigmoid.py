@@ -106,11 +106,11 @@ def test_prior_is_the_first_probability(loss: type[BalancedCrossEntropy | HingeL
 
 @pytest.mark.parametrize("prior", [0.0, 1.0, -0.1, 2, math.nan])
 def test_priors_that_are_no_probability(prior: float) -> None:
-    with pytest.raises(UserError, match="BalancedCrossEntropy: prior is a probability"):
+    with pytest.raises(UserError, match="BalancedCrossEntropy: prior must be a probability"):
         BalancedCrossEntropy(prior=prior)
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, 25, math.nan])
 def test_weights_outside_of_0_to_1(alpha: float) -> None:
-    with pytest.raises(UserError, match="alpha is a weight from 0 to 1"):
+    with pytest.raises(UserError, match="alpha must be a weight from 0 to 1"):
         BalancedCrossEntropy(alpha=alpha)

@@ -847,19 +847,23 @@ class TestVary:
     @pytest.mark.parametrize(
         ("name", "value", "said"),
         [
-            ("coder", 1.0, "'coder' is no number of the post-processing: expected one of iou_alpha, centreness_alpha"),
+            (
+                "coder",
+                1.0,
+                "'coder' is not a number of the post-processing: expected one of iou_alpha, centreness_alpha",
+            ),
             ("coder", 1.0, "expected one of iou_alpha, centreness_alpha, threshold, nms"),
             ("nms", 1.5, "nms must be a number from 0 to 1, got 1.5"),
             ("nms", None, "nms must be a number from 0 to 1, got None"),
             ("candidates", 0.5, "candidates must be a whole number, 1 or more, got 0.5"),
             ("detections", 0, "detections must be a whole number, 1 or more, got 0"),
             ("iou_alpha", 2.0, "iou_alpha must be a number from 0"),
-            ("soft_nms", 0.3, "soft_nms is a choice of detectors that take candidates of each class, such as ssd"),
-            ("soft_nms", None, "soft_nms is a choice of detectors that take candidates of each class, such as ssd"),
+            ("soft_nms", 0.3, "soft_nms needs a detector that takes candidates of each class, such as ssd"),
+            ("soft_nms", None, "soft_nms needs a detector that takes candidates of each class, such as ssd"),
             (
                 "candidates_of_image",
                 400,
-                "candidates_of_image is a choice of detectors that take candidates of each class",
+                "candidates_of_image needs a detector that takes candidates of each class",
             ),
             ("candidates_of_image", None, "this one takes them of each level of its pyramid: vary candidates"),
             ("vote", 0, "vote must be a number above 0 and at most 1, or none for no voting, got 0"),
@@ -890,9 +894,9 @@ class TestVary:
             __call__ = PerLevelPostprocess.__call__
 
         assert unsuppressed(Mine()) == Mine(iou=2.0)  # type: ignore[arg-type]
-        with pytest.raises(UserError, match="Mine has no vote, which vote would change"):
+        with pytest.raises(UserError, match="vote sets the field vote, but Mine has no such field"):
             vary(Mine(), "vote", 0.05)  # type: ignore[arg-type]
 
     def test_no_iou_head(self) -> None:
-        with pytest.raises(UserError, match="this detector has no IoU head: train one that has"):
+        with pytest.raises(UserError, match="this detector has no IoU head: train one with it"):
             vary(PerLevelPostprocess(CODER, ClassScores(Sigmoid())), "iou_alpha", 0.5)

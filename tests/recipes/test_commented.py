@@ -33,7 +33,7 @@ def test_published_figures_stand_above_with_data_metric_and_table(name: str) -> 
     for figure in recipe.expected:
         assert f"#   {figure.value:.1f} %: {figure.metric} ({figure.source})" in head.splitlines()
         assert re.search(r"(Tables?|section|MODEL_ZOO) ?", figure.source)
-    assert ("no promise" in head) == bool(recipe.expected)
+    assert ("not a promise" in head) == bool(recipe.expected)
     if recipe.expected and recipe.data.split:
         assert f"the split {recipe.data.split}." in head
 

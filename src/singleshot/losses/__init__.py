@@ -1,4 +1,4 @@
-"""Loss terms: each is a small frozen dataclass that returns a sum; the criterion divides."""
+"""Loss terms. Each is a small frozen dataclass that returns a sum; the criterion divides it."""
 
 CLASSIFICATION_LOSSES = {
     "FocalLoss": "singleshot.losses.focal",
@@ -10,4 +10,4 @@ CLASSIFICATION_LOSSES = {
     "QualityFocalLoss": "singleshot.losses.quality_focal",
     "VarifocalLoss": "singleshot.losses.varifocal",
 }
-"""The classification losses that files, recipes and the command line may name, and the module that each is in."""
+"""The classification losses that files, recipes and the command line may name, and the module of each."""

@@ -15,10 +15,10 @@ from singleshot.matchers import IoUMatcher
 from singleshot.structures import Anchors, Matched, Predictions, Targets
 
 LossTerm = Callable[[Predictions, Matched], "Tensor | tuple[Tensor, Tensor]"]
-"""A sum over the batch, which the criterion divides; or a sum and the number that it is to be divided by.
+"""Returns a sum over the batch, which the criterion divides by the positives; or (sum, number to divide it by).
 
-A term of the second kind says so with a class attribute `own_number = True`. Accumulation asks for that number before
-the first backward pass, and otherwise could not know that it takes the predictions to find it.
+A term of the second kind must have a class attribute `own_number = True`. Accumulation needs that number before the
+first backward pass. The attribute tells it that the predictions are needed to compute the number.
 """
 
 
@@ -26,29 +26,29 @@ the first backward pass, and otherwise could not know that it takes the predicti
 class Criterion:
     """Matches once, sums each term, and divides all by one number: the positives.
 
-    The positives are summed over the images of all ranks, and the loss is multiplied by the number of ranks: averaging
-    of gradients over N ranks then equals one rank with N times the batch. Without any positive every term is exactly 0,
+    The positives are summed over the images of all ranks, and the loss is multiplied by the number of ranks. Averaging
+    gradients over N ranks then equals one rank with N times the batch. Without any positive every term is exactly 0,
     with finite gradients (authors' multibox loss gives 0 as well).
 
-    A term gets the predictions and a `Matched`, which also tells boxes relative to their anchors, and back, with
-    `coder`, and how well each predicted box fits (`Matched.iou`).
+    A term gets the predictions and a `Matched`. With `coder`, `Matched` also encodes boxes relative to their anchors,
+    decodes them, and says how well each predicted box fits (`Matched.iou`).
 
-    `weights` multiply the losses of their names: {"box": alpha} is SSD's equation 1. A name that is not there has 1.
+    `weights` multiply the losses by name: {"box": alpha} is SSD's equation 1. The default weight is 1.
 
-    With `at_least_one` each image counts max(its positives, 1): an image without objects teaches what background is,
+    With `at_least_one` each image counts max(its positives, 1). An image without objects then teaches the background,
     and the number is never 0 (RetinaNet; mmdetection).
     """
 
     matcher: IoUMatcher
     terms: Mapping[str, LossTerm]
-    coder: DeltaCoder  # how boxes are told relative to the anchors: the post-processing's
+    coder: DeltaCoder  # encodes boxes relative to the anchors; the same as the post-processing's
     at_least_one: bool = False
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def match(self, anchors: Anchors, targets: Targets, keep: Tensor | None = None) -> Matched:
         """What each anchor should predict.
 
-        `keep` [B, A] bool: negatives outside of it are not counted, positives are (RefineDet's filter).
+        `keep` [B, A] bool: negatives that are not kept do not count; positives always count (RefineDet's filter).
         """
         matched = replace(self.matcher(anchors, targets), coder=self.coder)
         if keep is not None:
@@ -65,8 +65,8 @@ class Criterion:
     ) -> dict[str, Tensor]:
         """Losses by name; `keep` as in `match`.
 
-        `counts`: what to divide each term by, in place of this batch's own numbers. With the sum of `counts` over
-        several batches, the losses of these batches add up to the loss of one batch of all their images.
+        `counts`: what to divide each term by, in place of this batch's own numbers. Given the sum of `counts` over
+        several batches, the losses of these batches add up to the loss of one batch with all their images.
         """
         matched = self.match(anchors, targets, keep)
         shared = self._positives(matched)
@@ -77,8 +77,8 @@ class Criterion:
             if counts is not None:
                 if isinstance(value, tuple) and not _brings_number(term):
                     raise UserError(
-                        f"the loss {name!r} gives the number that it is divided by, and its class does not say so: "
-                        "add `own_number = True` to it, which optimizer.accumulate needs"
+                        f"the loss {name!r} returns its own divisor, but its class does not say so, and "
+                        "optimizer.accumulate must know it: add `own_number = True` to the class"
                     )
                 count = counts[name]
             losses[name] = total * _share(count) * self.weights.get(name, 1.0)
@@ -86,23 +86,23 @@ class Criterion:
 
     @property
     def reads_predictions(self) -> bool:
-        """Whether `counts` needs the predictions: some term brings a number of its own."""
+        """Whether `counts` needs the predictions, because a term brings its own number."""
         return any(_brings_number(term) for term in self.terms.values())
 
     @torch.no_grad()
     def counts(
         self, predictions: Predictions, anchors: Anchors, targets: Targets, keep: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The number that each term is divided by, by name, 0-dim: of the images of this process alone.
+        """The number that each term is divided by, by name, 0-dim, for the images of this process only.
 
-        `predictions` may be empty where `reads_predictions` is False.
+        `predictions` may be empty if `reads_predictions` is False.
         """
         matched = self.match(anchors, targets, keep)
         shared = self._positives(matched)
         return {name: _number(term, predictions, matched, shared) for name, term in self.terms.items()}
 
     def _positives(self, matched: Matched) -> Tensor:
-        """The number of all terms that bring none."""
+        """The number that divides all terms without a number of their own."""
         positives = matched.positive.sum(1)
         return positives.clamp(min=1).sum() if self.at_least_one else positives.sum()
 
@@ -117,13 +117,13 @@ def _number(term: LossTerm, predictions: Predictions, matched: Matched, shared: 
 
 
 def _share(count: Tensor) -> Tensor:
-    """What a rank's sum is multiplied by, from its part of the number; 0 where the number is 0."""
+    """The factor of a rank's sum, from this rank's count; 0 if the count over all ranks is 0."""
     everywhere, ranks = sum_over_ranks(count)
     return torch.where(everywhere > 0, ranks / everywhere.clamp(min=1), 0.0)
 
 
 def sum_over_ranks(count: Tensor) -> tuple[Tensor, int]:
-    """The sum of a count over all processes, and how many there are; no wait on the host."""
+    """The sum of a count over all processes, and the number of processes; no host sync."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return count, 1
     total = count.detach().clone()

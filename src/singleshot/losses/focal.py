@@ -16,8 +16,8 @@ from singleshot.losses.sigmoid import SigmoidLoss
 class FocalLoss(SigmoidLoss):
     """Focal loss, -alpha_t (1 - p_t)^gamma log(p_t), of one sigmoid per class (RetinaNet paper, equation 5).
 
-    `gamma` 0 is alpha-balanced cross-entropy. The best pairs of gamma and alpha are in Table 1b: 0 and 0.75, 0.5 and
-    0.5, 2 and 0.25; `alpha` None is equation 4.
+    `gamma` 0 is alpha-balanced cross-entropy. Table 1b has the best pairs (gamma, alpha): (0, 0.75), (0.5, 0.5),
+    (2, 0.25). `alpha` None is equation 4.
     """
 
     alpha: float | None = 0.25
@@ -33,7 +33,7 @@ class FocalLoss(SigmoidLoss):
         super().__post_init__()
         if not self.gamma >= 0:
             raise UserError(
-                f"FocalLoss: gamma must be at least 0 (0 is cross-entropy, 2 the paper's), got {self.gamma}"
+                f"FocalLoss: gamma must be at least 0 (0 is cross-entropy, the paper uses 2), got {self.gamma}"
             )
 
 
@@ -41,8 +41,8 @@ class FocalLoss(SigmoidLoss):
 class FocalStarLoss(SigmoidLoss):
     """FL*, -alpha_t log(p_t*) / gamma with p_t* = sigmoid(gamma x_t + beta) (RetinaNet paper, equations 7 and 8).
 
-    `gamma` is the steepness and `beta` the shift; Table 3 has (2, 1) and (4, 0), with alpha 0.25. The probability of a
-    class is the plain sigmoid of its logit, as for the focal loss; p_t* is used in training only.
+    `gamma` is the steepness and `beta` the shift. Table 3 has (2, 1) and (4, 0), with alpha 0.25. The probability of a
+    class is the plain sigmoid of its logit, as for the focal loss. p_t* is used only in training.
     """
 
     gamma: float = 2.0
@@ -59,7 +59,7 @@ class FocalStarLoss(SigmoidLoss):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.gamma > 0:
-            raise UserError(f"FocalStarLoss: gamma must be above 0 (the paper's are 2 and 4), got {self.gamma}")
+            raise UserError(f"FocalStarLoss: gamma must be above 0 (the paper uses 2 and 4), got {self.gamma}")
 
 
 def focal_curve(z: Tensor, gamma: float) -> tuple[Tensor, Tensor]:

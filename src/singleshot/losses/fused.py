@@ -1,7 +1,7 @@
-"""The loss of every anchor and its gradient in one go: a piece of the logits at a time, of which nothing is kept.
+"""The loss of every anchor and its gradient in one pass, piece by piece, without keeping intermediate tensors.
 
-Written with plain operations, a focal loss of [B, A, K] logits holds some ten tensors of that size until the backward
-pass. Here the gradient is the only one.
+Written with plain operations, a focal loss of [B, A, K] logits holds about ten tensors of that size until the backward
+pass. Here it holds only the gradient.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import Tensor
 Formula = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Logits [N, n], labels [N], target [N] -> the loss of each anchor [N] and its gradient to the logits [N, n]."""
 
-_CPU_PIECE = 1 << 16  # logits at once on one thread: a handful of such tensors stays in the cache
-_THREADS_PIECE = 1 << 20  # on several: each operation wakes them all, which has to be worth it
-_DEVICE_PIECE = 1 << 24  # on a GPU: many times what keeps it busy, 64 MiB each
+_CPU_PIECE = 1 << 16  # logits per piece on one thread: a few such tensors fit into the cache
+_THREADS_PIECE = 1 << 20  # on several threads: each operation wakes all of them, so pieces must be large
+_DEVICE_PIECE = 1 << 24  # on a GPU: far more than needed to keep it busy; 64 MiB per tensor
 
 
 def anchor_losses(formula: Formula, logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
     """Logits [B, A, n], labels [B, A] int64, target [B, A] -> the loss of each anchor [B, A].
 
-    `target` is what the formula asks for: which anchors are positive, or how well each one's box fits; a constant.
-    Differentiable once, in the logits. Memory besides the result: one tensor of the size of the logits, the gradient,
-    which is found together with the loss; none under `no_grad`. An anchor whose loss is not used afterwards has a
-    gradient of exactly 0, even where its own would be infinite or NaN.
+    `target` is what the formula needs: which anchors are positive, or how well each box fits. It is a constant.
+    Differentiable once, with respect to the logits. Memory besides the result: the gradient, one tensor of the size of
+    the logits, computed together with the loss; none under `no_grad`. An anchor whose loss is not used afterwards has a
+    gradient of exactly 0, even if its own gradient would be infinite or NaN.
     """
     wanted = torch.is_grad_enabled() and logits.requires_grad
     losses: Tensor = _AnchorLosses.apply(formula, logits, labels, target, wanted)  # type: ignore[no-untyped-call]
@@ -45,13 +45,13 @@ class _AnchorLosses(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[None, Tensor, None, None, None]:
         logits, labels, target = ctx.saved_tensors
-        # The gradient is scaled where it lies, so it serves once; a second pass through a retained graph finds it anew.
+        # The gradient is scaled in place, so it serves once. A second pass through a retained graph computes it again.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
             _, gradient = _in_pieces(ctx.formula, logits, labels, target, wanted=True)
         rows, factors = gradient.view(-1, gradient.shape[-1]), upstream.reshape(-1, 1)
         for piece in _pieces(rows):
-            # The fill is for infinite logits of anchors that do not count: 0 times NaN is no 0.
+            # The fill is for infinite logits of anchors that do not count: 0 times NaN is not 0.
             rows[piece].mul_(factors[piece]).masked_fill_(factors[piece] == 0, 0.0)
         return None, gradient, None, None, None
 

@@ -1,4 +1,4 @@
-"""Online hard example mining, the focal loss's rival."""
+"""Online hard example mining (OHEM), which the focal loss paper compares with."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from singleshot.ops.nms import nms_sorted
 from singleshot.structures import Matched, Predictions
 
 Take = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Survivors [B, N] and the anchors that they are, hardest first -> those that count, and which images need no more."""
+"""Survivors [B, N] and their anchors, hardest first -> which of them count, and which images need no more."""
 
-_FIRST = 1024  # of an image's anchors so many are looked at, the hardest; then twice as many, until the batch is full
+_FIRST = 1024  # start with this many of an image's hardest anchors; double the number until the batch is full
 
 
 @dataclass(frozen=True)
@@ -27,27 +27,27 @@ class OHEMLoss(SigmoidLink):
     Online hard example mining is by Shrivastava et al., 2016, arXiv 1604.03540.
 
     The loss of an anchor is its sigmoid cross-entropy summed over the classes. In each image all anchors go through
-    NMS by loss (`nms`: IoU of anchors above which the easier one is dropped; None: no NMS), and the `batch_size`
-    hardest survivors count. The paper does not say whether its batch is that of an image or of all; here it is per
-    image, so that what an image teaches does not depend on the images beside it.
+    NMS by loss. `nms` is the IoU of anchors above which the easier one is dropped; None: no NMS. The `batch_size`
+    hardest survivors count. The paper does not say whether its batch is per image or for all images. Here it is per
+    image, so that what an image teaches does not depend on the other images of the batch.
 
     `ratio` is the paper's "OHEM 1:3": "after applying nms to all examples, the minibatch is constructed to enforce a
-    1:3 ratio between positives and negatives". Of the survivors the hardest positives count, up to their share of the
-    batch, batch_size / (1 + ratio), and the hardest negatives, `ratio` for each of these positives. So never more than
-    `batch_size` anchors count. A positive that overlaps a harder anchor is dropped as any other, and an image without
-    positives has no negatives either.
+    1:3 ratio between positives and negatives". Among the survivors the hardest positives count, at most their share of
+    the batch, batch_size / (1 + ratio). For each of these positives, the `ratio` hardest negatives count. So at most
+    `batch_size` anchors count. NMS may drop a positive that overlaps a harder anchor, like any other anchor. An image
+    without positives has no negatives either.
 
     `keep_positives` reads `ratio` as SSD's mining does: all positives count, whatever their loss and overlap. NMS is
-    done among the negatives alone, and up to `ratio` for each positive of the image count, at most their share of the
-    batch. So every matched anchor teaches, but a batch of 8 may have 14 anchors.
+    applied to the negatives only. Up to `ratio` negatives count for each positive of the image, at most their share of
+    the batch. So every matched anchor teaches, but a batch of 8 may have 14 anchors.
 
-    `candidates`: only so many of an image's hardest anchors go through NMS; those after them cannot count. None is no
-    limit, as in the paper. A limit makes a difference only where the batch is not full within it, as with positives
-    that are easier than that many negatives. Memory needs no limit: anchors are looked at from the hardest on until the
-    batch is full, and NMS holds a fixed number of overlaps at a time (measured in docs/results.md, Memory). What a
-    limit bounds is the time on a CPU, where an image's last anchors may have to be looked at.
+    `candidates`: only this many of an image's hardest anchors go through NMS; easier ones cannot count. None is no
+    limit, as in the paper. A limit changes the result only if the batch is not full within it, for example if the
+    positives are easier than that many negatives. Memory needs no limit: anchors are processed from the hardest on
+    until the batch is full, and NMS holds a fixed number of overlaps at a time (measured in docs/results.md, Memory).
+    A limit bounds the time on a CPU, since otherwise all anchors of an image may have to be processed.
 
-    Gives the sum and the number of anchors that it is to be divided by. Waits for the device.
+    Returns the sum and the number of anchors to divide it by. Waits for the device.
     """
 
     batch_size: int = 128
@@ -60,13 +60,13 @@ class OHEMLoss(SigmoidLink):
     own_number: ClassVar[bool] = True
 
     def __call__(self, predictions: Predictions, matched: Matched) -> tuple[Tensor, Tensor]:
-        """The sum over the chosen anchors of the batch, and how many they are (float, 0-dim)."""
+        """The sum over the chosen anchors of the batch, and their number (float, 0-dim)."""
         losses = BalancedCrossEntropy(alpha=None, key=self.key).anchor_losses(predictions, matched)
         chosen = self.choose(losses.detach(), matched)
         return torch.where(chosen, losses, 0.0).sum(), chosen.sum().to(losses.dtype)
 
     def choose(self, losses: Tensor, matched: Matched) -> Tensor:
-        """Losses of the anchors [B, A] -> [B, A] bool: those that count."""
+        """Losses of the anchors [B, A] -> [B, A] bool: which anchors count."""
         counted, positive = matched.counted, matched.positive
         if self.ratio is None:
             batch = torch.full_like(positive.sum(1), self.batch_size)
@@ -75,7 +75,7 @@ class OHEMLoss(SigmoidLink):
             )
         if self.keep_positives:
             share = int(self.batch_size * self.ratio / (1 + self.ratio))
-            quota = (self.ratio * positive.sum(1)).floor().clamp(max=share)  # a fraction of an anchor is none
+            quota = (self.ratio * positive.sum(1)).floor().clamp(max=share)  # whole anchors only
             negatives = counted & ~positive
             return positive | self._survivors(
                 losses, negatives, matched.anchors, lambda alive, _: _first(alive, quota), share
@@ -98,7 +98,7 @@ class OHEMLoss(SigmoidLink):
     def _survivors(
         self, losses: Tensor, eligible: Tensor, anchors: Tensor, take: Take, enough: int | None = None
     ) -> Tensor:
-        """What `take` takes of the anchors [B, A] that survive NMS by loss; `enough`: of the first so many of them."""
+        """The anchors [B, A] that `take` chooses among the survivors of NMS by loss. `enough`: stop after this many."""
         most = losses.shape[1] if self.candidates is None else min(self.candidates, losses.shape[1])
         ranked = losses.masked_fill(~eligible, -torch.inf)
         number = min(_FIRST, most)
@@ -109,7 +109,7 @@ class OHEMLoss(SigmoidLink):
             if self.nms is not None:
                 boxes = anchors[order] if anchors.ndim == 2 else anchors.gather(1, order[..., None].expand(-1, -1, 4))
                 alive = nms_sorted(boxes, alive, self.nms, enough=enough)
-            # Who survives depends on harder anchors alone, so what is taken of the hardest is final.
+            # Whether an anchor survives depends only on harder ones, so choices among the hardest are final.
             taken, full = take(alive, order)
             if number == most or bool((full | ended).all()):
                 return torch.zeros_like(eligible).scatter_(1, order, taken)
@@ -119,18 +119,20 @@ class OHEMLoss(SigmoidLink):
         super().__post_init__()
         if self.batch_size < 1 or (self.candidates is not None and self.candidates < 1):
             raise UserError(
-                "OHEMLoss: batch_size and candidates are numbers of anchors per image, at least 1 (candidates None: "
-                f"all), got {self.batch_size} and {self.candidates}"
+                "OHEMLoss: batch_size and candidates are numbers of anchors per image and must be at least 1 "
+                f"(candidates None: all), got {self.batch_size} and {self.candidates}"
             )
         if self.keep_positives and self.ratio is None:
-            raise UserError("OHEMLoss: keep_positives is a reading of ratio, such as ratio=3, and there is none")
+            raise UserError("OHEMLoss: keep_positives needs a ratio, got None: give one, such as ratio=3")
         if self.nms is not None and not 0 <= self.nms <= 1:
-            raise UserError(f"OHEMLoss: nms is an IoU from 0 to 1, or None for no NMS, got {self.nms}")
+            raise UserError(f"OHEMLoss: nms must be an IoU from 0 to 1, or None for no NMS, got {self.nms}")
         if self.ratio is not None and not self.ratio >= 0:
-            raise UserError(f"OHEMLoss: ratio is a number of negatives for each positive, or None, got {self.ratio}")
+            raise UserError(
+                f"OHEMLoss: ratio must be the number of negatives per positive, 0 or more, or None, got {self.ratio}"
+            )
 
 
 def _first(alive: Tensor, quota: Tensor) -> tuple[Tensor, Tensor]:
-    """The first `quota` [B] of those alive [B, N] -> who they are, and which images have so many."""
+    """The first `quota` [B] of the survivors `alive` [B, N] -> a mask of them, and which images have that many."""
     rank = alive.cumsum(1)
     return alive & (rank <= quota[:, None]), alive.sum(1) >= quota

@@ -1,4 +1,4 @@
-"""How well a box fits: the loss of the predicted IoU."""
+"""The loss of the predicted IoU, which says how well a box fits."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ KINDS = ("bce", "l2", "l1")
 class IoUQuality:
     """Loss between the sigmoid of a logit and the IoU of the predicted box with its object (IoU-aware paper, eq. 3).
 
-    Over positives, summed. The target is the IoU of the decoded prediction and the matched box, in float32 pixels.
-    `loss` "bce" is cross-entropy with that soft target; "l2" the squared difference of predicted and true IoU, "l1"
-    their absolute difference (Table 2 has the first two; the paper does not write them out). With `detach` the target
-    is a constant. Without, gradients flow into the box as well: the derivative of the cross-entropy in its target is
-    minus the logit, so the box is pulled to a higher IoU where more than 0.5 is predicted, and pushed away below.
+    Summed over the positives. The target is the IoU of the decoded prediction and the matched box, in float32 pixels.
+    `loss` "bce" is cross-entropy with that soft target, "l2" the squared difference of predicted and true IoU, "l1"
+    their absolute difference. Table 2 has the first two; the paper does not write them out.
+
+    With `detach` the target is a constant. Without it, gradients also flow into the box. The derivative of the
+    cross-entropy with respect to its target is minus the logit. So the box is pulled to a higher IoU where more than
+    0.5 is predicted, and to a lower one where less is predicted.
     """
 
     loss: str = "bce"
@@ -40,8 +42,8 @@ class IoUQuality:
     def __post_init__(self) -> None:
         if self.loss not in KINDS:
             raise UserError(
-                "IoUQuality: loss is 'bce' (cross-entropy), 'l2' (squared difference) or 'l1' (absolute difference), "
-                f"got {self.loss!r}"
+                "IoUQuality: loss must be 'bce' (cross-entropy), 'l2' (squared difference) or 'l1' (absolute "
+                f"difference), got {self.loss!r}"
             )
 
 
@@ -50,7 +52,7 @@ def quality_loss(logits: Tensor, target: Tensor, matched: Matched, kind: str = "
 
     `kind`: "bce" is cross-entropy with the soft target, "l2" the squared difference, "l1" the absolute difference.
     """
-    # Logits of other anchors are put aside before the arithmetic: theirs may be anything.
+    # Logits of other anchors are replaced before the arithmetic, since they may have any value, also NaN.
     x = torch.where(matched.positive, logits[..., 0], 0.0).float()
     if kind == "l2":
         loss = (x.sigmoid() - target).square()

@@ -16,9 +16,9 @@ from singleshot.losses.iou_target import IoUTargetLoss, soft_cross_entropy
 class QualityFocalLoss(IoUTargetLoss):
     """-|y - p|^beta ((1 - y) log(1 - p) + y log(p)) of one sigmoid p per class (GFL paper, section 3, QFL).
 
-    y is the IoU of an anchor's predicted box with its object for the class of a positive anchor, and 0 for everything
-    else. So the score of a class also says how well the box fits. `beta` 2 is the paper's, 0 is cross-entropy with the
-    IoU as a soft target. The sum is divided by the number of positives, as in the paper.
+    For the class of a positive anchor, y is the IoU of its predicted box with its object. All other y are 0. So the
+    score of a class also says how well the box fits. The paper's `beta` is 2; 0 is cross-entropy with the IoU as a soft
+    target. The sum is divided by the number of positives, as in the paper.
     """
 
     beta: float = 2.0
@@ -43,5 +43,5 @@ class QualityFocalLoss(IoUTargetLoss):
         super().__post_init__()
         if not self.beta >= 0:
             raise UserError(
-                f"QualityFocalLoss: beta must be at least 0 (0 is cross-entropy, 2 the paper's), got {self.beta}"
+                f"QualityFocalLoss: beta must be at least 0 (0 is cross-entropy, the paper uses 2), got {self.beta}"
             )

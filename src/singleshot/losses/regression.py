@@ -1,4 +1,4 @@
-"""Where the box is."""
+"""Losses for the position and size of the box."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from singleshot.structures import Matched, Predictions
 class SmoothL1:
     """Smooth L1 between predicted and encoded deltas, summed over coordinates and positives (SSD paper, equation 2).
 
-    Quadratic below `beta`, linear above; beta 1 for SSD (authors' multibox loss), 0.11 for RetinaNet (Detectron).
+    Quadratic below `beta`, linear above. SSD has beta 1 (authors' multibox loss), RetinaNet 0.11 (Detectron).
     """
 
     beta: float = 1.0
@@ -32,7 +32,7 @@ class SmoothL1:
 class L1:
     """Absolute difference of predicted and encoded deltas, summed over coordinates and positives.
 
-    The limit of `SmoothL1` for a beta of 0 (the box loss of Detectron2's and torchvision's RetinaNet).
+    It is the limit of `SmoothL1` for a beta of 0, and the box loss of RetinaNet in Detectron2 and torchvision.
     """
 
     key: str = "box_deltas"
@@ -47,8 +47,8 @@ class L1:
 class GIoULoss:
     """1 - generalised IoU of decoded and matched boxes, summed over positives (Rezatofighi et al., 2019).
 
-    In [0, 2] for each positive: 0 where the boxes are equal, near 2 where they are far apart (the box loss of
-    torchvision's `retinanet_resnet50_fpn_v2`).
+    In [0, 2] for each positive: 0 for equal boxes, near 2 for boxes that are far apart. It is the box loss of
+    torchvision's `retinanet_resnet50_fpn_v2`.
     """
 
     key: str = "box_deltas"

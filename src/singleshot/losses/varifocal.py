@@ -15,10 +15,10 @@ from singleshot.losses.iou_target import IoUTargetLoss, soft_cross_entropy
 class VarifocalLoss(IoUTargetLoss):
     """-q (q log(p) + (1 - q) log(1 - p)) where q > 0, else -alpha p^gamma log(1 - p) (VFNet paper, equation 2).
 
-    p is one sigmoid per class. q is the IoU of an anchor's predicted box with its object for the class of a positive
-    anchor, and 0 for everything else. Easy negatives count little, as in the focal loss. Positives are not weakened:
-    each weighs as much as its box fits, so that training looks at the good ones. `alpha` 0.75 and `gamma` 2 are the
-    paper's. The sum is divided by the number of positives.
+    p is one sigmoid per class. For the class of a positive anchor, q is the IoU of its predicted box with its object.
+    All other q are 0. Easy negatives count little, as in the focal loss. Positives are weighted by q, how well the box
+    fits, so that training concentrates on the good ones. `alpha` 0.75 and `gamma` 2 are the paper's. The sum is divided
+    by the number of positives.
     """
 
     alpha: float = 0.75
@@ -40,9 +40,9 @@ class VarifocalLoss(IoUTargetLoss):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.gamma >= 0:
-            raise UserError(f"VarifocalLoss: gamma must be at least 0 (the paper's is 2), got {self.gamma}")
+            raise UserError(f"VarifocalLoss: gamma must be at least 0 (the paper uses 2), got {self.gamma}")
         if not self.alpha >= 0:
             raise UserError(
-                f"VarifocalLoss: alpha is the weight of the background, at least 0 (the paper's is 0.75), "
+                f"VarifocalLoss: alpha, the weight of the background, must be at least 0 (the paper uses 0.75), "
                 f"got {self.alpha}"
             )

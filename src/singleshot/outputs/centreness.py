@@ -1,4 +1,4 @@
-"""How near the middle of its object an anchor lies (FCOS, Tian et al., 2019, arXiv 1904.01355, section 3.2)."""
+"""How near an anchor lies to the centre of its object (FCOS, Tian et al., 2019, arXiv 1904.01355, section 3.2)."""
 
 import torch
 
@@ -8,7 +8,7 @@ from singleshot.structures import Matched, Predictions
 
 
 class Centreness(ScoredOutput):
-    """Learnt with cross-entropy; multiplied into the score, as in the paper, unless there is an `alpha`."""
+    """Trained with cross-entropy. Without an `alpha` it is multiplied into the score, as in the paper."""
 
     def output(self) -> ExtraOutput:
         """Its key, its loss, and how it counts in the score."""
@@ -16,7 +16,7 @@ class Centreness(ScoredOutput):
 
 
 def centreness_loss(predictions: Predictions, matched: Matched) -> torch.Tensor:
-    """The target is sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)), distances to the sides (equation 3)."""
+    """The target is sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)) of the distances to the sides (eq. 3)."""
     centre = (matched.anchors[..., :2] + matched.anchors[..., 2:]) / 2
     sides = torch.stack([centre - matched.boxes[..., :2], matched.boxes[..., 2:] - centre]).clamp(min=0)
     target = (sides.amin(0) / sides.amax(0)).prod(-1).sqrt()  # [B, A]

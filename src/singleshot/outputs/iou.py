@@ -12,12 +12,12 @@ from singleshot.outputs.output import ExtraOutput, Factor, ScoredOutput
 
 @dataclass(frozen=True)
 class IoUHead(ScoredOutput):
-    """How the IoU of each box with its object is learnt and used.
+    """How the IoU of each box with its object is trained and used.
 
-    `alpha`: the score is p^alpha * IoU^(1-alpha) (equation 5), or p * IoU when None. `loss`: "bce", "l2" or "l1"
-    (section 3.1; Table 2 has the first two). `detach`: no gradient through the target IoU. `branch`: "box", a
-    convolution at the end of the boxes' tower, or "own", a tower like it for the IoU alone; it costs more, and the
-    paper names it without measuring it (section 3.1).
+    `alpha`: the score is p^alpha * IoU^(1-alpha) (equation 5), or p * IoU if None. `loss`: "bce", "l2" or "l1"
+    (section 3.1; Table 2 has the first two). `detach`: no gradient through the target IoU. `branch`: "box" is a
+    convolution at the end of the boxes' tower; "own" is a separate tower like it, for the IoU alone. The paper names
+    "own" without measuring it (section 3.1); it costs more.
     """
 
     alpha: float | None = 0.5
@@ -26,7 +26,7 @@ class IoUHead(ScoredOutput):
     branch: Literal["box", "own"] = "box"
 
     def output(self) -> ExtraOutput:
-        """Learnt with `IoUQuality`, and a factor of the score."""
+        """Trained with `IoUQuality`, and a factor of the score."""
         factor = Factor("iou_alpha", self.alpha, title="IoU")
         loss = IoUQuality(self.loss, self.detach)
         return ExtraOutput("iou_logits", "iou", loss, factor, own_tower=self.branch == "own")
@@ -35,7 +35,7 @@ class IoUHead(ScoredOutput):
         number = isinstance(self.alpha, int | float) and not isinstance(self.alpha, bool)
         if self.alpha is not None and not (number and 0 <= self.alpha <= 1):
             raise UserError(
-                f"alpha of the IoU-aware score: expected 0 to 1, or null for the product, got {self.alpha!r}"
+                f"alpha of the IoU-aware score: expected 0 to 1, or null for the plain product, got {self.alpha!r}"
             )
         if self.loss not in KINDS:
             raise UserError(f"loss of the IoU head: expected one of {', '.join(KINDS)}, got {self.loss!r}")

@@ -15,9 +15,9 @@ from singleshot.losses.criterion import LossTerm
 class Factor:
     """How the sigmoid of an output counts in the score of every class (`ClassScores` has the formula).
 
-    `name`: what `vary` and `--sweep` call alpha; it ends in "_alpha". `alpha`: from 1, the class alone, to 0, this
-    output alone (IoU-aware paper, equation 5); None is the plain product. `title`: what is predicted, in messages, by
-    default the name without its end.
+    `name`: the name of alpha in `vary` and `--sweep`; it ends in "_alpha". `alpha`: from 1 (the class alone) to 0 (this
+    output alone; IoU-aware paper, equation 5); None is the plain product. `title`: what is predicted, for messages; by
+    default the name without "_alpha".
 
     Raises `UserError` for an alpha outside of 0..1.
     """
@@ -39,12 +39,12 @@ class Factor:
 
 @dataclass(frozen=True)
 class ExtraOutput:
-    """What the head also predicts for each anchor, how that is learnt, and how it counts in the score.
+    """One more prediction of the head for each anchor: how it is trained, and how it counts in the score.
 
     Head, criterion and scores take a sequence of these values. `key`: its name among the predictions, logits
-    [B, A, `channels`]; 1 channel is for all classes, else there is one for each. `name`: what its loss is called.
-    `factor`: None if it has no part in the score. `own_tower`: convolutions of its own, as many as the boxes have,
-    instead of theirs.
+    [B, A, `channels`]. One channel serves all classes; otherwise there is one channel per class. `name`: the name of
+    its loss. `factor`: None if it does not count in the score. `own_tower`: True gives it its own tower, as deep as the
+    boxes' tower; otherwise it shares that one.
     """
 
     key: str
@@ -56,7 +56,7 @@ class ExtraOutput:
 
 
 class OutputKind(Protocol):
-    """A frozen dataclass with the choices that an idea leaves to the user."""
+    """A frozen dataclass that holds the user's choices for one kind of output."""
 
     def output(self) -> ExtraOutput:
         """The output with these choices."""

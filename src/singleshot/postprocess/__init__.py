@@ -1,4 +1,4 @@
-"""From raw predictions to findings: how they are scored, chosen and suppressed."""
+"""From raw predictions to detections: how they are scored, selected and suppressed."""
 
 from __future__ import annotations
 

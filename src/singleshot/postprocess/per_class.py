@@ -1,4 +1,4 @@
-"""Candidates of each class: the inference of SSD and RefineDet."""
+"""Candidates per class: the inference of SSD and RefineDet."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from singleshot.ops.voting import near_vote
 from singleshot.postprocess.postprocess import Scores, best_first
 from singleshot.structures import Anchors, Detections, Predictions
 
-_TRACED_CANDIDATES = 1000  # of a class in a traced graph, whose size is fixed, where no number of them is set
-_VOTERS = 200  # candidates of a class, the best ones, that have a part in box voting: with more AP is the same
+_TRACED_CANDIDATES = 1000  # per class, if no number is set: a traced graph needs a fixed size
+_VOTERS = 200  # the best candidates of a class that take part in box voting; more give the same AP
 
 
 @dataclass(frozen=True)
 class PerClassPostprocess:
     """Inference of SSD (paper section 3.7, authors' DetectionOutput layer) and of RefineDet (section 4, Inference).
 
-    For each class: scores above `threshold`, the best `candidates`, greedy NMS with `iou`; then the best `detections`
-    of the image over all classes. All images and classes at once, of fixed shape. Equal scores keep their order (anchor
-    within a class, then class), so the result depends neither on the batch nor on tracing.
+    For each class: scores above `threshold`, the best `candidates`, greedy NMS with `iou`. Then the best `detections`
+    of the image over all classes. All images and classes are processed at once, with fixed shapes. Equal scores keep
+    their order (anchor within a class, then class), so the result depends neither on the batch nor on tracing.
 
-    `candidates_of_image`: of all classes' candidates only the best of the image go on to the suppression. RefineDet's
-    paper keeps 400 before it and 200 after it (section 4), its authors' scripts count for each class. None: all.
+    `candidates_of_image`: only this many of the image's best candidates, of all classes together, go to NMS.
+    RefineDet's paper keeps 400 before NMS and 200 after it (section 4); its authors' scripts count per class. None:
+    all.
 
-    `soft`: linear soft-NMS with this IoU takes the place of the greedy one, and scores that it lowers below `threshold`
-    are no findings. RefineDet's authors publish their COCO figures so: 0.30, with threshold 0.016 and no limit of
-    candidates (their test script; the paper does not say it).
+    `soft`: linear soft-NMS with this IoU replaces greedy NMS. Boxes with a score lowered below `threshold` are dropped.
+    RefineDet's authors use it for their COCO figures: 0.30, with threshold 0.016 and no limit of candidates (their test
+    script; the paper does not mention it).
 
-    `candidates` None: as many as there are. A traced graph, whose size is fixed, then takes the best
-    `candidates_of_image` of each class, or 1,000 without them.
+    `candidates` None: all. A traced graph needs a fixed size: it then takes the best `candidates_of_image` of each
+    class, or 1,000 if that is None too.
 
-    `vote`: each finding's box is told by itself and the best 200 candidates of its class, as far as they are near: the
-    spread of `singleshot.ops.voting.near_vote`. Which boxes are found, and their scores, stay the same.
+    `vote`: the spread of box voting. The box of each detection becomes a weighted mean of itself and the near boxes
+    among the best 200 candidates of its class (`singleshot.ops.voting.near_vote`). The selection of detections and
+    their scores stay the same.
     """
 
     coder: DeltaCoder
@@ -55,21 +57,21 @@ class PerClassPostprocess:
     ) -> Detections:
         """Predictions of a batch -> Detections [B, detections] in pixels of the network's input.
 
-        `keep` [B, A] bool: anchors outside of it find nothing.
+        `keep` [B, A] bool: the other anchors give no detections.
         """
         boxes = self.coder.decode(predictions["box_deltas"], anchors.boxes)  # [B, A, 4]
         sound = boxes.isfinite().all(-1)
         if keep is not None:
             sound = sound & keep
         scores = self.scores(predictions)  # [B, A, K]
-        # A score that is NaN fails both comparisons and so becomes 0.
+        # A NaN score fails the comparison and becomes 0.
         scores = torch.where((scores > self.threshold) & sound[..., None], scores, 0.0).transpose(1, 2)  # [B, K, A]
         best, index = best_first(scores, self._candidates(scores))  # [B, K, N]
         if self.candidates_of_image is not None:
             best = _best_of_image(best, self.candidates_of_image)
         number = best.shape[-1]
         chosen = boxes.nan_to_num().gather(1, index.flatten(1)[..., None].expand(-1, -1, 4))  # [B, K * N, 4]
-        rows, best = chosen.reshape(-1, number, 4), best.reshape(-1, number)  # an image's class each
+        rows, best = chosen.reshape(-1, number, 4), best.reshape(-1, number)  # one row per image and class
         before = best
         if self.soft is None:
             best = torch.where(nms_sorted(rows, best > 0, self.iou), best, 0.0)
@@ -80,7 +82,7 @@ class PerClassPostprocess:
         found, labels = chosen.gather(1, order[..., None].expand(-1, -1, 4)), order // number
         if self.vote is not None:
             image = torch.arange(order.shape[0], device=order.device)[:, None]
-            place = image * scores.shape[1] + labels  # rows of classes
+            place = image * scores.shape[1] + labels  # the row of each detection's class
             own = torch.where(order % number < _VOTERS, 0.0, before.reshape(best.shape).gather(1, order))
             found = near_vote(
                 found, own, coordinate_rows(rows[:, :_VOTERS])[:, place], before[place, :_VOTERS], self.vote
@@ -88,8 +90,8 @@ class PerClassPostprocess:
         return Detections(found, final, labels)
 
     def _candidates(self, scores: Tensor) -> int:
-        # Most classes have few scores above the threshold. Where waiting for the device is allowed (not while a graph
-        # is traced), the suppression is only as large as the fullest class needs; the result is the same.
+        # Most classes have few scores above the threshold. If a wait for the device is allowed (not while a graph is
+        # traced), NMS is only as large as the fullest class needs. The result is the same.
         anchors = scores.shape[-1]
         limits = [limit for limit in (self.candidates, self.candidates_of_image) if limit is not None]
         if torch.compiler.is_compiling() or torch.compiler.is_exporting():
@@ -99,7 +101,7 @@ class PerClassPostprocess:
 
 
 def _best_of_image(scores: Tensor, number: int) -> Tensor:
-    """Scores [B, K, N] with 0 in place of all but the best `number` of each image; of equals the lower class stays."""
+    """Scores [B, K, N], with 0 for all but the best `number` of each image. Among equals the lower class is kept."""
     every = scores.flatten(1)
     kept = best_first(every, min(number, every.shape[1]))[1]
     return torch.zeros_like(every).scatter(1, kept, every.gather(1, kept)).reshape(scores.shape)

@@ -1,4 +1,4 @@
-"""Candidates of each level of the pyramid: the inference of RetinaNet."""
+"""Candidates per level of the pyramid: the inference of RetinaNet."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from singleshot.ops.voting import near_vote
 from singleshot.postprocess.postprocess import Scores, best_first
 from singleshot.structures import Anchors, Detections, Predictions
 
-_CPU_BLOCK = 1 << 20  # scores that are held at once: what a cache takes
-_BLOCK = 1 << 26  # the same on other devices, where every call costs: 256 MiB
-_VOTERS_OF_ALL = 1000  # candidates of all classes, the best ones, that have a part in box voting
+_CPU_BLOCK = 1 << 20  # scores held at once on the CPU, so that they fit into the cache
+_BLOCK = 1 << 26  # scores held at once on other devices, where each call is expensive: 256 MiB
+_VOTERS_OF_ALL = 1000  # the best candidates of all classes that take part in box voting
 
 
 @dataclass(frozen=True)
 class PerLevelPostprocess:
     """RetinaNet's inference (focal loss paper section 4.1, Inference; Detectron's test_retinanet).
 
-    On each level of the pyramid: (anchor, class) pairs with a score above `threshold`, of these the best `candidates`.
-    Only they are decoded; greedy NMS with `iou` for each class over all levels together; then the best `detections` of
-    the image. All images at once; of fixed shape while a graph is traced.
+    On each level of the pyramid it takes the best `candidates` among the (anchor, class) pairs with a score above
+    `threshold`. Only these are decoded. Greedy NMS with `iou` follows, for each class over all levels together. Then
+    the best `detections` of the image are kept. All images are processed at once, with fixed shapes while a graph is
+    traced.
 
     Equal scores keep their order (level, anchor, class), so the result depends neither on the batch nor on tracing. An
-    anchor with a prediction that is not finite finds nothing.
+    anchor with a prediction that is not finite gives no detection.
 
-    `vote`: as in `PerClassPostprocess`, by those of the image's best 1,000 candidates that are of the class.
+    `vote`: as in `PerClassPostprocess`; the voters are those of the image's best 1,000 candidates that have the class.
     """
 
     coder: DeltaCoder
@@ -39,7 +40,7 @@ class PerLevelPostprocess:
     threshold: float = 0.05  # paper section 4.1
     candidates: int = 1000  # paper section 4.1, per level
     iou: float = 0.5  # paper section 4.1
-    detections: int = 100  # Detectron's configuration; as many as COCO counts
+    detections: int = 100  # Detectron's configuration; COCO counts 100
     vote: float | None = None  # spread of box voting
 
     def __call__(
@@ -47,7 +48,7 @@ class PerLevelPostprocess:
     ) -> Detections:
         """Predictions of a batch -> Detections [B, at most `detections`] in pixels of the network's input.
 
-        `keep` [B, A] bool: anchors outside of it find nothing.
+        `keep` [B, A] bool: the other anchors give no detections.
         """
         rows = torch.arange(predictions["box_deltas"].shape[0], device=predictions["box_deltas"].device)[:, None]
         index, labels, best = self._candidates(predictions, anchors.counts, keep)  # [B, N] each
@@ -55,9 +56,9 @@ class PerLevelPostprocess:
         boxes = self.coder.decode(predictions["box_deltas"][rows, index], base)  # [B, N, 4]
         valid = (best > 0) & boxes.isfinite().all(-1)
         boxes = boxes.nan_to_num()
-        if limits is not None:  # before the suppression, as Detectron, mmdetection and torchvision do
+        if limits is not None:  # before NMS, as in Detectron, mmdetection and torchvision
             boxes = clip_boxes(boxes, limits[:, :1, None], limits[:, 1:, None])
-            valid = valid & (box_area(boxes) > 0)  # what lies in the padding is no detection
+            valid = valid & (box_area(boxes) > 0)  # a box in the padding is not a detection
         alive = class_nms_sorted(boxes, labels, valid, self.iou, enough=self.detections)
         chosen, found = first_marked(alive, min(self.detections, alive.shape[1]))
         kept, classes, final = boxes[rows, chosen], labels[rows, chosen], torch.where(found, best[rows, chosen], 0.0)
@@ -71,16 +72,16 @@ class PerLevelPostprocess:
     def _candidates(
         self, predictions: Predictions, counts: tuple[int, ...], keep: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The pairs that go on, best first: anchor, label and score, [B, N] each; score 0 where there are no more."""
-        # The best N pairs lie on the N anchors whose best classes are best, also with ties. So two small selections do
-        # instead of one among all pairs.
-        top = self._top(predictions)  # [B, A]; NaN where one class is
+        """The candidates, best first: anchor, label and score, [B, N] each; score 0 fills the rest."""
+        # The best N pairs lie on the N anchors with the highest best-class scores, also with ties. So two small
+        # selections replace one among all pairs.
+        top = self._top(predictions)  # [B, A]; NaN if one class is NaN
         sound = top > self.threshold if keep is None else (top > self.threshold) & keep
         levels = torch.where(sound, top, 0.0).split_with_sizes(counts, 1)
         rows = torch.arange(top.shape[0], device=top.device)[:, None]
         pairs, indices, first, classes = [], [], 0, 1
         for level, number in zip(levels, self._fullest(levels), strict=True):
-            # In the order of the anchors again, so that places in [n, K] are in the order of the pairs.
+            # Sorted back to the order of the anchors, so that places in [n, K] follow the order of the pairs.
             place = best_first(level, number)[1].sort(1).values  # [B, n]
             index = place + first
             near = {name: values[rows, index] for name, values in predictions.items()}
@@ -102,8 +103,9 @@ class PerLevelPostprocess:
     def _top(self, predictions: Predictions) -> Tensor:
         """The score of each anchor's best class [B, A].
 
-        The scores of all anchors are hundreds of megabytes, and only those of the candidates are needed again. Taken a
-        block of anchors at a time they are never held, and stay in the processor's cache; a compiler does so by itself.
+        The scores of all anchors take hundreds of megabytes, and only those of the candidates are needed later.
+        Computed one block of anchors at a time, they are never all held and stay in the processor's cache. A compiler
+        does this by itself.
         """
         if torch.compiler.is_compiling() or torch.compiler.is_exporting():
             return self.scores(predictions).amax(-1)
@@ -117,8 +119,8 @@ class PerLevelPostprocess:
     def _fullest(self, parts: Sequence[Tensor]) -> list[int]:
         """How many entries of each part [B, n] are taken: `candidates`, or all if there are fewer.
 
-        Where waiting for the device is allowed (not while a graph is traced), no more than there are above 0 in the
-        fullest image: everything after it is as small as the images need, and the result is the same.
+        If a wait for the device is allowed (not while a graph is traced), it is at most the number of entries above 0
+        in the fullest image. Later tensors are then only as large as needed. The result is the same.
         """
         most = [min(self.candidates, part.shape[1]) for part in parts]
         if torch.compiler.is_compiling() or torch.compiler.is_exporting() or not parts[0].shape[0]:

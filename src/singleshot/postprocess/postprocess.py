@@ -1,4 +1,4 @@
-"""What every post-processing offers, and the order that all of them keep."""
+"""The protocol of every post-processing, and the order of scores that all of them keep."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from singleshot.coders import DeltaCoder
 from singleshot.structures import Anchors, Detections, Predictions
 
 Scores = Callable[[Predictions], Tensor]
-"""Predictions -> score of each class [B, A, K], each anchor's from its own predictions."""
+"""Predictions -> score of each class [B, A, K]. The scores of an anchor depend only on its own predictions."""
 
 
 class Postprocess(Protocol):
@@ -20,27 +20,27 @@ class Postprocess(Protocol):
 
     @property
     def coder(self) -> DeltaCoder:
-        """What makes boxes of anchors and their deltas."""
+        """Decodes boxes from anchors and deltas."""
 
     @property
     def scores(self) -> Scores:
-        """What makes the score of each class; anchors are ranked by it."""
+        """Computes the score of each class, by which anchors are ranked."""
 
     def __call__(
         self, predictions: Predictions, anchors: Anchors, keep: Tensor | None = None, limits: Tensor | None = None
     ) -> Detections:
         """Predictions of a batch -> Detections in pixels of the network's input.
 
-        `keep` [B, A] bool: anchors outside of it find nothing. `limits` [B, 2]: (height, width) of each image within
-        the input, for those that cut boxes at its border before they are compared.
+        `keep` [B, A] bool: the other anchors give no detections. `limits` [B, 2]: (height, width) of each image within
+        the input. Some post-processings clip boxes there before NMS.
         """
 
 
 def best_first(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """The `number` highest of scores [..., N], none of them negative, and their places; equal scores keep their order.
+    """The `number` highest of non-negative scores [..., N], and their places. Equal scores keep their order.
 
-    `topk` leaves the order of equal scores open. The bits of floats that are not negative are ordered as the floats
-    are, so with the place below them, counted backwards, they make whole numbers that are all different.
+    `topk` does not define the order of equal scores. The bits of non-negative floats have the same order as the floats.
+    So score bits followed by the place, counted backwards, form integers that are all different.
     """
     last = scores.shape[-1] - 1
     backwards = torch.arange(last, -1, -1, device=scores.device)

@@ -1,4 +1,4 @@
-"""How an anchor's predictions become a score of each class."""
+"""How the predictions of an anchor become a score for each class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from singleshot.structures import Predictions
 
 
 class Scored(Protocol):
-    """What the score needs to know of an extra output."""
+    """What the score needs to know about an extra output."""
 
     @property
     def key(self) -> str:
@@ -23,16 +23,16 @@ class Scored(Protocol):
 
     @property
     def factor(self) -> Factor | None:
-        """How it counts; None if it does not."""
+        """How it counts in the score; None if it does not count."""
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """The probability of the class, and what extra outputs say of the anchor: predictions -> [B, A, K].
+    """The score from the class probability p and the extra outputs of the anchor: predictions -> [B, A, K].
 
     Each output f with a factor counts by its alpha: p^alpha * f^(1 - alpha) (IoU-aware paper, equation 5), or p * f
-    where alpha is None. With several outputs p has the product of their alphas as its power. So alpha 1 leaves an
-    output out, with the same bits as without it, and alpha 0 the class, so that all classes have one score.
+    if alpha is None. With several outputs, the power of p is the product of their alphas. So alpha 1 leaves out the
+    output, with the same bits as without it. Alpha 0 leaves out the class: all classes then have the same score.
     """
 
     classification: ClassificationLoss
@@ -43,8 +43,8 @@ class ClassScores:
         """Predictions of B images -> [B, A, K]."""
         probability = self.classification.probabilities(predictions[self.key])
         alphas = {output.key: output.factor.alpha for output in self.outputs if output.factor is not None}
-        own = math.prod(alpha for alpha in alphas.values() if alpha is not None)  # 1 where there is none
-        # No power of 0 is taken, so that only the shape of what is left out matters. All other powers are inside of
+        own = math.prod(alpha for alpha in alphas.values() if alpha is not None)  # 1 if there are none
+        # A part with power 0 is left out instead of computed, so its values do not matter. All other powers are in
         # (0, 1]: 0 stays 0, 1 stays 1, and nothing overflows.
         parts = [] if own == 0 else [_power(probability, own)]
         for key, alpha in alphas.items():
@@ -57,11 +57,11 @@ class ClassScores:
 
     @property
     def alphas(self) -> dict[str, float | None]:
-        """The alpha of each factor by the name that `vary` knows it by."""
+        """The alpha of each factor, by its name in `vary`."""
         return {output.factor.name: output.factor.alpha for output in self.outputs if output.factor is not None}
 
     def with_alpha(self, name: str, alpha: float | None) -> ClassScores:
-        """The same scores with another alpha of the factor with this name."""
+        """The same scores with another alpha for the factor of this name."""
         return replace(self, outputs=tuple(_with_alpha(output, name, alpha) for output in self.outputs))
 
 

@@ -1,4 +1,4 @@
-"""A post-processing as plain data, and back: what `Spec` holds of it."""
+"""A post-processing as plain data, and back. `Spec` holds this data."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from singleshot.postprocess.scores import ClassScores
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (PerClassPostprocess, PerLevelPostprocess)}
 _PARTS = ("coder", "scores")  # all other fields are numbers
 _LINKS: dict[str, Any] = {"softmax": SoftmaxLoss, "sigmoid": BalancedCrossEntropy}
-"""How logits become probabilities: for each way the simplest loss that does it."""
+"""How logits become probabilities: for each link, the simplest loss that has it."""
 
 
 @dataclass(frozen=True)
 class StoredFactor:
-    """An extra output as far as the score needs it: its logits' key, and how it counts."""
+    """What the score needs of an extra output: the key of its logits, and how it counts."""
 
     key: str
     factor: Factor | None
 
 
 def store(postprocess: object) -> dict[str, Any] | None:
-    """Plain data of a post-processing; None for one that has parts of the user's own."""
+    """Plain data of a post-processing; None if it has parts of the user's own."""
     kind = type(postprocess).__name__
     if _KINDS.get(kind) is not type(postprocess):
         return None
@@ -58,7 +58,7 @@ def store(postprocess: object) -> dict[str, Any] | None:
 
 
 def restore(data: Mapping[str, Any]) -> Postprocess:
-    """The post-processing of plain data. Raises `UserError` naming what it does not know."""
+    """The post-processing from plain data. Raises `UserError` naming what it cannot read."""
     try:
         kind, link = _KINDS[data["type"]], _LINKS[data["link"]]
         numbers = {one.name: data[one.name] for one in dataclasses.fields(kind) if one.name not in _PARTS}
@@ -72,6 +72,6 @@ def restore(data: Mapping[str, Any]) -> Postprocess:
 
 
 def _link(classification: object) -> str | None:
-    # By the method itself: a loss of the user's own may be a sigmoid loss and give other probabilities.
+    # Compare the method itself: a user's own loss may inherit from a sigmoid loss but give other probabilities.
     method = getattr(type(classification), "probabilities", None)
     return next((name for name, kind in _LINKS.items() if kind.probabilities is method), None)

@@ -1,4 +1,4 @@
-"""The same post-processing with another number: what sweeps and ablations change."""
+"""The same post-processing with one number changed, for sweeps and ablations."""
 
 from __future__ import annotations
 
@@ -15,41 +15,44 @@ _NO_NMS = 2.0  # an IoU that no pair exceeds
 
 
 def vary(postprocess: Postprocess, name: str, value: float | None) -> Postprocess:
-    """The same post-processing with one number of it changed.
+    """The same post-processing with one number changed.
 
     `name`: the factor of an extra output, such as `iou_alpha` (None: the plain product), `threshold` (score), `nms`
-    (IoU of greedy NMS, which takes the place of a soft one), `soft_nms` (IoU; None: greedy NMS), `vote` (spread of box
-    voting; None: none), `candidates`, `candidates_of_image` (of all classes together; None: no such limit),
-    `detections`.
+    (IoU of greedy NMS, which replaces soft-NMS), `soft_nms` (IoU; None: greedy NMS), `vote` (spread of box voting;
+    None: no voting), `candidates`, `candidates_of_image` (of all classes together; None: no such limit), `detections`.
 
-    Raises `UserError` for another name, a value outside of its range, the factor of an output that the detector does
-    not have, `soft_nms` and `candidates_of_image` where candidates are not taken for each class, and what a
-    post-processing of your own does not have.
+    Raises:
+        UserError: an unknown name; a value out of range; the factor of an output that the detector does not have;
+            `soft_nms` or `candidates_of_image` if candidates are not taken per class; a number that your own
+            post-processing does not have.
     """
     scores: Any = postprocess.scores
     if name in getattr(scores, "alphas", ()):
         return _with(postprocess, scores=scores.with_alpha(name, value))
     if name not in numbers():
-        raise UserError(f"{name!r} is no number of the post-processing: expected one of {', '.join(numbers())}")
+        raise UserError(f"{name!r} is not a number of the post-processing: expected one of {', '.join(numbers())}")
     if name not in VARIED:
         output, factor = factors()[name]
         raise UserError(
-            f"{name} needs a predicted {factor.title}, and this detector has no {factor.title} head: train one that "
-            f"has, with --arguments.outputs '[{output}]', or outputs=['{output}'] in Python"
+            f"{name} needs a predicted {factor.title}, but this detector has no {factor.title} head: train one with "
+            f"it, with --arguments.outputs '[{output}]', or outputs=['{output}'] in Python"
         )
     field, kind = VARIED[name]
     if name == "soft_nms" and not isinstance(postprocess, PerClassPostprocess):
         raise UserError(
-            "soft_nms is a choice of detectors that take candidates of each class, such as ssd and refinedet; this "
-            "one's suppression is greedy: vary nms"
+            "soft_nms needs a detector that takes candidates of each class, such as ssd and refinedet; this one has "
+            "greedy NMS only: vary nms instead"
         )
     if name == "candidates_of_image" and isinstance(postprocess, PerLevelPostprocess):
         raise UserError(
-            "candidates_of_image is a choice of detectors that take candidates of each class, such as ssd and "
-            "refinedet; this one takes them of each level of its pyramid: vary candidates"
+            "candidates_of_image needs a detector that takes candidates of each class, such as ssd and refinedet; this "
+            "one takes candidates of each level of its pyramid: vary candidates instead"
         )
     if not hasattr(postprocess, field):
-        raise UserError(f"{type(postprocess).__name__} has no {field}, which {name} would change")
+        raise UserError(
+            f"{name} sets the field {field}, but {type(postprocess).__name__} has no such field: add it to the class, "
+            "or vary another number"
+        )
     if name in OPTIONAL and value is None:
         return _with(postprocess, **{field: None})
     if name == "vote" and value == 0:
@@ -64,17 +67,17 @@ def vary(postprocess: Postprocess, name: str, value: float | None) -> Postproces
 
 
 def numbers() -> tuple[str, ...]:
-    """The names that `vary` knows: the factors of the outputs in the table, and the numbers in `VARIED`."""
+    """The names that `vary` knows: the factors of all outputs, and the numbers in `VARIED`."""
     return (*factors(), *VARIED)
 
 
 def unsuppressed(postprocess: Postprocess) -> Postprocess:
-    """The same post-processing without suppression and voting: all candidates above the threshold stay as they are."""
+    """The same post-processing without NMS and voting: all candidates above the threshold stay unchanged."""
     postprocess = vary(postprocess, "vote", None) if hasattr(postprocess, "vote") else postprocess
     return _with(vary(postprocess, "nms", 1.0), iou=_NO_NMS)
 
 
-VARIED: dict[str, tuple[str, type]] = {  # name: its field, and what it takes
+VARIED: dict[str, tuple[str, type]] = {  # name -> (field, type of its value)
     "threshold": ("threshold", float),
     "nms": ("iou", float),
     "soft_nms": ("soft", float),
@@ -85,7 +88,7 @@ VARIED: dict[str, tuple[str, type]] = {  # name: its field, and what it takes
 }
 
 
-OPTIONAL = ("soft_nms", "vote", "candidates_of_image")  # None is one of their values
+OPTIONAL = ("soft_nms", "vote", "candidates_of_image")  # None is allowed
 
 
 def _with(postprocess: Postprocess, **changes: Any) -> Postprocess:

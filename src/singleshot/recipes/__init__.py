@@ -1,6 +1,6 @@
-"""Recipes by name: the published settings, and `finetune` for data of one's own.
+"""Recipes by name: the published settings, and `finetune` for your own data.
 
-A recipe is plain data: listing or reading them imports no torch.
+A recipe is plain data: listing or reading recipes does not import torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _RECIPES: dict[str, Recipe] = {
 
 
 def names() -> tuple[str, ...]:
-    """Every recipe, those of a family together."""
+    """The names of all recipes, grouped by family."""
     return tuple(_RECIPES)
 
 
@@ -28,19 +28,19 @@ def get(name: str) -> Recipe:
     """A recipe by name.
 
     Raises:
-        UserError: there is no recipe of this name; the nearest names are given.
+        UserError: there is no recipe of this name. The message gives the nearest names.
     """
     if name in _RECIPES:
         return _RECIPES[name]
     hint = did_you_mean(name, _RECIPES, otherwise="`singleshot recipes` lists them.")
-    raise UserError(f"unknown recipe {name!r}; {hint} The name of a file ends in .yaml or .yml")
+    raise UserError(f"unknown recipe {name!r}; {hint} To give a file, its name must end in .yaml or .yml")
 
 
 def load(name_or_file: str | Path) -> Recipe:
     """A recipe by its name, or from a YAML file.
 
-    A file may build on a named recipe, or on another file beside it, with `recipe: NAME`; what it does not say comes
-    from there. Its own `name`, if it gives none, is the file's.
+    With a line `recipe: NAME` a file builds on a named recipe, or on another file in the same folder. Fields that it
+    does not set come from there. Without a line `name:` the recipe is named like the file.
     """
     if str(name_or_file) in _RECIPES:
         return get(str(name_or_file))
@@ -54,7 +54,7 @@ def _load_file(path: Path, seen: tuple[Path, ...]) -> Recipe:
     if path.resolve() in seen:
         raise UserError(f"{path}: this recipe builds on itself; change its line `recipe:`")
     tree = load_yaml(path)
-    base = Recipe(start="file")  # it says nothing of builder and arguments
+    base = Recipe(start="file")  # sets neither builder nor arguments
     if "recipe" in tree:
         named = str(tree.pop("recipe"))
         if named in _RECIPES or not named.lower().endswith((".yaml", ".yml")):
@@ -63,5 +63,5 @@ def _load_file(path: Path, seen: tuple[Path, ...]) -> Recipe:
             base = _load_file(path.parent / named, (*seen, path.resolve()))
     tree.setdefault("name", path.stem)
     if base.start == "file" and tree.keys() & {"builder", "arguments"}:
-        tree.setdefault("start", "own")  # but this file does
+        tree.setdefault("start", "own")  # but this file sets them
     return from_tree(tree, where=str(path), base=base)

@@ -1,6 +1,7 @@
-"""What the papers train on and measure: their splits of Pascal VOC and COCO, and the figures' names.
+"""What the papers train on and measure: their splits of Pascal VOC and COCO, and the names of the figures.
 
-Pascal VOC's folder is the VOCdevkit folder with VOC2007 and VOC2012; COCO's is the one with `annotations` and images.
+For Pascal VOC give the VOCdevkit folder with VOC2007 and VOC2012. For COCO give the folder with `annotations` and
+images.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ VOC_07_PLUS_12 = Data(split="VOC2007:trainval+VOC2007:test+VOC2012:trainval", va
 
 # The papers' trainval35k is train2017, their minival is val2017.
 COCO = Data(split="train", val_split="val", crowd="drop")
-# In every implementation of RetinaNet crowd regions are left out, and images without an object: 117,266 of 118,287
-# are trained on.
+# Every implementation of RetinaNet leaves out crowd regions and images without an object: it trains on 117,266 of
+# 118,287 images.
 COCO_WITH_OBJECTS = Data(split="train", val_split="val", crowd="drop", skip_empty=True)
 
 
 class Measure(NamedTuple):
     """What a paper measures."""
 
-    name: str  # as `Published` has it: on which images, and what
-    best: str  # the metric of a validation that is nearest to it
+    name: str  # the `metric` of `Published`: on which images, and what
+    best: str  # the nearest metric that a validation has
 
 
 VOC07_TEST = Measure("VOC2007 test, mAP of 11 points", "voc07.mAP")
-VOC12_TEST = Measure("VOC2012 test (server), mAP", "voc10.mAP")  # VOC2010 and later measure the area
+VOC12_TEST = Measure("VOC2012 test (server), mAP", "voc10.mAP")  # VOC2010 and later use the area under the curve
 COCO_TEST_DEV_2015 = Measure("COCO test-dev2015 (server), AP", "coco.AP")
 COCO_TEST_DEV = Measure("COCO test-dev (server), AP", "coco.AP")

@@ -14,7 +14,7 @@ from singleshot.training.recipe import Recipe
 _COLUMN = 44  # where comments begin, unless a line is longer
 _OTHERS = ("arguments", "defaults")  # fields whose keys are arguments of a builder
 
-Line = tuple[str, str]  # YAML, and the comment beside it; "" for none
+Line = tuple[str, str]  # YAML, and the comment beside it; "" if there is none
 
 
 def commented_yaml(recipe: Recipe) -> str:
@@ -25,7 +25,7 @@ def commented_yaml(recipe: Recipe) -> str:
 
 def _head(recipe: Recipe) -> Iterator[str]:
     if recipe.expected:
-        yield "# Published figures for these settings. Others measured them: they are no promise."
+        yield "# Published figures for these settings. They were measured by others and are not a promise."
         yield from (f"#   {one.value:.1f} %: {one.metric} ({one.source})" for one in recipe.expected)
         if recipe.data.split is not None:
             yield f"# Trained on the images of the split {recipe.data.split}."
@@ -37,7 +37,7 @@ def _beside(text: str, comment: str) -> str:
 
 
 def _fields(value: Any, arguments: Mapping[str, str], indent: str = "") -> Iterator[Line]:
-    """The lines of a dataclass, those of its parts further to the right."""
+    """The lines of a dataclass; the lines of its parts are indented."""
     for field in dataclasses.fields(value):
         part, about = getattr(value, field.name), str(field.metadata.get("about"))
         if dataclasses.is_dataclass(part):
@@ -59,7 +59,7 @@ def _fields(value: Any, arguments: Mapping[str, str], indent: str = "") -> Itera
 
 def _plain(name: str, value: Any, about: str, indent: str) -> Iterator[Line]:
     first, *others = to_yaml_text({name: value}).rstrip("\n").split("\n")
-    if others and not isinstance(value, (dict, list, tuple)):  # a text of several lines has no room beside it
+    if others and not isinstance(value, (dict, list, tuple)):  # there is no room beside a text of several lines
         yield f"{indent}# {about}", ""
         about = ""
     yield f"{indent}{first}", about
@@ -68,14 +68,14 @@ def _plain(name: str, value: Any, about: str, indent: str) -> Iterator[Line]:
 
 
 def _first_sentence(part: object) -> str:
-    """What a group of fields is about: its class says it."""
+    """What a group of fields is about: the first sentence of its class's docstring."""
     text = (inspect.getdoc(type(part)) or "").partition("\n")[0].rstrip(".")
     return text[:1].lower() + text[1:]
 
 
 def _arguments(recipe: Recipe) -> dict[str, str]:
-    """What the arguments of builders mean, the recipe's own builder first: the lines of their docstrings."""
-    from singleshot.detectors import BUILDERS  # takes PyTorch, which listing recipes does without
+    """What the arguments of builders mean, from their docstrings; the recipe's own builder comes first."""
+    from singleshot.detectors import BUILDERS  # here, since it imports torch: listing recipes does not need it
 
     builders = sorted(BUILDERS, key=lambda name: name != recipe.builder)
     meanings: dict[str, str] = {}
@@ -94,7 +94,7 @@ def _page(builder: str) -> str:
 
 
 def argument_lines(docstring: str) -> dict[str, str]:
-    """The section "Args:" of a docstring: name -> its first sentence, without the full stop."""
+    """The section "Args:" of a docstring: argument name -> its first sentence, without the full stop."""
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", docstring, re.MULTILINE)
     if section is None:
         return {}

@@ -1,4 +1,4 @@
-"""SSD on ILSVRC DET (paper section 3.5): the network of COCO, 200 classes, before expansion was found."""
+"""SSD on ILSVRC DET (paper section 3.5): COCO's network with 200 classes, without expansion."""
 
 from __future__ import annotations
 

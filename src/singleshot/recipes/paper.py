@@ -1,4 +1,4 @@
-"""What the settings of SSD and RefineDet have in common: both are trained with the same Caffe base."""
+"""The common settings of SSD and RefineDet: both were trained with the same Caffe code."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def caffe_recipe(
 ) -> Recipe:
     """SGD in batches of 32 at 1e-3, no warm-up, no clipping, no average.
 
-    The trunk begins from ImageNet weights, which the user has to give (`--backbone-weights`); the whole detector from
-    one that was trained on COCO (`--from`) where the name says so. Where the data for
-    validation is the paper's test set, it is for watching: the figure is that of the last weights.
+    The trunk starts from ImageNet weights, which the user must give (`--backbone-weights`). If the name has
+    `_from_coco`, the whole detector starts from one that was trained on COCO (`--from`). If validation uses the paper's
+    test set, it is only for monitoring: the published figure is that of the last weights.
     """
     return Recipe(
         name=name,
@@ -78,6 +78,6 @@ def caffe_recipe(
 
 
 def steps(*pieces: int) -> Schedule:
-    """A number of thousand steps at each rate, which is a tenth of the one before: `steps(80, 20, 20)`."""
+    """Thousands of steps at each rate; each rate is a tenth of the previous one: `steps(80, 20, 20)`."""
     ends = [1000 * sum(pieces[: i + 1]) for i in range(len(pieces))]
     return Schedule(steps=ends[-1], kind="step", milestones=tuple(ends[:-1]), gamma=0.1)

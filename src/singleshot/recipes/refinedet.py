@@ -1,7 +1,7 @@
 """RefineDet (paper section 4, and the authors' scripts). DATA is the VOCdevkit folder, or COCO's.
 
-As SSD's with expansion; the figures are those of one scale. The published COCO figures come from a test script that
-always applies linear soft-NMS, of which the paper says nothing; `--arguments.soft_nms null` gives the plain ones.
+The settings are SSD's with expansion. The figures are for one scale. The published COCO figures come from a test script
+that always applies linear soft-NMS; the paper does not mention it. `--arguments.soft_nms null` gives greedy NMS.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from singleshot.recipes.benchmarks import (
 from singleshot.recipes.paper import REFINEDET_PAPER, caffe_recipe, steps
 from singleshot.training.recipe import Data, Published, Recipe, Schedule
 
-# COCO's threshold and candidates are those of the released ResNet-101 model of 512 pixels, the only one whose test file
-# is still to be had; the authors' training scripts of the 320 models name 0.01 and 1000 for the tests between.
-# Where a recipe goes on from COCO's detector (--from), what it says of the test counts, not what that file says.
+# COCO's threshold and candidates are those of the released ResNet-101 model of 512 pixels: only its test file is still
+# available. The authors' training scripts of the 320 models have 0.01 and 1000 for the tests during training.
+# If a recipe starts from COCO's detector (--from), its own test numbers count, not those of that file.
 _VOC_TEST = {"threshold": 0.01, "candidates": 1000, "soft_nms": None}
 _COCO_TEST = {"threshold": 0.016, "candidates": None, "soft_nms": 0.3}
 
-# Fine-tuning from COCO: 5e-5, a fifth of it after so many thousand steps (authors' finetune_VGG16_VOC*.py).
+# Fine-tuning from COCO, thousands of steps: (all, those before the drop). The rate is 5e-5, then a fifth of it
+# (authors' finetune_VGG16_VOC*.py).
 _FINE = {"voc": (120, 80), "voc12": (160, 120)}
 _FROM_COCO = {
     name: Schedule(steps=1000 * end, kind="step", milestones=(1000 * drop,), gamma=0.2)

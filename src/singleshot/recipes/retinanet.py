@@ -1,7 +1,7 @@
 """RetinaNet on COCO (focal loss paper, sections 4.1 and 5). DATA is the folder with `annotations` and images.
 
-The paper's trainval35k is train2017, its minival is val2017. What the paper leaves open is as in its authors'
-Detectron or as most implementations have it; comments name what differs.
+The paper's trainval35k is train2017, its minival is val2017. Where the paper gives no value, it comes from its authors'
+Detectron or from most implementations. Comments say where they differ.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAPER = "RetinaNet, arXiv 1708.02002"
 _DETECTRON = "Detectron, MODEL_ZOO (1x)"
 _MINIVAL = "COCO minival (val2017), AP"
 
-BACKBONES = {"r50": "resnet50", "r101": "resnet101", "x101": "resnext101_32x4d"}  # as the names of recipes have them
+BACKBONES = {"r50": "resnet50", "r101": "resnet101", "x101": "resnext101_32x4d"}  # short names in the recipes' names
 
 # Horizontal flips are the only augmentation (section 4.1).
 FLIP = Augmentation(photometric=False, expand=False, crop=False, flip=True)
@@ -40,14 +40,17 @@ def pyramid_recipe(
     schedule: Schedule,
     expected: tuple[Published, ...],
 ) -> Recipe:
-    """What RetinaNet and its descendants have in common, as their authors trained them; `arguments` are the others.
+    """The common settings of RetinaNet and its descendants, as their authors trained them.
 
-    SGD with 0.01 for batches of 16 and in proportion for others; a warm-up of 500 steps from a third (Detectron,
-    mmdetection); the gradient's norm cut to 35 (mmdetection; Detectron does not, but it does no harm, and spares small
-    batches a divergence). Biases learn as weights do: Detectron alone has twice the rate and no decay for them.
+    SGD with a rate of 0.01 for batches of 16, in proportion for others. Warm-up over 500 steps from a third of the rate
+    (Detectron, mmdetection). The gradient's norm is clipped at 35 (mmdetection). Detectron does not clip, but clipping
+    does no harm and keeps small batches from diverging. Biases learn as weights do; only Detectron gives them twice the
+    rate and no decay.
 
-    The trunk begins from ImageNet weights, which the user has to give (`--backbone-weights`). What one GPU cannot hold
-    is split by processes, or by `optimizer.accumulate`, with a smaller `batch_size`.
+    The trunk starts from ImageNet weights, which the user must give (`--backbone-weights`). If one GPU cannot hold a
+    batch, use a smaller `batch_size` with several processes or with `optimizer.accumulate`.
+
+    `arguments`: the builder's arguments besides the common ones set here.
     """
     return Recipe(
         name=name,
@@ -81,14 +84,14 @@ def pyramid_recipe(
 
 
 def step_schedule(steps: int, *milestones: int) -> Schedule:
-    """A tenth of the rate from each milestone on, after the warm-up."""
+    """After the warm-up, the rate drops to a tenth at each milestone."""
     return Schedule(
         steps=steps, kind="step", milestones=milestones, gamma=0.1, warmup_steps=500, warmup_start=round(1 / 3, 6)
     )
 
 
-# Long sides at most 5/3 of the short one: Detectron's 1333 for 800 and mmdetection's 1000 for 600. For other sizes, and
-# by the paper itself, none is published.
+# The long side is at most 5/3 of the short one: Detectron has 1333 for 800, mmdetection 1000 for 600. For other sizes
+# no limit is published, and the paper gives none at all.
 _LONGEST = {400: 667, 500: 833, 600: 1000, 700: 1167, 800: 1333}
 
 _FIGURES = {  # Table 1e
@@ -112,7 +115,7 @@ def _recipe(name: str, depth: str, size: int, schedule: Schedule, *expected: Pub
             "image_size": size,
             "max_size": _LONGEST[size],
             "norm": "frozen",  # Detectron: batch norm is a fixed scale and shift
-            # Paper, Detectron, Detectron2. Without it (mmdetection), and with P6 from P5 (torchvision), AP is equal.
+            # Paper, Detectron, Detectron2. AP is the same without it (mmdetection) and with P6 from P5 (torchvision).
             "relu_before_p7": True,
             **more,
         },
@@ -133,7 +136,7 @@ def _recipes() -> list[Recipe]:
             # 90k iterations, divided by 10 at 60k and 80k (section 4.1).
             schedule = step_schedule(90_000, 60_000, 80_000)
             made.append(_recipe(f"retinanet_{depth}_{size}_coco", depth, size, schedule, *published))
-    # "Trained with scale jitter and for 1.5x longer" (Table 2). The range is Detectron2's, the paper gives none.
+    # "Trained with scale jitter and for 1.5x longer" (Table 2). The range is Detectron2's; the paper gives none.
     made.append(
         _recipe(
             "retinanet_r101_jitter_coco",

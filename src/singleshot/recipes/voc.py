@@ -1,6 +1,7 @@
 """SSD on Pascal VOC (paper sections 3.1, 3.3, 3.6). DATA is the VOCdevkit folder with VOC2007 and VOC2012.
 
-Each comes with expansion (SSD*, Table 6) and, as `_noexpand`, in the paper's first form with its shorter schedule.
+Each recipe exists with expansion (SSD*, Table 6) and, as `_noexpand`, in the paper's first form, which has a shorter
+schedule.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from singleshot.recipes.benchmarks import VOC07_TEST, VOC12_TEST, VOC_07, VOC_07
 from singleshot.recipes.paper import SSD_PAPER, ssd_recipe, steps
 from singleshot.training.recipe import Published, Recipe
 
-# Training images; schedule with expansion, without; boxes; what was measured; figures at 300 and 512 with, without;
-# their source.
-# The schedule of the fine-tuning from COCO is not published: that of the same images from ImageNet is taken.
+# Training images; schedule with expansion, without; boxes; what was measured; figures at 300 and 512 with expansion,
+# without; their source.
+# The schedule for fine-tuning from COCO is not published. The one for the same images from ImageNet is used.
 _SETTINGS = {
     "voc07": (VOC_07, (80, 20, 20), (40, 10, 10), "voc", VOC07_TEST, None, (68.0, 71.6), "Table 1"),
     "voc": (VOC_07_12, (80, 20, 20), (40, 10, 10), "voc", VOC07_TEST, (77.2, 79.8), (74.3, 76.8), "Tables 1 and 6"),
     "voc12": (VOC_07_PLUS_12, (120, 40), (60, 20), "voc", VOC12_TEST, (75.8, 78.5), (72.4, 74.9), "Tables 4 and 6"),
-    # COCO's box sizes, those of the weights that they go on from (--from).
+    # COCO's box sizes, since training starts from COCO's weights (--from).
     "voc_from_coco": (
         VOC_07_12,
         (80, 20, 20),
@@ -47,7 +48,7 @@ def _recipes() -> list[Recipe]:
             for expand in (True, False):
                 figures, note = (with_expand, "") if expand else (without, "")
                 if figures is None:  # published in the first form only
-                    figures, note = without, "; without expansion, none is published with it"
+                    figures, note = without, " (without expansion; no figure with expansion is published)"
                 made.append(
                     ssd_recipe(
                         f"ssd{size}_{name}{'' if expand else '_noexpand'}",
