@@ -191,7 +191,7 @@ def test_soft_cross_entropy_at_the_ends(target: float) -> None:
         (QualityFocalLoss, {"beta": math.nan}, "QualityFocalLoss: beta must be at least 0"),
         (QualityFocalLoss, {"prior": 0.0}, "QualityFocalLoss: prior must be a probability"),
         (VarifocalLoss, {"gamma": -0.1}, "VarifocalLoss: gamma must be at least 0"),
-        (VarifocalLoss, {"alpha": -0.1}, "VarifocalLoss: alpha is the weight of the background"),
+        (VarifocalLoss, {"alpha": -0.1}, "VarifocalLoss: alpha, the weight of the background, must be at least 0"),
         (VarifocalLoss, {"prior": 1.0}, "VarifocalLoss: prior must be a probability"),
     ],
 )

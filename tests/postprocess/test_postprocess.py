@@ -865,7 +865,11 @@ class TestVary:
                 400,
                 "candidates_of_image needs a detector that takes candidates of each class",
             ),
-            ("candidates_of_image", None, "this one takes them of each level of its pyramid: vary candidates"),
+            (
+                "candidates_of_image",
+                None,
+                "this one takes candidates of each level of its pyramid: vary candidates instead",
+            ),
             ("vote", 0, "vote must be a number above 0 and at most 1, or none for no voting, got 0"),
             ("vote", 1.5, "vote must be a number from 0 to 1, got 1.5"),
         ],
