@@ -40,9 +40,9 @@ def test_every_part_of_the_tour_is_there(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_a_dataset_of_another_seed_is_refused(tmp_path: Path) -> None:
     write_shapes(tmp_path / "demo" / "data", train=2, val=1, seed=0)
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="data already exists and does not hold this dataset"):
         run_demo(tmp_path / "demo", 1, images=(2, 1), steps=1)
-    with pytest.raises(UserError, match="seed"):
+    with pytest.raises(UserError, match="seed -1: expected a whole number, 0 or more"):
         run_demo(tmp_path / "other", -1)
 
 

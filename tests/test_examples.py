@@ -72,7 +72,9 @@ def test_yolo_labels_become_coco_files(tmp_path: Path, monkeypatch: pytest.Monke
     assert records[0].labels.tolist() == [1, 0]
     assert len(records[1].boxes) == 0
     (flat / "b.txt").write_text("0 0.5 0.5\n")
-    with pytest.raises(UserError, match=r"b.txt:1: '0 0.5 0.5'; expected"):
+    with pytest.raises(
+        UserError, match=r"b.txt:1: expected `class x y width height`, or the corners of a polygon, got '0 0.5 0.5'"
+    ):
         convert([str(flat)])
 
 
