@@ -158,7 +158,7 @@ def test_from_a_detector_of_other_classes(
     words = ["train", "data", "--from", str(tiny_model), "--recipe", str(_by_steps(tmp_path)), "--schedule.steps", "1"]
     assert main([*words, "--val-split", "none", "--data.workers", "0", "--batch-size", "2", "--json"]) == 0
     out, err = capsys.readouterr()
-    said = f"from {tiny_model}: 1 of 2 classes found by name (Cell <- cell), 1 drawn anew (dust); "
+    said = f"from {tiny_model}: 1 of 2 classes found by name (Cell <- cell), 1 start at random (dust); "
     assert said in err
     start = json.loads((Path(json.loads(out)["run"]) / "log.jsonl").read_text().splitlines()[0])
     [note] = [note for note in start["notes"] if said in note]

@@ -210,7 +210,7 @@ class TestTheLastMapAlone:
 
     @pytest.mark.parametrize("arguments", [{"p6": "p5"}, {"relu_before_p7": False}])
     def test_what_belongs_to_the_pyramid(self, arguments: dict[str, Any]) -> None:
-        with pytest.raises(UserError, match="p6 and relu_before_p7 are about the pyramid's coarser levels"):
+        with pytest.raises(UserError, match="p6 and relu_before_p7 belong to the pyramid's coarser levels"):
             described("retinanet", pyramid=False, **arguments)
 
 
@@ -233,11 +233,11 @@ class TestTheLastMapAlone:
         ("ssd", {"negatives": -1}, "negatives must be a number of at least 0, got -1"),
         ("ssd", {"negatives": 2, "classification": FocalLoss()}, "negatives=2 is the default loss's number"),
         ("refinedet", {"negatives": 2, "classification": FocalLoss(), "cascade": False}, "negatives=2 is the default"),
-        ("refinedet", {"nms": 0.5, "soft_nms": 0.3}, "soft_nms=0.3 takes its place: choose one of them"),
-        ("ssd", {"smallest_scale": 0.9, "largest_scale": 0.2}, "smallest_scale and largest_scale are shares"),
-        ("ssd", {"smallest_scale": 0.0}, "smallest_scale and largest_scale are shares"),
-        ("ssd", {"largest_scale": 1.5}, "smallest_scale and largest_scale are shares"),
-        ("ssd", {"smallest_scale": float("nan")}, "smallest_scale and largest_scale are shares"),
+        ("refinedet", {"nms": 0.5, "soft_nms": 0.3}, "which soft_nms=0.3 replaces: choose one of them"),
+        ("ssd", {"smallest_scale": 0.9, "largest_scale": 0.2}, "smallest_scale and largest_scale must be shares"),
+        ("ssd", {"smallest_scale": 0.0}, "smallest_scale and largest_scale must be shares"),
+        ("ssd", {"largest_scale": 1.5}, "smallest_scale and largest_scale must be shares"),
+        ("ssd", {"smallest_scale": float("nan")}, "smallest_scale and largest_scale must be shares"),
         ("ssd", {"smallest_scale": 0.2, "box_sizes": [20, 40, 60, 80, 100, 120]}, "leave out one or the other"),
     ],
 )  # fmt: skip

@@ -34,13 +34,19 @@ def test_create_by_the_name_of_a_builder() -> None:
 def test_unknown_names_are_refused_with_a_hint() -> None:
     with pytest.raises(UserError, match=r"unknown detector 'ssd300_vg16'; did you mean ssd300_vgg16 or"):
         create("ssd300_vg16", num_classes=2)
-    with pytest.raises(UserError, match="'ssd300_mobilenetv2' is the builder ssd with arguments.backbone mobilenetv2"):
+    with pytest.raises(
+        UserError,
+        match="'ssd300_mobilenetv2' is a variant, not a builder: use the builder ssd with "
+        "arguments.backbone mobilenetv2",
+    ):
         find_builder("ssd300_mobilenetv2")
-    with pytest.raises(UserError, match="'retinanet_r50' is the builder retinanet with its own arguments"):
+    with pytest.raises(
+        UserError, match="'retinanet_r50' is a variant, not a builder: use the builder retinanet with its own arguments"
+    ):
         find_builder("retinanet_r50")
     with pytest.raises(UserError, match=r"unknown builder 'sdd'; did you mean ssd\?"):
         find_builder("sdd")
-    with pytest.raises(UserError, match="Your own is named as 'package.module:function'"):
+    with pytest.raises(UserError, match="Write your own as 'package.module:function'"):
         find_builder("zzz")
 
 

@@ -149,7 +149,7 @@ def test_other_backbones_have_the_papers_centres() -> None:
 
 
 def test_atrous_is_about_vgg16() -> None:
-    with pytest.raises(UserError, match="atrous=False is about VGG-16"):
+    with pytest.raises(UserError, match="atrous=False changes VGG-16"):
         ssd(num_classes=2, backbone="resnet18", atrous=False)
 
 

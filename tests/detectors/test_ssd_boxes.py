@@ -134,7 +134,7 @@ def test_other_choices_stack_a_removed_level_on_the_nearest_finer_one() -> None:
 
 @pytest.mark.parametrize("kept", [(), (1, 0), (0, 0), (-1, 2), (0, 6)])
 def test_wrong_maps(kept: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match="source_maps must be growing numbers of maps from 0 to 5"):
+    with pytest.raises(UserError, match="source_maps must be growing indices of maps from 0 to 5"):
         without_levels(level_groups(box_sizes("voc", (300, 300), 6)), kept)
 
 

@@ -139,7 +139,7 @@ def test_another_order_of_the_same_classes(name: str) -> None:
     source, target = make(DETECTORS[name], ("a", "b", "c"), 0), make(DETECTORS[name], ("c", "a", "b"), 1)
     done = transfer(source, target)
     assert not any((done.new, done.partly))
-    assert done.text().startswith("3 of 3 classes found by name (by the same name), 0 drawn anew; ")
+    assert done.text().startswith("3 of 3 classes found by name (by the same name), 0 start at random; ")
     torch.testing.assert_close(probabilities(target), probabilities(source)[..., [2, 0, 1]], rtol=1e-4, atol=1e-6)
 
 
@@ -148,8 +148,8 @@ def test_the_very_same_classes(name: str) -> None:
     source, target = make(DETECTORS[name], ("a", "b"), 0), make(DETECTORS[name], ("a", "b"), 1)
     done = transfer(source, target)
     assert done.text() == (
-        "2 of 2 classes found by name (by the same name), 0 drawn anew; "
-        f"{len(source.state_dict())} tensors taken over, 0 new"
+        "2 of 2 classes found by name (by the same name), 0 start at random; "
+        f"{len(source.state_dict())} tensors copied, 0 new"
     )
     for key, value in source.state_dict().items():
         assert torch.equal(target.state_dict()[key], value), key
@@ -185,8 +185,8 @@ def test_rows(name: str) -> None:
             assert torch.equal(own[:, 2:], given[:, 3:])  # the background, if there is one
         assert (ours[1][:, 0] == loss.initial_bias).all()
     assert len(done.partly) == 2 * len(layers)
-    assert f"{len(done.taken)} tensors taken over, {len(done.partly)} in part, 0 new" in done.text()
-    assert done.text().startswith("1 of 2 classes found by name (sofa <- couch), 1 drawn anew (zebra); ")
+    assert f"{len(done.taken)} tensors copied, {len(done.partly)} in part, 0 new" in done.text()
+    assert done.text().startswith("1 of 2 classes found by name (sofa <- couch), 1 start at random (zebra); ")
 
 
 @pytest.mark.parametrize("name", ["retinanet", "retinanet, softmax", "refinedet"])
@@ -195,7 +195,7 @@ def test_no_class_in_common(name: str) -> None:
     source, target = make(DETECTORS[name], ("cat", "dog"), 0), make(DETECTORS[name], ("a", "b"), 1)
     drawn = make(DETECTORS[name], ("a", "b"), 1).state_dict()
     done = transfer(source, target)
-    assert done.text().startswith("none of the 2 classes (a, b) is among its 2 (cat, dog), all drawn anew; ")
+    assert done.text().startswith("none of the 2 classes (a, b) is among its 2 (cat, dog); all start at random; ")
     assert done.new == tuple(key for key in drawn if "class_logits" in key)
     for key, value in target.state_dict().items():
         assert torch.equal(value, drawn[key] if key in done.new else source.state_dict()[key]), key
@@ -211,7 +211,9 @@ def test_another_kind_of_loss(pair: tuple[str, str], turned: bool) -> None:
     drawn = make(DETECTORS[second], ("b", "a"), 1).state_dict()
     done = transfer(source, target)
     assert done.classes == {"b": "b", "a": "a"}
-    assert "2 of 2 classes found by name (by the same name), but all drawn anew: another kind of loss" in done.text()
+    assert (
+        "2 of 2 classes found by name (by the same name), but all start at random: another kind of loss" in done.text()
+    )
     for key, value in target.state_dict().items():
         if "class_logits" in key:
             assert torch.equal(value, drawn[key]), key
@@ -254,7 +256,8 @@ def test_other_anchors_at_some_levels() -> None:
     assert all(fits)
     assert done.obstacles
     assert (
-        "1 of 2 classes found by name (by the same name), 1 drawn anew (new); in some class layers all: " in done.text()
+        "1 of 2 classes found by name (by the same name), 1 start at random (new); in some class layers all start at "
+        "random: " in done.text()
     )
 
 
@@ -286,7 +289,7 @@ def test_a_head_of_unknown_make() -> None:
         assert torch.equal(source.head.logits.weight, target.head.logits.weight) is taken
         assert bool(done.obstacles) is not taken
         assert any(key.startswith("neck.") for key in done.taken)
-        assert ("all drawn anew: the head does not say" in done.text()) is not taken
+        assert ("all start at random: the head does not say" in done.text()) is not taken
 
 
 def test_nothing_is_drawn_and_the_source_is_left_alone() -> None:
@@ -305,6 +308,6 @@ def test_coco_to_voc_as_it_is_said() -> None:
     source, target = make(DETECTORS["refinedet"], COCO, 0), make(DETECTORS["refinedet"], VOC, 1)
     assert transfer(source, target).text() == (
         "20 of 20 classes found by name (aeroplane <- airplane, diningtable <- dining table, motorbike <- motorcycle, "
-        "pottedplant <- potted plant, sofa <- couch, tvmonitor <- tv; the others by the same name), 0 drawn anew; "
-        f"{len(target.state_dict())} tensors taken over, 0 new"
+        "pottedplant <- potted plant, sofa <- couch, tvmonitor <- tv; the others by the same name), 0 start at random; "
+        f"{len(target.state_dict())} tensors copied, 0 new"
     )

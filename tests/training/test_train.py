@@ -190,8 +190,8 @@ def test_from_a_checkpoint_of_other_classes(
     )
     result = train(recipe, out=tmp_path / "run")
     line = (
-        f"from {tmp_path / 'source.safetensors'}: none of the 2 classes (green, red) is among its 2 (cat, dog), all "
-        "drawn anew; "
+        f"from {tmp_path / 'source.safetensors'}: none of the 2 classes (green, red) is among its 2 (cat, dog); all "
+        "start at random; "
     )
     assert line in capsys.readouterr().err
     start = json.loads((result.run / "log.jsonl").read_text().splitlines()[0])
@@ -211,7 +211,7 @@ def test_from_a_checkpoint_with_some_of_the_classes(
     recipe = make_recipe(schedule__steps=2, optimizer__lr=0.0, ema__decay="null", arguments={"dropout": 0.0})
     result = train(recipe, out=tmp_path / "run", from_checkpoint=tmp_path / "source.safetensors")
     said = capsys.readouterr().err
-    assert "1 of 2 classes found by name (red <- Red), 1 drawn anew (green); " in said
+    assert "1 of 2 classes found by name (red <- Red), 1 start at random (green); " in said
     assert "4 in part, 0 new" in said
     fresh = singleshot.load(train(recipe, out=tmp_path / "fresh").last, builder=tiny).state_dict()
     found = singleshot.load(result.last, builder=tiny).state_dict()

@@ -1,4 +1,4 @@
-"""The detectors: one file per paper, each the wiring of shared parts."""
+"""The detectors: one file per paper. Each file puts shared parts together."""
 
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.models import models

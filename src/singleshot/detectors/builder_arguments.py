@@ -1,4 +1,4 @@
-"""Arguments that several builders take, from what a user may write to the parts that they mean."""
+"""Arguments that several builders take: from what a user may write to the parts of a detector."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ def mining_loss(
 ) -> ClassificationLoss:
     """The classification loss of SSD and RefineDet: as given, or softmax with `negatives` hard ones for each positive.
 
-    `elsewhere`: `negatives` is of use to another part as well. If not, it is refused beside a loss that is given.
+    `elsewhere`: another part uses `negatives` too. If not, `negatives` is refused together with a given loss.
     """
     weights(negatives=negatives)
     if given is not None and negatives != _NEGATIVES and not elsewhere:
         raise UserError(
-            f"negatives={negatives!r} is the default loss's number of hard negatives for each positive, and "
-            "classification puts another loss in its place: give the loss its own number, such as "
+            f"negatives={negatives!r} is the default loss's number of hard negatives for each positive, but "
+            "classification replaces that loss: give the new loss its own number, such as "
             f"{{'type': 'SoftmaxLoss', 'ratio': {negatives!r}}}, or leave negatives out"
         )
     return classification_loss(given, SoftmaxLoss(ratio=negatives))
 
 
 Outputs = Sequence[str | Mapping[str, Any] | OutputKind]
-"""Extra outputs as a builder takes them: a name, plain data {"type": name, ...}, or the choices themselves."""
+"""Extra outputs as a builder takes them: names, plain data {"type": name, ...}, or objects with the choices."""
 
 
 def extra_outputs(outputs: Outputs, iou_head: bool | IoUHead | Mapping[str, Any]) -> tuple[ExtraOutput, ...]:
-    """What head, criterion and scores take, from two arguments of a builder.
+    """The extra outputs for head, criterion and scores, from two arguments of a builder.
 
-    `iou_head`: true for the paper's, false for none, or its choices, also as plain data {"alpha": 0.5, ...}: the same
+    `iou_head`: true (the paper's), false (none), or its choices, also as plain data {"alpha": 0.5, ...}. It is the same
     as an `IoUHead` among the `outputs`.
     """
     kinds = [_output_kind(one) for one in outputs]
@@ -71,7 +71,7 @@ def extra_outputs(outputs: Outputs, iou_head: bool | IoUHead | Mapping[str, Any]
     found = tuple(kind.output() for kind in kinds)
     names = [output.name for output in found]
     if len(set(names)) < len(names):
-        raise UserError(f"outputs: expected each output once, got {', '.join(names)} (iou_head is one of them)")
+        raise UserError(f"outputs: expected each output once, got {', '.join(names)} (iou_head counts as one)")
     return found
 
 
@@ -103,35 +103,35 @@ def two_sides(image_size: int | Sequence[int], smallest: int = 32) -> tuple[int,
 
 
 def at_least(smallest: float, **numbers: float | None) -> None:
-    """Refuse numbers below `smallest`, by name; None is none."""
+    """Refuse numbers below `smallest`, given by name. None is allowed."""
     for name, value in numbers.items():
         if value is not None and not value >= smallest:
             raise UserError(f"{name} must be at least {smallest}, got {value!r}")
 
 
 def fractions(**numbers: float | None) -> None:
-    """Refuse numbers that are not from 0 to 1, by name; None is none."""
+    """Refuse numbers outside of 0 to 1, given by name. None is allowed."""
     for name, value in numbers.items():
         if value is not None and not 0 <= value <= 1:
             raise UserError(f"{name} must be a number from 0 to 1, got {value!r}")
 
 
 def weights(**numbers: float) -> None:
-    """Refuse numbers that are not finite and at least 0, by name."""
+    """Refuse numbers that are not finite or are below 0, given by name."""
     for name, value in numbers.items():
         if not 0 <= value < math.inf:
             raise UserError(f"{name} must be a number of at least 0, got {value!r}")
 
 
 def overlaps(**pairs: float | Sequence[float]) -> tuple[float, float]:
-    """The overlap from which on an anchor is positive, and that below which it is negative: by name, one or two."""
+    """The two IoU thresholds: positive from the first on, negative below the second. Given by name, as one or two."""
     ((name, given),) = pairs.items()
     numbers = tuple(map(float, given)) if isinstance(given, Sequence) else (float(given), float(given))
     if len(numbers) != 2 or not 0 < numbers[1] <= numbers[0] <= 1:
         shown = list(given) if isinstance(given, Sequence) else given
         raise UserError(
-            f"{name} must be two overlaps such as [0.7, 0.3], above 0 and at most 1, the second not larger, "
-            f"or one for both, got {shown}"
+            f"{name} must be two overlaps such as [0.7, 0.3], above 0 and at most 1, the second not larger than the "
+            f"first, or one number for both, got {shown}"
         )
     return numbers[0], numbers[1]
 
@@ -146,25 +146,25 @@ def ranking(
     candidates_of_image: int | None = None,
     soft_nms: float | None = None,
 ) -> None:
-    """Refuse numbers of the post-processing that make no sense, by name."""
+    """Refuse post-processing numbers that are out of range or contradict each other."""
     fractions(threshold=threshold, nms=nms, soft_nms=soft_nms)
     at_least(1, candidates=candidates, candidates_of_image=candidates_of_image, detections=detections)
     vote_spread(vote)
     if soft_nms is not None and nms != PerClassPostprocess.iou:
         raise UserError(
-            f"nms={nms!r} is the greedy suppression's, and soft_nms={soft_nms!r} takes its place: choose one of them "
-            "(soft_nms null is greedy suppression)"
+            f"nms={nms!r} belongs to greedy NMS, which soft_nms={soft_nms!r} replaces: choose one of them (soft_nms "
+            "null is greedy NMS)"
         )
 
 
 def vote_spread(vote: float | None) -> None:
-    """Refuse a spread of box voting that is not above 0 and at most 1; None is no voting."""
+    """Refuse a spread of box voting that is not above 0 and at most 1. None means no voting."""
     if vote is not None and not 0 < vote <= 1:
         raise UserError(f"vote must be a number above 0 and at most 1, or none for no voting, got {vote!r}")
 
 
 def level_sizes(given: Sequence[float] | None, strides: Sequence[float]) -> tuple[float, ...]:
-    """One anchor size for each level: as given, or 4 x stride (both RetinaNet's and RefineDet's)."""
+    """One anchor size for each level: as given, or 4 x stride (RetinaNet and RefineDet)."""
     sizes = tuple(given) if given is not None else tuple(4.0 * stride for stride in strides)
     if len(sizes) != len(strides) or not all(side > 0 for side in sizes):
         raise UserError(
@@ -184,7 +184,7 @@ def box_loss(name: BoxLoss, beta: float) -> LossTerm:
 
 
 def drop_unused_scales(trunk: Backbone, used: Sequence[int]) -> None:
-    """A map that no head reads needs no L2 scale: a parameter without a gradient would stop distributed training."""
+    """Remove the L2 scales of maps that no head reads: a parameter without a gradient stops distributed training."""
     if isinstance(trunk, VGG16):
         for k, name in enumerate(trunk.sources):
             if k not in used and name in trunk.scales:
@@ -192,7 +192,7 @@ def drop_unused_scales(trunk: Backbone, used: Sequence[int]) -> None:
 
 
 def last_map(trunk: Backbone) -> ExtraLevels:
-    """A backbone that gives its last map alone."""
+    """The backbone, returning only its last map."""
     last = len(trunk.channels) - 1
     drop_unused_scales(trunk, [last])
     return ExtraLevels(trunk, (), outputs=[last])

@@ -19,7 +19,7 @@ class Classes:
     def of(
         cls, num_classes: int, names: Sequence[str] | None = None, category_ids: Sequence[int | str] | None = None
     ) -> Classes:
-        """Check what a builder was given; without names they are "class 0", "class 1", ..., without ids 0, 1, ..."""
+        """Check a builder's classes. Default names are "class 0", "class 1", ...; default ids are 0, 1, ..."""
         if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
             raise UserError(
                 f"num_classes must be a whole number of at least 1 (background not counted), got {num_classes!r}"

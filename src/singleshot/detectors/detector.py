@@ -1,4 +1,4 @@
-"""The one detector class: parts by keyword, and the flow between them."""
+"""The one detector class: its parts, given by keyword, and the data flow between them."""
 
 from __future__ import annotations
 
@@ -33,32 +33,33 @@ from singleshot.stream import stream
 from singleshot.structures import Anchors, Detections, ImageBatch, Matched, Predictions, Targets
 
 PRECISIONS = ("fp32", "bf16")
-_SIZES_KEPT = 128  # anchors of 800 x 1333 pixels take 3 MB: images of all shapes must not fill the memory
+_SIZES_KEPT = 128  # anchors of 800 x 1333 pixels take 3 MB: many image shapes must not fill the memory
 
 
 @dataclass(frozen=True)
 class Raw:
-    """What the network says about a batch, before it is made losses or detections."""
+    """What the network predicts for a batch, before losses or detections are computed."""
 
     predictions: Predictions
-    anchors: Anchors  # what `box_deltas` are relative to: refined, where there is a refiner
+    anchors: Anchors  # the anchors of `box_deltas`; refined if there is a refiner
     batch: ImageBatch
     preprocess: Preprocess  # what made the batch
     base: Anchors  # before the refinement
-    keep: Tensor | None = None  # [B, A] bool: anchors outside of it find nothing, and are no hard negatives
+    keep: Tensor | None = None  # [B, A] bool: the other anchors give no detections and are never hard negatives
 
 
 class Detector(nn.Module):
     """A single-stage detector, put together from parts.
 
-    Called with a list of images [3, H, W] (float in 0..1, or uint8) of any sizes. In training mode it needs targets, a
-    list of dicts with `boxes` [N, 4] xyxy pixels, `labels` [N] int64 in 0..K-1 (background is not counted: torchvision
-    counts from 1) and optionally `iscrowd` [N], and gives a dict of losses. In eval mode it gives a list of `{"boxes",
-    "scores", "labels"}` in pixels of each image, best first. `losses_and_detections` gives both from one forward pass.
+    Called with a list of images [3, H, W] (float in 0..1, or uint8) of any sizes. In training mode it needs targets and
+    returns a dict of losses. Targets are a list of dicts with `boxes` [N, 4] xyxy pixels, `labels` [N] int64 in 0..K-1
+    (background is not counted: torchvision counts from 1) and optionally `iscrowd` [N]. In eval mode it returns a list
+    of `{"boxes", "scores", "labels"}` in pixels of each image, best first. `losses_and_detections` gives both from one
+    forward pass.
 
     `network` is the raw part: normalised pixels [B, 3, H, W] to a dict name -> float32 [B, A, n]. It may be replaced,
-    by a compiled one say. `singleshot.detectors.whole.Whole` is everything that is exported, post-processing included.
-    `precision`, "fp32" or "bf16", is that of the network only; losses and boxes are always float32.
+    for example by a compiled one. `singleshot.detectors.whole.Whole` is the part that is exported, including
+    post-processing. `precision`, "fp32" or "bf16", is that of the network only; losses and boxes are always float32.
     """
 
     def __init__(
@@ -80,12 +81,12 @@ class Detector(nn.Module):
         self.anchors, self.criterion, self.postprocess = anchors, criterion, postprocess
         self.class_names, self.category_ids = classes.names, classes.category_ids
         self.num_classes = len(classes.names)
-        self.builder: str | None = None  # name and arguments of the builder, set by it; needed to save
+        self.builder: str | None = None  # name and arguments of the builder, set by the builder; needed to save
         self.arguments: dict[str, Any] = {}
         self._precision = "fp32"
-        self._network: Network | None = None  # what takes the place of the parts
+        self._network: Network | None = None  # replaces the parts if set
         self._shapes: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {}
-        self._anchors: dict[tuple[tuple[int, int], torch.device], Anchors] = {}  # the latest ones
+        self._anchors: dict[tuple[tuple[int, int], torch.device], Anchors] = {}  # of the latest sizes
 
     # ------------------------------------------------------------------ what it is
     @property
@@ -95,13 +96,13 @@ class Detector(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; the CPU for a detector that has none."""
+        """The device of the weights; the CPU for a detector without weights."""
         held = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if held is None else held.device
 
     @property
     def spec(self) -> Spec:
-        """What surrounds the network, as plain data: classes, preparation of images, numbers of the post-processing."""
+        """What surrounds the network, as plain data: classes, pre-processing, numbers of the post-processing."""
         return Spec(self.class_names, self.category_ids, known_rule(self.preprocess), stored.store(self.postprocess))
 
     @property
@@ -120,8 +121,8 @@ class Detector(nn.Module):
     def network(self) -> Network:
         """Normalised pixels [B, 3, H, W] -> name -> float32 [B, A, n], A the same for all names.
 
-        Another function or module may be assigned, such as `torch.compile(detector.network)`; None brings the parts
-        back. It is called as it is: only the detector's own parts are moved, saved, and put in training or eval mode.
+        Another function or module may be assigned, such as `torch.compile(detector.network)`; None restores the parts.
+        It is only called: the detector moves, saves and switches between training and eval mode its own parts only.
         """
         return self._parts if self._network is None else self._network
 
@@ -132,7 +133,7 @@ class Detector(nn.Module):
         self.__dict__["_network"] = None if value == self._parts else value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # PyTorch registers a module that is assigned as a part, where a property of the class would hide it.
+        # PyTorch would register an assigned module as a part, and the property `network` would then hide it.
         if name == "network":
             object.__setattr__(self, name, value)
         else:
@@ -150,20 +151,20 @@ class Detector(nn.Module):
         return nullcontext()
 
     def map_shapes(self, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-        """(h, w) of each map for an input of (height, width), asked from the network itself, without computing it."""
+        """(h, w) of each map for an input of (height, width), from the network itself, without computing values."""
         if size not in self._shapes:
             self._shapes[size] = tuple(map_sizes(nn.Sequential(self.backbone, self.neck), size))
         return self._shapes[size]
 
     def anchors_for(self, size: tuple[int, int], device: torch.device | str = "cpu") -> Anchors:
-        """The anchors of an input of (height, width), on a device; those of the last sizes are kept."""
+        """The anchors for an input of (height, width), on a device. Those of the latest sizes are kept."""
         key = (size, torch.device(device))
         if key in self._anchors:
             self._anchors[key] = self._anchors.pop(key)  # the latest goes to the end
         else:
             while len(self._anchors) >= _SIZES_KEPT:
                 self._anchors.pop(next(iter(self._anchors)), None)
-            with torch.inference_mode(False):  # they are kept, also for training: ordinary tensors
+            with torch.inference_mode(False):  # ordinary tensors, because they are kept for training too
                 made = self.anchors(self.map_shapes(size), size)
                 usable = None if made.usable is None else made.usable.to(device)
                 self._anchors[key] = Anchors(made.boxes.to(device), made.counts, usable)
@@ -176,9 +177,9 @@ class Detector(nn.Module):
         targets: Sequence[Mapping[str, Tensor]] | None = None,
         counts: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Losses in training mode, detections in eval mode: torchvision's call, but labels run 0..K-1.
+        """Losses in training mode, detections in eval mode. As in torchvision, but labels are 0..K-1.
 
-        `counts`: what to divide each loss by, in place of the numbers of these images (`Detector.counts`).
+        `counts`: what to divide each loss by, in place of the counts of these images (`Detector.counts`).
         """
         if self.training:
             if targets is None:
@@ -190,12 +191,12 @@ class Detector(nn.Module):
         return self.preprocess.restore(Detections(boxes, scores, labels), batch).to_list()
 
     def counts(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """The number that each loss of these images is divided by, by name, 0-dim: mostly that of the positives.
+        """The number that each loss of these images is divided by, by name, 0-dim: mostly the number of positives.
 
-        Given to `forward`, their sum over several batches makes the losses of these batches add up to the loss of one
-        batch with all of the images. The network runs only where its predictions decide (moved anchors, a loss that
-        brings a number of its own): in the present mode, with the operations of a training step, so that it says the
-        same in the step itself.
+        Give `forward` the sum of these over several batches. The losses of the batches then add up to the loss of one
+        batch with all the images. The network runs only if its predictions decide the numbers (moved anchors, a loss
+        with its own number). It runs in the current mode, with the operations of a training step, so that the step
+        itself predicts the same.
         """
         truth = self._truth(images, targets)
         if self.refiner is None and not self.criterion.reads_predictions:
@@ -217,9 +218,9 @@ class Detector(nn.Module):
         return self._losses(raw, truth), self.detections(raw)
 
     def raw(self, images: Sequence[Tensor], *, preprocess: Preprocess | None = None) -> Raw:
-        """The first half of `forward`: images to predictions, the anchors that they belong to, and the sizes.
+        """The first half of `forward`: from images to predictions, with their anchors and sizes.
 
-        `preprocess`: another one than the detector's, such as one of another size.
+        `preprocess`: replaces the detector's own, for example with another size.
         """
         preprocess = preprocess or self.preprocess
         batch = self._batch(images, preprocess)
@@ -228,16 +229,16 @@ class Detector(nn.Module):
         return Raw(predictions, anchors, batch, preprocess, base, keep)
 
     def predictions(self, pixels: Tensor) -> tuple[Predictions, Anchors]:
-        """What the network says of normalised pixels [B, 3, H, W], and the regular anchors of an input of that size."""
+        """The network's predictions for normalised pixels [B, 3, H, W], and the regular anchors of that input size."""
         return self.network(pixels), self.anchors_for((pixels.shape[-2], pixels.shape[-1]), pixels.device)
 
     def refined(self, predictions: Predictions, anchors: Anchors) -> tuple[Anchors, Tensor | None]:
-        """The anchors that the head's predictions are about, and which of them are kept (None: all)."""
+        """The anchors that the head's predictions refer to, and which of them are kept (None: all)."""
         return (anchors, None) if self.refiner is None else self.refiner.refine(predictions, anchors)
 
     @torch.no_grad()
     def detections(self, raw: Raw, postprocess: Postprocess | None = None) -> list[dict[str, Tensor]]:
-        """The second half of `forward` in eval mode; another post-processing ranks the same predictions anew."""
+        """The second half of `forward` in eval mode. Another post-processing may rank the same predictions again."""
         found = (postprocess or self.postprocess)(raw.predictions, raw.anchors, raw.keep, raw.batch.limits)
         return raw.preprocess.restore(found, raw.batch).to_list()
 
@@ -273,18 +274,18 @@ class Detector(nn.Module):
     ) -> Prediction | list[Prediction]:
         """Find objects in a path, PIL image, array [H, W, 3] uint8 RGB, or tensor [3, H, W]; a list gives a list.
 
-        Uses eval mode whatever the mode is, and leaves the mode as it was. The network sees up to `batch_size` images
-        of a list at a time: those of one input size, so that none is padded and what is found is the same as one by
-        one, up to rounding.
+        Always uses eval mode, and restores the mode afterwards. The network gets up to `batch_size` images of a list at
+        a time. Images of a batch have the same input size, so none is padded, and results equal those of single images,
+        up to rounding.
         """
         several = isinstance(source, (list, tuple))
         images = map(to_tensor, cast(Sequence[ImageInput], source) if several else (source,))
         found = [prediction for _, prediction in stream(images, self._predict, batch_size=batch_size)]
         return found if several else found[0]
 
-    @torch.no_grad()  # what comes back are ordinary tensors, not of inference mode
+    @torch.no_grad()  # not inference mode: users get ordinary tensors
     def _predict(self, batch: list[tuple[Tensor, str | None]]) -> list[Prediction]:
-        """Images and the files that they come from -> what is found in each."""
+        """Images and their files -> the prediction for each."""
         alike = by_input_size(self.preprocess, [_size(image) for image, _ in batch])
         found: dict[int, dict[str, Tensor]] = {}
         with evaluating(self):

@@ -38,14 +38,14 @@ def iou_retinanet(
         arguments: All other arguments are RetinaNet's (`retinanet`).
 
     Returns:
-        The detector, with random weights but for `backbone_weights`.
+        The detector. All weights are random, except those from `backbone_weights`.
 
     Raises:
-        UserError: An argument that makes no sense, alone or beside another, or weights that do not fit.
+        UserError: An argument is out of range or contradicts another one, or weights do not fit.
     """
     if "iou_head" in arguments:
         raise UserError(
-            "iou_retinanet has its IoU head: choose with iou_alpha, iou_loss, iou_detach and iou_branch, not iou_head"
+            "iou_retinanet always has its IoU head: set iou_alpha, iou_loss, iou_detach and iou_branch, not iou_head"
         )
     return retinanet(
         num_classes=num_classes,
@@ -61,7 +61,7 @@ VARIANTS["iou_retinanet_r50"] = Variant("iou_retinanet", {}, f"COCO test-dev AP 
 VARIANTS["iou_retinanet_r101"] = Variant(
     "iou_retinanet", {"backbone": "resnet101"}, f"COCO test-dev AP 39.2 ({_TABLE})"
 )
-# The paper says 32x8d, the authors' configuration is 32x4d, and so are the weights whose baseline figure they give.
+# The paper says 32x8d. The authors' configuration is 32x4d, and so is the baseline figure that they give.
 VARIANTS["iou_retinanet_x101"] = Variant(
     "iou_retinanet", {"backbone": "resnext101_32x4d"}, f"COCO test-dev AP 40.6 ({_TABLE})"
 )

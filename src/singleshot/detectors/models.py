@@ -1,4 +1,4 @@
-"""What `singleshot models` lists: every named variant, measured on the built network."""
+"""The list of `singleshot models`: every named variant, with numbers measured on the built network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from singleshot.ops.shapes import ShapesOnly, without_values
 
 
 def count_parameters(detector: Detector) -> int:
-    """Trainable or not, without buffers."""
+    """The number of parameters, trainable or not, without buffers."""
     return sum(parameter.numel() for parameter in detector.parameters())
 
 

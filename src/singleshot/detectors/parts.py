@@ -1,4 +1,4 @@
-"""Parts that a builder takes as arguments, as plain data and back."""
+"""Parts that a builder takes as arguments: to plain data and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from singleshot.outputs import OUTPUTS
 _OTHERS = {"Pixels": "singleshot.preprocess"}
 
 PARTS: Mapping[str, str] = ChainMap(_OTHERS, OUTPUTS, CLASSIFICATION_LOSSES)
-"""Every part that files, recipes and the command line may name, and the module that it is in."""
+"""Every part that files, recipes and the command line may name, and its module."""
 
 
 def find_part(name: str) -> Any:
@@ -47,7 +47,7 @@ def store_argument(value: Any) -> Any:
 
 
 def restore_argument(value: Any) -> Any:
-    """The inverse of `store_argument`: dicts that name a part become it; names outside of the table are refused."""
+    """The inverse of `store_argument`: dicts with a part's name become that part. Unknown names are refused."""
     if isinstance(value, list):
         return [restore_argument(one) for one in value]
     if not isinstance(value, dict):

@@ -29,7 +29,7 @@ from singleshot.refiner import OUTPUTS, AnchorRefiner
 
 Neck = Literal["tcb", "fpn", "none"]
 
-_VGG = {"vgg16": "vgg16_refinedet", "vgg16_bn": "vgg16_refinedet_bn"}  # pool5 and fc6 are not SSD's
+_VGG = {"vgg16": "vgg16_refinedet", "vgg16_bn": "vgg16_refinedet_bn"}  # pool5 and fc6 differ from SSD's
 
 
 @register
@@ -78,50 +78,49 @@ def refinedet(
         num_classes: Number of classes, without the background.
         backbone: Name of the trunk (section 4), such as vgg16, resnet101, mobilenetv2 or timm/NAME. Default vgg16.
         image_size: Pixels of the input, whole multiples of 64: one side, or [height, width]. Default 320.
-        backbone_weights: File with the backbone's weights; nothing is downloaded. Default none: drawn at random.
-        pixels: What the backbone's weights want: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default imagenet_rgb.
+        backbone_weights: File with the backbone's weights; nothing is downloaded. Default none: random weights.
+        pixels: Pixel values of the backbone: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default imagenet_rgb.
         backbone_options: Further arguments of the backbone, by name. Default none.
-        norm: Batch norm of the backbone: train, eval (fixed statistics) or frozen (fixed altogether). Default train.
-        frozen_stages: Number of first stages of the backbone that stay as they are. Default 0.
-        cascade: False: without the first module (ARM), so that predictions start from the regular anchors (Table 2).
-            Default true.
-        theta: Probability of background above which an anchor is left out; 1: no filter (section 3, Table 2). Default
+        norm: Batch norm of the backbone: train, eval (fixed statistics) or frozen (all fixed). Default train.
+        frozen_stages: Number of first stages of the backbone that are not trained. Default 0.
+        cascade: False: no first module (ARM); predictions start from the regular anchors (Table 2). Default true.
+        theta: Background probability above which an anchor is left out; 1: no filter (section 3, Table 2). Default
             0.99.
         neck: Between the maps and the second module: tcb (section 3), fpn, or none (Table 2). Default tcb.
         channels: Width of the neck, in channels. Default 256.
         neck_norm: Batch norm in the transfer connection blocks. Default none: as the backbone has it.
-        attention: se weighs the channels that the neck transfers. Default none.
-        head_blocks: The bottlenecks before the heads of the authors' ResNet-101. Default none: with resnet101 alone.
+        attention: se: squeeze and excitation weighs the channels that the neck transfers. Default none.
+        head_blocks: Bottlenecks before the heads, as in the authors' ResNet-101. Default none: only with resnet101.
         anchor_sizes: Side of the anchors of each level, in pixels (section 4). Default none: 4 x stride.
         aspect_ratios: Height / width of the anchors (section 4). Default [1, 0.5, 2].
-        arm_iou: IoU from which on an anchor is positive for the first module, and that below which it is negative; the
+        arm_iou: Two IoUs for the first module: an anchor is positive from the first on, negative below the second. The
             first author advises [0.7, 0.3]. Default [0.5, 0.5].
-        match_iou: The same of the second module, as one number for both, or two (section 4). Default 0.5.
+        match_iou: The same for the second module, as two numbers or one for both (section 4). Default 0.5.
         ignore_crowd: Leave anchors that lie at least half inside a crowd region out of the loss. Default false.
         classification: Classification loss of the second module, as an object or as {type: NAME, ...}
             (`singleshot.losses`). Default none: `SoftmaxLoss`.
         negatives: Hard negatives for each positive, in both modules (section 4). Default 3.
         box_loss: Loss of the boxes of the second module: smooth_l1, l1 or giou. Default smooth_l1.
-        beta: Where its smooth L1 turns from quadratic to linear. Default 1.
+        beta: Difference at which its smooth L1 turns from quadratic to linear. Default 1.
         box_weight: Weight of the box losses of both modules (1 in the paper's equation). Default 1.
-        iou_head: The IoU-aware detector's prediction: true, or choices such as {alpha: 0.4} (`IoUHead`). Default false.
+        iou_head: IoU-aware prediction: true, or choices such as {alpha: 0.4} (`IoUHead`). Default false.
         outputs: Further outputs, such as [Centreness] (`singleshot.outputs`). Default [].
         threshold: Score above which a box is a candidate (authors' script). Default 0.01.
         nms: IoU above which the worse of two boxes of a class is dropped (section 4, Inference). Default 0.45.
-        candidates: Best boxes of each class before the suppression (authors' script); none: all. Default 1000.
-        candidates_of_image: Best boxes of all classes together before the suppression, 400 in the paper (section 4,
-            Inference). Default none: no such limit.
-        detections: Boxes that are kept of an image; 200 in the paper, 500 in the authors' script. Default 500.
-        soft_nms: IoU of linear soft suppression, in place of `nms`; 0.3 in the published COCO figures. Default none.
-        vote: Spread of box voting, such as 0.05: all candidates near a finding tell where its box is. Default none.
+        candidates: Best boxes of each class before NMS (authors' script); none: all. Default 1000.
+        candidates_of_image: Best boxes of all classes together before NMS, 400 in the paper (section 4,
+            Inference). Default none: no limit.
+        detections: Boxes to keep per image; 200 in the paper, 500 in the authors' script. Default 500.
+        soft_nms: IoU of linear soft-NMS, in place of `nms`; 0.3 in the published COCO figures. Default none.
+        vote: Spread of box voting, such as 0.05: a box is averaged with the candidates near it. Default none.
         class_names: Names of the classes. Default none: class 0, class 1 ...
         category_ids: Ids of the classes in results. Default none: 0, 1 ...
 
     Returns:
-        The detector, with random weights but for `backbone_weights`.
+        The detector. All weights are random, except those from `backbone_weights`.
 
     Raises:
-        UserError: An argument that makes no sense, alone or beside another, or weights that do not fit.
+        UserError: An argument is out of range or contradicts another one, or weights do not fit.
     """
     builder_arguments.at_least(1, channels=channels)
     builder_arguments.weights(box_weight=box_weight)
@@ -142,7 +141,7 @@ def refinedet(
     maps = ExtraLevels(trunk, _extras(backbone, trunk))  # section 4, base network
     size = _checked(builder_arguments.two_sides(image_size), maps.strides)
     sizes = [(side,) for side in builder_arguments.level_sizes(anchor_sizes, maps.strides)]
-    # By default ratios 1, 2, 1/2 of width to height, around the middle of the cells (section 4, authors' script).
+    # By default ratios 1, 2, 1/2 of width to height, centred in the cells (section 4, authors' script).
     anchors = AnchorGenerator(maps.strides, sizes, aspect_ratios, convention="centre")
     coder = DeltaCoder((0.1, 0.2))  # authors' script, in both modules
     blocks = backbone == "resnet101" if head_blocks is None else head_blocks
@@ -203,7 +202,7 @@ def _checked(size: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
     if any(side % coarsest for side in size):
         raise UserError(
             f"image_size must be whole multiples of {coarsest} pixels, the stride of the coarsest map, so that every "
-            f"map is twice as large as the next: got {size[0]}x{size[1]}"
+            f"map is twice as large as the next, got {size[0]}x{size[1]}"
         )
     return size
 

@@ -21,7 +21,7 @@ BUILDERS: dict[str, Builder] = {}
 
 @dataclass(frozen=True)
 class Variant:
-    """A builder with arguments that a paper or a record goes with."""
+    """A builder with the arguments of a published or recorded model."""
 
     builder: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -33,10 +33,10 @@ VARIANTS: dict[str, Variant] = {}
 
 
 def remembers_arguments(build: Callable[P, Detector]) -> Callable[P, Detector]:
-    """Let a builder note its name and the arguments it was given on the detector, so that the detector can be saved.
+    """Let a builder store its name and arguments on the detector, so that the detector can be saved.
 
-    Use it on a builder of your own: `singleshot.load(path, builder=your_builder)` then rebuilds the detector. What the
-    builder is given is held against its signature first (`UserError`).
+    Use it on your own builder: `singleshot.load(path, builder=your_builder)` then rebuilds the detector. The arguments
+    are first checked against the builder's signature (`UserError`).
     """
 
     @functools.wraps(build)
@@ -44,7 +44,7 @@ def remembers_arguments(build: Callable[P, Detector]) -> Callable[P, Detector]:
         given = bound(build, *args, **kwargs)
         check_types(build, given)
         detector = build(*args, **kwargs)
-        # class_names and category_ids have places of their own in a saved file.
+        # class_names and category_ids are stored separately in a saved file.
         detector.arguments = {
             name: value for name, value in given.items() if name not in ("class_names", "category_ids")
         }
@@ -64,29 +64,32 @@ def register(build: Callable[P, Detector]) -> Callable[P, Detector]:
 def find_builder(name: str) -> Builder:
     """A builder of this package by name, or a user's own by dotted path, `my_lab.models:my_detector`.
 
-    A dotted path imports what it names: pass on only what the user wrote, never what a file says.
+    A dotted path imports code: pass only names that the user wrote, never names from a file.
     """
     if name in BUILDERS:
         return BUILDERS[name]
     if name in VARIANTS:
         variant = VARIANTS[name]
         words = [f"arguments.{key} {value}" for key, value in variant.arguments.items()]
-        raise UserError(f"{name!r} is the builder {variant.builder} with {', '.join(words) or 'its own arguments'}")
+        raise UserError(
+            f"{name!r} is a variant, not a builder: use the builder {variant.builder} with "
+            f"{', '.join(words) or 'its own arguments'}"
+        )
     if ":" not in name:
         hint = did_you_mean(name, BUILDERS, otherwise=f"expected one of {', '.join(BUILDERS)}.")
-        raise UserError(f"unknown builder {name!r}; {hint} Your own is named as 'package.module:function'.")
+        raise UserError(f"unknown builder {name!r}; {hint} Write your own as 'package.module:function'.")
     module_name, _, attribute = name.partition(":")
     try:
         build = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise UserError(f"builder {name!r} cannot be imported: {error}") from error
     if not callable(build):
-        raise UserError(f"builder {name!r} is not a function but a {type(build).__name__}")
+        raise UserError(f"builder {name!r}: expected a function, got a {type(build).__name__}")
     return build  # type: ignore[no-any-return]
 
 
 def create(name: str, **arguments: Any) -> Detector:
-    """Build a named variant (see `singleshot models`) or a builder by name; arguments override the variant's."""
+    """Build a named variant (see `singleshot models`), or call a builder by name. Arguments override the variant's."""
     if name in VARIANTS:
         variant = VARIANTS[name]
         return BUILDERS[variant.builder](**{**variant.arguments, **arguments})

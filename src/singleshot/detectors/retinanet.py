@@ -81,21 +81,20 @@ def retinanet(
     Args:
         num_classes: Number of classes, without the background.
         backbone: Name of the trunk (section 4), such as resnet50, mobilenetv2 or timm/NAME. Default resnet50.
-        image_size: Pixels of the short side, or what `resize` makes of it; or [height, width] (section 4.1). Default
-            800.
-        max_size: Pixels of the long side, at most. Default 1333.
-        resize: What is brought to `image_size`: short (side), torchvision (the same with its rounding), longest (side),
-            stretch (both). Default none: short for one number, stretch for two.
-        jitter: Lowest and highest short side in training, drawn for each image (Table 2). Default none.
-        divisor: Images are padded to whole multiples of it, in pixels. Default 32.
-        backbone_weights: File with the backbone's weights; nothing is downloaded. Default none: drawn at random.
-        pixels: What the backbone's weights want: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default imagenet_rgb.
+        image_size: Pixels of the short side (or as `resize` says), or [height, width] (section 4.1). Default 800.
+        max_size: Largest long side, in pixels. Default 1333.
+        resize: Which side becomes `image_size`: short, torchvision (short, with its rounding), longest, or stretch
+            (both). Default none: short for one number, stretch for two.
+        jitter: Smallest and largest short side in training, in pixels, drawn for each image (Table 2). Default none.
+        divisor: Images are padded to whole multiples of this, in pixels. Default 32.
+        backbone_weights: File with the backbone's weights; nothing is downloaded. Default none: random weights.
+        pixels: Pixel values of the backbone: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default imagenet_rgb.
         backbone_options: Further arguments of the backbone, by name. Default none.
-        norm: Batch norm of the backbone: train, eval (fixed statistics) or frozen (fixed altogether). Default train.
-        frozen_stages: Number of first stages of the backbone that stay as they are. Default 0.
+        norm: Batch norm of the backbone: train, eval (fixed statistics) or frozen (all fixed). Default train.
+        frozen_stages: Number of first stages of the backbone that are not trained. Default 0.
         channels: Width of pyramid and towers, in channels (section 4). Default 256.
-        pyramid: False: the backbone's last map alone, with the anchors of all levels (section 4). Default true.
-        p6: What level 6 is made of: c5, the backbone's last map (footnote 2), or p5, the pyramid's. Default c5.
+        pyramid: False: only the backbone's last map, with the anchors of all levels (section 4). Default true.
+        p6: Source of level 6: c5, the backbone's last map (footnote 2), or p5, the pyramid's. Default c5.
         relu_before_p7: ReLU between levels 6 and 7 (footnote 2). Default true.
         tower_depth: Convolutions of each tower before its outputs (section 4). Default 4.
         tower_norm: group: group norm in the towers, which short trainings need. Default none.
@@ -104,39 +103,41 @@ def retinanet(
         aspect_ratios: Height / width of the anchors (section 4, Table 1c). Default [0.5, 1, 2].
         anchor_convention: Where cells are centred and what is rounded: corner, centre, torchvision or legacy
             (`AnchorGenerator`). Default corner.
-        match_iou: IoU from which on an anchor shows an object, and that below which it is background; or one number for
+        match_iou: Two IoUs: an anchor shows an object from the first on, background below the second; or one number for
             both (section 4). Default [0.5, 0.4].
-        low_quality: What an object gets that no anchor overlaps so much: all, band or none (`IoUMatcher`). Default all.
+        low_quality: Anchors for an object that none overlaps that much: all, band or none (`IoUMatcher`). Default all.
         ignore_crowd: Leave anchors that lie at least half inside a crowd region out of the loss. Default false.
         classification: Classification loss, as an object or as {type: NAME, ...} (`singleshot.losses`). Default none:
             `FocalLoss`.
         box_loss: Loss of the boxes: smooth_l1, l1 or giou (section 4). Default smooth_l1.
-        beta: Where smooth L1 turns from quadratic to linear (Detectron's). Default 0.11.
+        beta: Difference at which smooth L1 turns from quadratic to linear (Detectron's). Default 0.11.
         box_weight: Weight of the box loss. Default 1.
-        iou_head: The IoU-aware detector's prediction: true, or choices such as {alpha: 0.4} (`IoUHead`). Default false.
+        iou_head: IoU-aware prediction: true, or choices such as {alpha: 0.4} (`IoUHead`). Default false.
         outputs: Further outputs, such as [Centreness] (`singleshot.outputs`). Default [].
         threshold: Score above which a box is a candidate (section 4.1). Default 0.05.
         nms: IoU above which the worse of two boxes of a class is dropped (section 4.1). Default 0.5.
-        candidates: Best boxes of each level before the suppression (section 4.1). Default 1000.
-        detections: Boxes that are kept of an image (Detectron's). Default 100.
-        vote: Spread of box voting, such as 0.05: all candidates near a finding tell where its box is. Default none.
+        candidates: Best boxes of each level before NMS (section 4.1). Default 1000.
+        detections: Boxes to keep per image (Detectron's). Default 100.
+        vote: Spread of box voting, such as 0.05: a box is averaged with the candidates near it. Default none.
         class_names: Names of the classes. Default none: class 0, class 1 ...
         category_ids: Ids of the classes in results. Default none: 0, 1 ...
 
     Returns:
-        The detector, with random weights but for `backbone_weights`.
+        The detector. All weights are random, except those from `backbone_weights`.
 
     Raises:
-        UserError: An argument that makes no sense, alone or beside another, or weights that do not fit.
+        UserError: An argument is out of range or contradicts another one, or weights do not fit.
     """
     builder_arguments.ranking(threshold=threshold, nms=nms, candidates=candidates, detections=detections, vote=vote)
     builder_arguments.weights(box_weight=box_weight)
     if low_quality == "bipartite":
-        raise UserError("low_quality: expected one of all, band, none; bipartite is SSD's")
+        raise UserError("low_quality: expected one of all, band, none, got bipartite, which is for SSD")
     builder_arguments.at_least(0, tower_depth=tower_depth)
     builder_arguments.at_least(1, channels=channels, divisor=divisor, max_size=max_size)
     if not pyramid and (p6 != "c5" or not relu_before_p7):
-        raise UserError("p6 and relu_before_p7 are about the pyramid's coarser levels, which pyramid=False leaves out")
+        raise UserError(
+            "p6 and relu_before_p7 belong to the pyramid's coarser levels, which pyramid=False removes: leave them out"
+        )
     classes = Classes.of(num_classes, class_names, category_ids)
     trunk = backbones.build(
         backbone,
@@ -160,7 +161,7 @@ def retinanet(
     positive, negative = builder_arguments.overlaps(match_iou=match_iou)  # section 4
     extra = builder_arguments.extra_outputs(outputs, iou_head)
     scores = ClassScores(loss, extra)
-    # Section 4.1: 0.01 for 256 channels. A narrower tower of that spread would begin with its signal all but gone.
+    # Section 4.1: 0.01 for 256 channels. With the same value, a narrower tower would start with almost no signal.
     draw = partial(normal_, std=0.01 * (256 / channels) ** 0.5)
     return Detector(
         preprocess=_preprocess(image_size, max_size, resize, jitter, divisor, Pixels.named(pixels)),
@@ -196,7 +197,7 @@ def _preprocess(
 ) -> Preprocess:
     resize = resize or ("short" if isinstance(image_size, int) else "stretch")
     if resize != "short" and jitter is not None:
-        raise UserError(f"jitter draws the short side: it goes with resize='short', not with {resize!r}")
+        raise UserError(f"jitter draws the short side: use it with resize='short', not with {resize!r}")
     if resize == "stretch":
         return Stretch(builder_arguments.two_sides(image_size), pixels)
     if not isinstance(image_size, int):
@@ -212,7 +213,7 @@ def _short_sides(jitter: Sequence[int]) -> tuple[int, int]:
     return jitter[0], jitter[1]
 
 
-# Group norm, because without it a short training on few images hardly gets anywhere (docs/retinanet.md).
+# Group norm, because without it the towers hardly learn in a short training on few images (docs/retinanet.md).
 SMALL: Mapping[str, Any] = {
     "backbone": "mobilenetv2", "image_size": 320, "resize": "stretch", "channels": 128, "tower_norm": "group",
 }  # fmt: skip

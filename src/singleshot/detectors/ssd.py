@@ -73,49 +73,49 @@ def ssd(
         num_classes: Number of classes, without the background.
         backbone: Name of the trunk (section 2.1), such as vgg16, resnet50, mobilenetv2 or timm/NAME. Default vgg16.
         image_size: Pixels of the input: one side, or [height, width] (section 3). Default 300.
-        backbone_weights: File with the backbone's weights; nothing is downloaded. Default none: drawn at random.
-        pixels: What the backbone's weights want: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default imagenet_rgb.
+        backbone_weights: File with the backbone's weights; nothing is downloaded. Default none: random weights.
+        pixels: Pixel values of the backbone: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default imagenet_rgb.
         atrous: False: the full VGG-16, with conv5_3 as a further map (section 3.2, Table 2). Default true.
         backbone_options: Further arguments of the backbone, by name. Default none.
-        norm: Batch norm of the backbone: train, eval (fixed statistics) or frozen (fixed altogether). Default train.
-        frozen_stages: Number of first stages of the backbone that stay as they are. Default 0.
-        source_maps: Numbers of the maps that are read, with re-adjusted tiling (Table 3). Default none: all maps.
-        stack_boxes: False: with `source_maps`, the boxes of the maps left out are left out too. Default true.
+        norm: Batch norm of the backbone: train, eval (fixed statistics) or frozen (all fixed). Default train.
+        frozen_stages: Number of first stages of the backbone that are not trained. Default 0.
+        source_maps: Indices of the maps to use, with re-adjusted tiling (Table 3). Default none: all maps.
+        stack_boxes: False: with `source_maps`, boxes of unused maps are left out too. Default true.
         box_sizes: Sides of the default boxes: voc, coco, or one for each map and one more, in pixels (section 2.2).
             Default voc.
         box_centres: Centres of the default boxes at 300 pixels on VGG-16: authors (steps of their scripts) or paper
             (section 2.2). Everywhere else both are the same. Default authors.
-        smallest_scale: s_min of equation 4, a share of the image's side. Default none: as `box_sizes` says.
-        largest_scale: s_max of equation 4, a share of the image's side. Default none: as `box_sizes` says.
-        aspect_ratios: Ratios of the default boxes beside 1, each also as 1 / ratio (section 2.2, Table 2). Default
+        smallest_scale: s_min of equation 4, a share of the image's side. Default none: from `box_sizes`.
+        largest_scale: s_max of equation 4, a share of the image's side. Default none: from `box_sizes`.
+        aspect_ratios: Ratios of the default boxes besides 1, each also as 1 / ratio (section 2.2, Table 2). Default
             [2, 3].
-        clip: Cut default boxes at the image's border, which the authors do not. Default false.
-        boundary_boxes: False: default boxes that cross the border take no part in training (Table 3). Default true.
-        match_iou: IoU from which on a default box shows an object; of two numbers, from the first on, and none below
-            the second (section 2.2). Default 0.5.
+        clip: Clip default boxes at the image's border; the authors do not. Default false.
+        boundary_boxes: False: default boxes that cross the border are not used in training (Table 3). Default true.
+        match_iou: IoU from which on a default box shows an object. With two numbers: an object from the first on,
+            background below the second (section 2.2). Default 0.5.
         ignore_crowd: Leave default boxes that lie at least half inside a crowd region out of the loss. Default false.
         classification: Classification loss, as an object or as {type: NAME, ...} (`singleshot.losses`). Default none:
             `SoftmaxLoss`.
         negatives: Hard negatives for each positive, of the default loss (section 2.2). Default 3.
         box_loss: Loss of the boxes: smooth_l1 (equation 2), l1 or giou. Default smooth_l1.
-        beta: Where smooth L1 turns from quadratic to linear. Default 1.
+        beta: Difference at which smooth L1 turns from quadratic to linear. Default 1.
         box_weight: Weight of the box loss, alpha of equation 1. Default 1.
-        iou_head: The IoU-aware detector's prediction: true, or choices such as {alpha: 0.4} (`IoUHead`). Default false.
+        iou_head: IoU-aware prediction: true, or choices such as {alpha: 0.4} (`IoUHead`). Default false.
         outputs: Further outputs, such as [Centreness] (`singleshot.outputs`). Default [].
         threshold: Score above which a box is a candidate (section 3.7). Default 0.01.
         nms: IoU above which the worse of two boxes of a class is dropped (section 3.7). Default 0.45.
-        candidates: Best boxes of each class before the suppression (authors' script); none: all. Default 400.
-        candidates_of_image: Best boxes of all classes together before the suppression. Default none: no such limit.
-        detections: Boxes that are kept of an image (section 3.7). Default 200.
-        vote: Spread of box voting, such as 0.05: all candidates near a finding tell where its box is. Default none.
+        candidates: Best boxes of each class before NMS (authors' script); none: all. Default 400.
+        candidates_of_image: Best boxes of all classes together before NMS. Default none: no limit.
+        detections: Boxes to keep per image (section 3.7). Default 200.
+        vote: Spread of box voting, such as 0.05: a box is averaged with the candidates near it. Default none.
         class_names: Names of the classes. Default none: class 0, class 1 ...
         category_ids: Ids of the classes in results. Default none: 0, 1 ...
 
     Returns:
-        The detector, with random weights but for `backbone_weights`.
+        The detector. All weights are random, except those from `backbone_weights`.
 
     Raises:
-        UserError: An argument that makes no sense, alone or beside another, or weights that do not fit.
+        UserError: An argument is out of range or contradicts another one, or weights do not fit.
     """
     builder_arguments.weights(box_weight=box_weight)
     builder_arguments.ranking(
@@ -180,7 +180,7 @@ def _variant(backbone: str, atrous: bool) -> str:
     if atrous:
         return backbone
     if backbone != "vgg16":
-        raise UserError(f"atrous=False is about VGG-16's fc6: expected backbone='vgg16', got {backbone!r}")
+        raise UserError(f"atrous=False changes VGG-16's fc6: expected backbone='vgg16', got {backbone!r}")
     return "vgg16_full"
 
 
@@ -192,7 +192,7 @@ def _is_published(backbone: str, trunk: backbones.Backbone, size: tuple[int, int
 def _extras(
     backbone: str, trunk: backbones.Backbone, size: tuple[int, int], last: tuple[int, int]
 ) -> tuple[Extra, ...]:
-    """Extra levels as published, or derived from the trunk's `last` map down to one cell, with its batch norm."""
+    """Extra levels as published, else derived from the trunk's `last` map down to one cell, with norm if it has one."""
     if _is_published(backbone, trunk, size):
         return ssd300_extras() if size == (300, 300) else ssd512_extras()
     return derived_extras(last, norm=trunk.has_norm)

@@ -1,4 +1,4 @@
-"""The sizes of SSD's default boxes: the authors' tables, equation 4 for everything else, and Table 3's tilings."""
+"""The sizes of SSD's default boxes: the authors' tables, equation 4 for all other settings, Table 3's tilings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 from singleshot.anchors import BoxGroup, linear_scales
 from singleshot.errors import UserError
 
-# Sides in pixels of the smaller square of each level, and the next of the last one (authors' ssd_pascal.py and
+# Sides in pixels of the smaller square of each level, and one more after the last level (authors' ssd_pascal.py and
 # ssd_coco.py: whole percents of the input, steps rounded down; reference: section 2.4).
 PUBLISHED_SIZES: dict[tuple[str, int], tuple[float, ...]] = {
     ("voc", 300): (30, 60, 111, 162, 213, 264, 315),
@@ -16,21 +16,21 @@ PUBLISHED_SIZES: dict[tuple[str, int], tuple[float, ...]] = {
     ("voc", 512): (35.84, 76.8, 153.6, 230.4, 307.2, 384, 460.8, 537.6),
     ("coco", 512): (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72),
 }
-# Distance of the cells in pixels, as the authors' scripts have it: at 300 px not exactly size / cells ...
+# Distance of the cells in pixels, from the authors' scripts: at 300 px not exactly size / cells ...
 PUBLISHED_STEPS: dict[int, tuple[float, ...]] = {
     300: (8, 16, 32, 64, 100, 300),
     512: (8, 16, 32, 64, 128, 256, 512),
 }
-# ... for maps of so many cells along a side.
+# ... for maps with these numbers of cells along a side.
 _PUBLISHED_MAPS = {300: (38, 19, 10, 5, 3, 1), 512: (64, 32, 16, 8, 4, 2, 1)}
-# Scale of the first map, and of the second and the last of equation 4 (paper sections 3.1 and 3.4 with footnote 5).
+# Scale of the first map, then s_min and s_max of equation 4 (paper sections 3.1 and 3.4 with footnote 5).
 _FRACTIONS = {
     ("voc", False): (0.10, 0.20, 0.90),
     ("voc", True): (0.07, 0.15, 0.90),
     ("coco", False): (0.07, 0.15, 0.90),
     ("coco", True): (0.04, 0.10, 0.90),
 }
-_LARGE = 400  # pixels: from here on the fractions of the 512 models
+_LARGE = 400  # pixels: from this size on, the fractions of the 512 models
 
 
 def box_sizes(
@@ -41,19 +41,19 @@ def box_sizes(
     smallest: float | None = None,
     largest: float | None = None,
 ) -> tuple[float, ...]:
-    """Sides in pixels, one for each level and one more: the authors' table where there is one, else equation 4.
+    """Sides in pixels, one for each level and one more: the authors' table if there is one, else equation 4.
 
     `choice`: "voc", "coco", or the levels + 1 sides themselves. `smallest` and `largest` are s_min and s_max as shares
-    of the image's side: with one of them it is always equation 4, and the other is that of the choice. The first map
-    does not count in the equation; with `smallest` it has half of it (paper section 3.1: 0.1 beside 0.2). On an image
-    that is not square, scales are shares of its shorter side, so that squares stay squares.
+    of the image's side. If one of them is given, equation 4 is always used, and the other comes from `choice`. The
+    first map does not count in the equation; with `smallest` its scale is half of that (paper section 3.1: 0.1 beside
+    0.2). On an image that is not square, scales are shares of the shorter side, so that squares stay squares.
     """
     side = min(image_size)
     chosen = smallest is not None or largest is not None
     if not isinstance(choice, str):
         if chosen:
             raise UserError(
-                "smallest_scale and largest_scale are equation 4's, and box_sizes gives the sides themselves: "
+                "smallest_scale and largest_scale belong to equation 4, but box_sizes gives the sides themselves: "
                 "leave out one or the other"
             )
         sizes = tuple(float(size) for size in choice)
@@ -72,8 +72,8 @@ def box_sizes(
     largest = most if largest is None else largest
     if not 0 < smallest < largest <= 1:
         raise UserError(
-            "smallest_scale and largest_scale are shares of the image's side, above 0 and at most 1, the second "
-            f"larger: got {smallest!r} and {largest!r}"
+            "smallest_scale and largest_scale must be shares of the image's side, above 0 and at most 1, the second "
+            f"larger than the first, got {smallest!r} and {largest!r}"
         )
     if levels == 1:
         return (smallest * side, largest * side)
@@ -85,9 +85,9 @@ def steps(
 ) -> list[float | tuple[float, float]]:
     """Distance of the cells' centres of each map of `shapes` (rows, columns), in pixels.
 
-    With `published` those of the authors' scripts, where the maps are SSD300's or SSD512's; else (y, x), image size /
-    map size, which is the paper's (i + 0.5) / |f_k| (section 2.2). They belong to the detector, not to the input: shown
-    a larger image, a cell still looks at what it has learnt to.
+    With `published`, and if the maps are those of SSD300 or SSD512: the authors' steps. Else (y, x), image size / map
+    size, which is the paper's (i + 0.5) / |f_k| (section 2.2). The steps belong to the detector, not to the input: on a
+    larger image a cell still covers the region that it was trained on.
     """
     maps = [(cells, cells) for cells in _PUBLISHED_MAPS.get(image_size[0], ())]
     if published and image_size[0] == image_size[1] and list(shapes) == maps:
@@ -96,7 +96,7 @@ def steps(
 
 
 def level_groups(sizes: Sequence[float], ratios: Sequence[float] = (2.0, 3.0)) -> tuple[tuple[BoxGroup, ...], ...]:
-    """One group per level: every ratio on the middle levels, at most the first ratio on the first and the last two.
+    """One group per level: all ratios on the middle levels, only the first ratio on the first and the last two levels.
 
     Paper section 3.1: conv4_3, conv10_2 and conv11_2 have no boxes of ratio 3 and 1/3.
     """
@@ -112,16 +112,15 @@ def without_levels(
     *,
     stack: bool = True,
 ) -> tuple[tuple[BoxGroup, ...], ...]:
-    """Groups for the levels that are kept, so tiled that the number of boxes stays about the same (paper Table 3).
+    """Groups for the kept levels, tiled so that the number of boxes stays about the same (paper Table 3).
 
     For the settings of Table 3 (six maps; the last ones removed, or all but the second) the tiling gives the paper's
-    number of boxes: 8,764, 8,942, 9,864, 9,025 and 8,664 at 300 pixels. For any other choice the boxes of a removed
-    level are stacked on the nearest finer level that is kept, else on the nearest coarser one. With `stack=False` they
-    are left out.
+    number of boxes: 8,764, 8,942, 9,864, 9,025 and 8,664 at 300 pixels. For any other choice, boxes of a removed level
+    move to the nearest finer level that is kept, else to the nearest coarser one. With `stack=False` they are left out.
     """
     levels = len(groups)
     if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= levels:
-        raise UserError(f"source_maps must be growing numbers of maps from 0 to {levels - 1}, got {list(kept)}")
+        raise UserError(f"source_maps must be growing indices of maps from 0 to {levels - 1}, got {list(kept)}")
     if not stack:
         return tuple(groups[k] for k in kept)
     sizes = [level[0].size for level in groups] + [groups[-1][0].next_size or groups[-1][0].size]
@@ -147,5 +146,5 @@ def without_levels(
 
 
 def _spread(first: float, last: float, count: int) -> list[float]:
-    """`count` + 1 sides from first to last, regularly spaced (equation 4)."""
+    """`count` + 1 sides from first to last, evenly spaced (equation 4)."""
     return [first + (last - first) * k / count for k in range(count + 1)]

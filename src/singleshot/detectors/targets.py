@@ -1,4 +1,4 @@
-"""The truth that a detector is given, checked at the door."""
+"""The targets that a detector gets, and their check."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from singleshot.structures import Targets
 
 
 def checked_targets(targets: Sequence[Mapping[str, Tensor]], num_classes: int, device: torch.device) -> Targets:
-    """The targets of a batch on a device. They are checked where they lie: on the CPU that costs no wait for the GPU.
+    """The targets of a batch on a device. They are checked where they are: on the CPU this does not wait for the GPU.
 
     Raises:
         UserError: a target of another form (`check_target`), a label outside of 0..K-1, a box that is not xyxy with
-            positive sides; the target and the row are named.
+            positive sides. The message names the target and the row.
     """
     for i, target in enumerate(targets):
         check_target(i, target)
@@ -37,7 +37,7 @@ def check_target(index: int, target: Mapping[str, Tensor]) -> None:
     boxes, labels = parts["boxes"], parts["labels"]
     crowd = parts.get("iscrowd", labels)
     fits = labels.ndim == 1 and crowd.shape == labels.shape and boxes.shape == (len(labels), 4)
-    if not fits and any(part.numel() for part in parts.values()):  # without boxes any shape will do
+    if not fits and any(part.numel() for part in parts.values()):  # without boxes any shape is accepted
         shapes = ", ".join(f"{name} {list(part.shape)}" for name, part in parts.items())
         raise UserError(f"target {index}: expected boxes [N, 4] and labels [N] (and iscrowd [N]), got {shapes}")
     if labels.numel() and (labels.is_floating_point() or labels.dtype == torch.bool):
@@ -45,7 +45,7 @@ def check_target(index: int, target: Mapping[str, Tensor]) -> None:
 
 
 def _check_values(truth: Targets, counts: Tensor, num_classes: int) -> None:
-    """Refuse labels and boxes that cannot be; `counts` [B]: the rows of each image that are not padding."""
+    """Refuse labels and boxes out of range. `counts` [B]: how many rows of each image are not padding."""
     boxes, labels = truth.boxes, truth.labels
     real = torch.arange(labels.shape[1], device=labels.device) < counts.to(labels.device)[:, None]
     wrong = real & ((labels < 0) | (labels >= num_classes))

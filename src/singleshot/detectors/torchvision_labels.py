@@ -1,4 +1,4 @@
-"""For loops and scripts that were written for torchvision's detectors."""
+"""An adapter for training loops and scripts that were written for torchvision's detectors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from singleshot.errors import UserError
 
 
 class TorchvisionLabels(nn.Module):
-    """A detector that speaks torchvision's labels, 1..K with 0 as background, both ways."""
+    """A detector that takes and returns torchvision's labels: 1..K, with 0 as background."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -41,5 +41,5 @@ class TorchvisionLabels(nn.Module):
 
 
 def torchvision_labels(detector: Detector) -> TorchvisionLabels:
-    """Wrap a detector so that it takes and gives labels 1..K as torchvision's detectors do."""
+    """Wrap a detector so that it takes and returns labels 1..K, as torchvision's detectors do."""
     return TorchvisionLabels(detector)

@@ -1,4 +1,4 @@
-"""Weights of a trained detector in one for other classes: class by class, by their names."""
+"""Copy the weights of a trained detector into one for other classes, class by class, by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from singleshot.structures import plain_name
 
 _CLASSES = "class_logits"
 
-# Another set's word for the same thing, without spaces and signs; on the right COCO's.
+# Other data sets' words for COCO's classes (on the right), without spaces and signs.
 _SAME = {
     "aeroplane": "airplane",  # Pascal VOC
     "motorbike": "motorcycle",
@@ -29,15 +29,15 @@ _SAME = {
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a detector has from another one.
+    """What a detector took from another one, its source.
 
-    `classes`: each class -> the other's class that it goes on from, None where there is none. Names of tensors:
-    `taken`, `partly` (the classes that were found), `new` (as they were drawn) and `unused`, of the other detector.
-    `obstacles` say why class layers could not be mapped.
+    `classes`: each class -> the source's class whose weights it starts from, None if there is none. Names of tensors:
+    `taken`, `partly` (only the classes that were found), `new` (still random) and `unused` (of the source). `obstacles`
+    say why class layers could not be mapped.
     """
 
     classes: Mapping[str, str | None]
-    known: tuple[str, ...]  # the other's classes
+    known: tuple[str, ...]  # the source's classes
     taken: tuple[str, ...]
     partly: tuple[str, ...]
     new: tuple[str, ...]
@@ -45,8 +45,8 @@ class Transfer:
     obstacles: tuple[str, ...]
 
     def text(self) -> str:
-        """The map and the numbers of tensors, in one line."""
-        parts = [f"{len(self.taken)} tensors taken over"]
+        """The mapping of classes and the numbers of tensors, in one line."""
+        parts = [f"{len(self.taken)} tensors copied"]
         if self.partly:
             parts.append(f"{len(self.partly)} in part")
         parts.append(f"{len(self.new)} new{_in_brackets(self.new, 3)}")
@@ -56,11 +56,11 @@ class Transfer:
 
     def _class_text(self) -> str:
         found = {name: other for name, other in self.classes.items() if other is not None}
-        anew = tuple(name for name in self.classes if name not in found)
+        new = tuple(name for name in self.classes if name not in found)
         if not found:
             return (
-                f"none of the {len(anew)} classes{_in_brackets(anew, 5)} is among its {len(self.known)}"
-                f"{_in_brackets(self.known, 5)}, all drawn anew"
+                f"none of the {len(new)} classes{_in_brackets(new, 5)} is among its {len(self.known)}"
+                f"{_in_brackets(self.known, 5)}; all start at random"
             )
         pairs = ", ".join(f"{name} <- {other}" for name, other in found.items() if name != other)
         if any(name == other for name, other in found.items()):
@@ -68,19 +68,19 @@ class Transfer:
         text = f"{len(found)} of {len(self.classes)} classes found by name ({pairs})"
         why = "; ".join(self.obstacles)
         if self.obstacles and not any(_CLASSES in name for name in (*self.taken, *self.partly)):
-            return f"{text}, but all drawn anew: {why}"
-        text = f"{text}, {len(anew)} drawn anew{_in_brackets(anew, 20)}"
-        return f"{text}; in some class layers all: {why}" if why else text
+            return f"{text}, but all start at random: {why}"
+        text = f"{text}, {len(new)} start at random{_in_brackets(new, 20)}"
+        return f"{text}; in some class layers all start at random: {why}" if why else text
 
 
 def transfer(source: Detector, target: Detector) -> Transfer:
-    """Give `target` the weights of `source`, in place, where they fit; the rest of it stays as it was drawn.
+    """Copy the weights of `source` that fit into `target`, in place; the rest of `target` stays unchanged.
 
-    Tensors go over where name and shape are the same. In the layers that give the class logits, each class takes the
-    parameters of the class of its name (`match_classes`) at each anchor of a cell, and the background, where there is
-    one, those of the background: sub-sampling, as RefineDet's authors go from COCO to Pascal VOC. That needs as many
-    anchors in a cell, and a background in both or in none. A head that is not made of `Branch`es of `class_logits` is
-    taken over for the very same classes only. Nothing random is drawn.
+    Tensors are copied if name and shape are the same. In the layers that predict class logits, each class takes the
+    parameters of the class with its name (`match_classes`) at each anchor of a cell. The background, if there is one,
+    takes those of the background. RefineDet's authors go from COCO to Pascal VOC in this way (sub-sampling). It needs
+    the same number of anchors in a cell, and a background in both detectors or in neither. A head that is not made of
+    `Branch`es of `class_logits` is only copied for exactly the same classes. Nothing random is drawn.
     """
     rows = match_classes(target.class_names, source.class_names)
     ours, theirs = target.state_dict(), source.state_dict()
@@ -120,10 +120,10 @@ def transfer(source: Detector, target: Detector) -> Transfer:
 
 
 def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> tuple[int | None, ...]:
-    """For each of our classes the index of theirs of the same name, None without one.
+    """For each of our classes the index of their class with the same name, None if there is none.
 
-    The very names come first, then those that differ in case, spaces, underscores and hyphens, then other words for the
-    same thing (sofa, couch). One of theirs serves one of ours.
+    Equal names come first, then names that differ only in case, spaces, underscores and hyphens, then other words for
+    the same thing (sofa, couch). Each of their classes is used at most once.
     """
     found: dict[int, int] = {}
     for form in (str, _plain, _word):
@@ -151,7 +151,7 @@ class _ClassLayer:
     """The rows of a convolution's parameters are anchor * (classes + others) + logit, the others last."""
 
     classes: int
-    others: int  # logits that are no class: 1 where there is a background
+    others: int  # logits that are not a class: 1 if there is a background
 
     @property
     def logits(self) -> int:
@@ -159,7 +159,7 @@ class _ClassLayer:
 
 
 def _class_layers(detector: Detector) -> dict[str, _ClassLayer]:
-    """The layers that give class logits, by name."""
+    """The layers that predict class logits, by name."""
     return {
         f"{name}.predict.{_CLASSES}": _ClassLayer(detector.num_classes, part.outputs[_CLASSES] - detector.num_classes)
         for name, part in detector.named_modules()
@@ -170,7 +170,7 @@ def _class_layers(detector: Detector) -> dict[str, _ClassLayer]:
 def _mapped(
     value: Tensor, given: Tensor, rows: Sequence[int | None], our: _ClassLayer, their: _ClassLayer
 ) -> Tensor | str:
-    """Parameters [anchors * logits, ...] with the rows of the classes that were found; or what is in the way."""
+    """Parameters [anchors * logits, ...] with the rows of the found classes, or a text that says why it cannot be."""
     if our.others != their.others or our.others < 0:
         return (
             f"another kind of loss, with {our.logits} logits for {our.classes} classes; "

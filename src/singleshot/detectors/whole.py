@@ -1,4 +1,4 @@
-"""A detector as one function of tensors: what is exported, and what every detection runs through."""
+"""A detector as one function of tensors. It is what is exported, and every detection runs through it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Whole(nn.Module):
-    """Network, refinement, scores, top-k, suppression and voting of a detector, from pixels to boxes.
+    """Network, refinement, scores, top-k, NMS and voting of a detector, from pixels to boxes.
 
-    Everything between the preparation of images and the way back to their own pixels: `torch.export` takes it with a
-    free batch size, and the detector itself runs through it. The size of the input is free where the same detector is
-    called; a graph is made for one size.
+    It is everything between the pre-processing of images and the way back to their own pixels. `torch.export` takes it
+    with a free batch size, and the detector itself runs through it. The input size is free when the detector is called;
+    an exported graph has one size.
 
     `forward(pixels, limits)`: `pixels` [B, 3, H, W] float32, normalised; `limits` [B, 2] float32, the (height, width)
     of each image within the input, which is smaller where a batch is padded.
@@ -27,7 +27,7 @@ class Whole(nn.Module):
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
-        detector.anchors_for(detector.image_size, detector.device)  # before a graph is traced: they are constants in it
+        detector.anchors_for(detector.image_size, detector.device)  # before tracing: anchors are constants in the graph
 
     def forward(self, pixels: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels [B, 3, H, W] and limits [B, 2] -> boxes [B, D, 4], scores [B, D], labels [B, D]."""
@@ -35,11 +35,11 @@ class Whole(nn.Module):
 
 
 def found_in(detector: Detector, pixels: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What `Whole` gives for a detector, and what every detection of it goes through; see there."""
+    """The computation of `Whole`, which every detection of a detector goes through."""
     predictions, base = detector.predictions(pixels)
-    predictions = {name: values.detach() for name, values in predictions.items()}  # detections have no gradient
+    predictions = {name: values.detach() for name, values in predictions.items()}  # detections need no gradient
     anchors, keep = detector.refined(predictions, base)
     found = detector.postprocess(predictions, anchors, keep, limits)
     there = found.scores > 0
-    # Rows without a detection hold nothing: what the suppression left there differs between eager and traced runs.
+    # Rows without a detection are set to 0: what NMS leaves there differs between eager and traced runs.
     return torch.where(there[..., None], found.boxes, 0.0), found.scores, torch.where(there, found.labels, 0)
