@@ -10,20 +10,22 @@ from recorded import runner
 
 CARD = """# {title}
 
-{detector} on MobileNetV2, {size}, {classes} classes: {names}. Weights in 16 bits; the levels whose default
-boxes are larger than any object of the set are left out; boxes are voted (`vote` {vote}), which the run's were not.
+{detector} on MobileNetV2, {size}, {classes} classes: {names}. Weights in 16 bits. Two things differ from
+the run: the levels whose default boxes are larger than any object of the set are left out, and boxes are
+voted (`vote` {vote}).
 
 | | |
 |---|---|
 | data | {data} |
 | licence of the data | {licence} |
-| backbone began from | MobileNetV2 trained on ImageNet-1k (google-coral/test_data, Apache-2.0) |
+| backbone initialised from | MobileNetV2 trained on ImageNet-1k (google-coral/test_data, Apache-2.0) |
 | licence of these weights | Apache-2.0 |
 | trained | {date}, {minutes} minutes on {machine}, commit {commit} |
 | command | `{command}` |
 | split `val`, measured by `singleshot evaluate` on this file | COCO AP {AP:.3f}, AP50 {AP50:.3f}, AP75 {AP75:.3f} |
 
-What it has not seen, it does not know: other microscopes, boards, cameras and light need data of their own.
+The detector works only on images like its training data. For other microscopes, boards, cameras or light, train
+with your own data.
 """
 
 KEPT = ("bccd-0", "chess-0")
