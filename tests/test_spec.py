@@ -81,7 +81,7 @@ def test_a_weights_file_tells_it(tmp_path: Path) -> None:
 
 def test_a_file_of_an_older_version_does_not() -> None:
     zoo = Path(__file__).resolve().parents[1] / "zoo" / "bccd.safetensors"
-    with pytest.raises(UserError, match="load it and save it again"):
+    with pytest.raises(UserError, match="has no spec .*load the detector and save it again"):
         read_spec(zoo)
     assert ss.load(zoo).spec.class_names == ("Platelets", "RBC", "WBC")
 
@@ -127,7 +127,7 @@ PLAIN = Spec(("a",), (1,), RULES[0], {"type": "PerClassPostprocess"}).to_json()
         ({**PLAIN, "class_names": [3]}, "a class name must be text, got 3"),
         ({**PLAIN, "batch": [3, 2]}, "fewest and the most"),
         ({**PLAIN, "batch": 3}, "cannot be read"),
-        ({**PLAIN, "preprocess": {"type": "os.system"}}, "'os.system' is not a rule for images"),
+        ({**PLAIN, "preprocess": {"type": "os.system"}}, "'os.system' is not a rule for resizing images"),
         ({**PLAIN, "preprocess": {"type": "ShortSide", "short": 3, "longest": 4}}, "Stretch or a KeepAspect"),
         ({**PLAIN, "preprocess": {"type": "Stretch", "height": 3}}, "cannot be read"),
         ({**PLAIN, "input_size": [3]}, "cannot be read"),

@@ -1,4 +1,4 @@
-"""Eval mode for a while, and training mode that leaves no trace."""
+"""Temporary eval mode, and training mode that does not change batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: object) -> Iterator[None]:
-    """Eval mode, and afterwards every part in the mode that it had (a norm may be frozen by itself)."""
+    """Eval mode within the block. Afterwards every part has its former mode (a norm may be frozen by itself)."""
     training = [part for part in module.modules() if part.training] if isinstance(module, nn.Module) else []
     for part in training:
         part.training = False
@@ -23,7 +23,7 @@ def evaluating(module: object) -> Iterator[None]:
 
 @contextmanager
 def norms_not_following(module: nn.Module) -> Iterator[None]:
-    """Training mode in which batch norm uses the statistics of its batch, and keeps none of them."""
+    """Training mode in which batch norm uses the statistics of its batch but does not store them."""
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     following = [norm.track_running_stats for norm in norms]
     for norm in norms:

@@ -1,4 +1,4 @@
-"""Whatever a user holds an image in, made what a detector takes. Only tensors need PyTorch."""
+"""Converts an image in any usual form to the form that a detector takes. Only tensors need PyTorch."""
 
 from __future__ import annotations
 
@@ -25,32 +25,31 @@ _KINDS = (
     "a tensor [3, H, W] (float in [0, 1] or uint8), or a list of them"
 )
 _ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
-_SLACK = 1e-3  # rounding of a float image that was made from 8 bits
+_SLACK = 1e-3  # tolerance for the rounding of a float image that was made from 8 bits
 
 
 def to_tensor(source: object) -> tuple[Tensor, str | None]:
-    """Make one image a tensor [3, H, W] in RGB, uint8 or float32 in [0, 1], and say which file it came from, if any.
+    """Convert one image to a tensor [3, H, W] in RGB, uint8 or float32 in [0, 1]. Returns it and its file, if any.
 
-    Paths are read with EXIF orientation, palettes, alpha and 16 bits handled; so are PIL images. Arrays are uint8, [H,
-    W, 3] in RGB order (OpenCV's BGR cannot be told from RGB: reverse it first, `image[..., ::-1]`) or [H, W] in grey.
-    Tensors are [3, H, W] or [1, H, W]; they keep their device, and floats of any width become float32.
+    For paths and PIL images, EXIF orientation, palettes, alpha and 16 bits are handled. Arrays are uint8, [H, W, 3] in
+    RGB order or [H, W] in grey. OpenCV's BGR cannot be distinguished from RGB: reverse it first, `image[..., ::-1]`.
+    Tensors are [3, H, W] or [1, H, W]. They keep their device, and floats of any width become float32.
 
-    Raises UserError for another type, shape or dtype, for values outside of the range, and for files that are no
-    images.
+    Raises UserError for another type, shape or dtype, for values out of range, and for files that are not images.
     """
     import torch
 
     if isinstance(source, torch.Tensor):
         return _from_tensor(source), None
     pixels, path = _pixels(source)
-    # A copy, channels first: reversed, cropped and read-only arrays are welcome, and the caller's stays as it is.
+    # A copy, channels first. So reversed, cropped and read-only arrays are fine, and the caller's is not changed.
     return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C", copy=True)), path
 
 
 def to_picture(source: object) -> tuple[Picture, str | None]:
-    """Make one image an array [H, W, 3] in RGB, uint8 or float32 in [0, 1], and say which file it came from, if any.
+    """Convert one image to an array [H, W, 3] in RGB, uint8 or float32 in [0, 1]. Returns it and its file, if any.
 
-    Takes what `to_tensor` takes. The array may share the memory of what was given: it is for reading.
+    Takes what `to_tensor` takes. The array may share memory with the input, so only read it.
 
     Raises UserError as `to_tensor`.
     """
@@ -60,7 +59,7 @@ def to_picture(source: object) -> tuple[Picture, str | None]:
 
 
 def _is_tensor(source: object) -> bool:
-    torch = sys.modules.get("torch")  # who holds a tensor has imported it
+    torch = sys.modules.get("torch")  # if the user has a tensor, it is imported already
     return torch is not None and isinstance(source, torch.Tensor)
 
 
@@ -70,26 +69,26 @@ def _pixels(source: object) -> tuple[NDArray[np.uint8], str | None]:
         if isinstance(path, bytes):
             path = os.fsdecode(path)
         if _ADDRESS.match(path):
-            raise UserError(f"{path} is an address, and nothing is downloaded here; save the image and give the file")
+            raise UserError(f"{path} is a web address, and nothing is downloaded here; save the image and give it")
         return read_image(Path(path)), path
     if isinstance(source, Image.Image):
         return _from_pil(source), None
     if isinstance(source, np.ndarray):
         return _from_array(source), None
     if isinstance(source, list | tuple):
-        raise UserError(f"a {type(source).__name__} inside of a list is not an image; {_KINDS}")
+        raise UserError(f"a {type(source).__name__} inside a list is not an image; {_KINDS}")
     raise UserError(f"{type(source).__name__} is not an image; {_KINDS}")
 
 
 def _from_pil(image: Image.Image) -> NDArray[np.uint8]:
     if 0 in image.size:
-        raise UserError(f"a PIL image of {image.size[0]}x{image.size[1]} has no pixels")
+        raise UserError(f"a PIL image of {image.size[0]}x{image.size[1]} has no pixels; give one of at least 1x1")
     try:
         image.load()
         return to_rgb(image)
-    except Exception as error:  # Pillow raises almost anything on files that are cut off or closed
+    except Exception as error:  # Pillow raises almost anything on files that are truncated or closed
         raise UserError(
-            f"the PIL image of mode {image.mode} cannot be decoded ({error or type(error).__name__})"
+            f"the PIL image of mode {image.mode} cannot be decoded ({error or type(error).__name__}); check its file"
         ) from error
 
 
@@ -163,7 +162,7 @@ def _checked_floats(tensor: Tensor) -> Tensor:
     if low < -_SLACK:
         raise UserError(
             f"a tensor with values from {low:.4g} to {high:.4g} is not an image; expected floats in [0, 1]: "
-            "give it before it is normalised, the detector normalises itself"
+            "do not normalise the image, since the detector does that itself"
         )
     if high > 1 + _SLACK:
         hint = "tensor / 255" if high > 2 else "tensor.clamp(0, 1)"

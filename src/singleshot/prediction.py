@@ -1,4 +1,4 @@
-"""What was found in one image. Held in NumPy arrays, so that drawing and writing it needs no PyTorch."""
+"""The detections of one image, in NumPy arrays, so that drawing and writing them does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _TENSORS = ("boxes", "scores", "labels")
-_SHOWN = 5  # detections in the text form
+_SHOWN = 5  # detections that `repr` lists
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Prediction:
-    """What was found in one image, best first, in pixels of that image.
+    """The detections of one image, best first, in pixels of that image.
 
-    `boxes`, `scores` and `labels` are tensors, made when they are first asked for. The same numbers are there as NumPy
-    arrays in `boxes_array`, `scores_array` and `labels_array`, which need no PyTorch. Both share their memory: a change
-    of one is a change of the other.
+    `boxes`, `scores` and `labels` are tensors, made at the first access. `boxes_array`, `scores_array` and
+    `labels_array` are the same numbers as NumPy arrays, which do not need PyTorch. Both share their memory: changing
+    one changes the other.
 
-    Made from tensors, arrays or lists. Raises UserError where their lengths do not fit together.
+    Can be made from tensors, arrays or lists. Raises UserError if their lengths differ.
     """
 
     boxes: Tensor  # [N, 4] xyxy, float32, on the CPU
     scores: Tensor  # [N] float32
     labels: Tensor  # [N] int64, an index into `class_names` and `category_ids`
     class_names: tuple[str, ...]
-    category_ids: tuple[int | str, ...]  # the ids that the training data used
+    category_ids: tuple[int | str, ...]  # the ids of the classes in the training data
     size: tuple[int, int]  # (height, width) of the image, after EXIF orientation
     path: str | None = None
     boxes_array: NDArray[np.float32] = field(init=False)  # the same numbers
@@ -57,7 +57,7 @@ class Prediction:
                 f"a prediction needs boxes [N, 4], scores [N] and labels [N], got {list(corners.shape)}, "
                 f"{list(values.shape)} and {list(classes.shape)}; give one row for each detection"
             )
-        self.__dict__.update(  # past the frozen attributes, as dataclasses themselves do
+        self.__dict__.update(  # sets frozen attributes, as dataclasses themselves do
             boxes_array=corners,
             scores_array=values,
             labels_array=classes,
@@ -67,15 +67,15 @@ class Prediction:
             path=path,
         )
 
-    if not TYPE_CHECKING:  # for a type checker any name would be an attribute
+    if not TYPE_CHECKING:  # otherwise a type checker would accept any attribute
 
         def __getattr__(self, name: str) -> Any:
-            """Make the tensor that is asked for. Called only where there is no such attribute yet."""
+            """Make a tensor at the first access. Called only if the attribute does not exist yet."""
             if name not in _TENSORS or f"{name}_array" not in self.__dict__:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             import torch
 
-            with torch.inference_mode(False):  # an ordinary tensor, wherever it is asked for
+            with torch.inference_mode(False):  # an ordinary tensor, also if the first access is in inference mode
                 tensor = torch.from_numpy(self.__dict__[f"{name}_array"])
             return self.__dict__.setdefault(name, tensor)
 
@@ -88,7 +88,7 @@ class Prediction:
         return [self.class_names[label] for label in self.labels_array.tolist()]
 
     def __eq__(self, other: object) -> bool:
-        """Whether image, classes and every number are the same."""
+        """Whether the image, the classes and all numbers are equal."""
         if not isinstance(other, Prediction):
             return NotImplemented
         mine, its = self.__getstate__(), other.__getstate__()
@@ -108,13 +108,13 @@ class Prediction:
         return f"Prediction(path={self.path!r}, size={self.size}, found: {', '.join(told) or 'nothing'})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a pickle or a copy holds: the arrays, and no tensors of the same memory beside them."""
+        """The state for a pickle or a copy: the arrays, without the tensors that share their memory."""
         return {name: value for name, value in self.__dict__.items() if name not in _TENSORS}
 
 
 def _array(values: Any, dtype: type[np.generic]) -> NDArray[Any]:
-    """Numbers of any kind as a writable array, in the same memory where they have this type already."""
-    if hasattr(values, "detach"):  # a tensor; bfloat16, which NumPy does not know, is widened before
+    """Numbers of any kind as a writable array. It shares their memory if they already have this type."""
+    if hasattr(values, "detach"):  # a tensor; bfloat16, which NumPy does not have, is widened first
         values = values.detach().cpu()
         values = (values.float() if issubclass(dtype, np.floating) else values.long()).numpy()
     array = np.ascontiguousarray(values, dtype)

@@ -1,6 +1,6 @@
 """What surrounds a network, as plain data: enough to prepare its input and to read its output, without its weights.
 
-It stands in every weights file and every exported one. Reading it needs no PyTorch.
+It is stored in every weights file and every exported model. Reading it does not need PyTorch.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _FIELDS = ("class_names", "category_ids", "preprocess", "postprocess", "input_si
 
 @dataclass(frozen=True)
 class Spec:
-    """What surrounds a network: its classes, the preparation of images, what becomes of its predictions, what it takes.
+    """What surrounds a network: its classes, pre-processing, post-processing, and the input sizes and batches it takes.
 
-    `preprocess` or `postprocess` is None where a detector of the user's own has a kind that this package does not know.
+    `preprocess` or `postprocess` is None if a user's own detector has a kind that this package does not know.
     `postprocess` holds plain data: the kind, its numbers, the variances of the coder, how logits become probabilities,
     and the factors of the score (`singleshot.postprocess.stored` writes and reads it).
 
@@ -37,21 +37,23 @@ class Spec:
     """
 
     class_names: tuple[str, ...]
-    category_ids: tuple[int | str, ...]  # the ids that the training data used
+    category_ids: tuple[int | str, ...]  # the ids of the classes in the training data
     preprocess: Rule | None
     postprocess: Mapping[str, Any] | None
-    input_size: Size | None = None  # (height, width) that the graph is fixed to; None: any that `preprocess` gives
-    batch: tuple[int, int | None] = field(default=(1, None))  # the fewest and the most images of a batch; None: any
+    input_size: Size | None = None  # fixed (height, width) of the graph; None: any size that `preprocess` gives
+    batch: tuple[int, int | None] = field(default=(1, None))  # fewest and most images of a batch; None: no limit
 
     def __post_init__(self) -> None:
         if len(self.class_names) != len(self.category_ids):
-            raise UserError(f"{len(self.class_names)} class names but {len(self.category_ids)} category ids")
+            raise UserError(
+                f"{len(self.class_names)} class names but {len(self.category_ids)} category ids; give one id per class"
+            )
         least, most = self.batch
         if least < 1 or (most is not None and most < least):
             raise UserError(f"batch must be the fewest and the most images, such as (1, 8), got {self.batch}")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for JSON; `Spec.from_json` is the way back."""
+        """Plain data for JSON; `Spec.from_json` reads it."""
         return {
             "class_names": list(self.class_names),
             "category_ids": list(self.category_ids),
@@ -63,10 +65,10 @@ class Spec:
 
     @classmethod
     def from_json(cls, data: Any) -> Spec:
-        """Read what `to_json` wrote. Raises `UserError` naming what is missing or of another kind."""
+        """Read what `to_json` wrote. Raises a `UserError` that names what is missing or of the wrong type."""
         if not isinstance(data, Mapping) or not data.keys() >= set(_FIELDS):
             lacking = ", ".join(sorted(set(_FIELDS) - set(data))) if isinstance(data, Mapping) else "all of it"
-            raise UserError(f"what surrounds the network is not complete: {lacking} is missing; export the model again")
+            raise UserError(f"the spec of the model is incomplete: {lacking} is missing; export the model again")
         try:
             size = data["input_size"]
             least, most = data["batch"]
@@ -79,7 +81,7 @@ class Spec:
                 batch=(int(least), None if most is None else int(most)),
             )
         except (TypeError, ValueError, KeyError, IndexError) as error:
-            raise UserError(f"what surrounds the network cannot be read: {error}; export the model again") from error
+            raise UserError(f"the spec of the model cannot be read: {error}; export the model again") from error
 
     def to_text(self) -> str:
         """One line of JSON, for metadata."""
@@ -96,19 +98,19 @@ def _plain(value: Any) -> Any:
 def _rule(data: Any) -> Rule:
     found = _built(data)
     if not isinstance(found, Stretch | KeepAspect):
-        raise UserError(f"the preparation of images must be a Stretch or a KeepAspect, got {data!r}")
+        raise UserError(f"the preparation of images (preprocess) must be a Stretch or a KeepAspect, got {data!r}")
     return found
 
 
 def _built(data: Any) -> Any:
-    """A rule from plain data; names are looked up in the table of rules and nowhere else."""
+    """A rule from plain data. Names are looked up only in the table of rules."""
     if isinstance(data, list):
         return tuple(_built(one) for one in data)
     if not isinstance(data, Mapping):
         return data
     name = data.get("type")
     if name not in _RULES:
-        raise UserError(f"{name!r} is not a rule for images; expected one of {', '.join(_RULES)}")
+        raise UserError(f"{name!r} is not a rule for resizing images; expected one of {', '.join(_RULES)}")
     return _RULES[name](**{key: _built(value) for key, value in data.items() if key != "type"})
 
 
@@ -119,7 +121,7 @@ def _text(value: Any) -> str:
 
 
 def known_rule(preprocess: object) -> Rule | None:
-    """The preparation of a detector, if it is one that can be stored; None for a kind of the user's own."""
+    """The pre-processing of a detector if it can be stored; None for a user's own kind."""
     if not isinstance(preprocess, Stretch | KeepAspect) or type(preprocess).__name__ not in _RULES:
         return None
     fit = getattr(preprocess, "fit", None)

@@ -1,15 +1,15 @@
 """The one loop over images: frames -> batches -> (frame, result), in order, in bounded memory, read ahead in threads.
 
-Whatever gives images is an iterable of frames: files, the records of a dataset, a video. Whatever looks at them is a
-function of a batch. Whatever takes the results (drawing, JSON, metrics) is a loop over the pairs. The three do not know
-each other, and this module knows none of them.
+The source of images is an iterable of frames: files, the records of a dataset, a video. What looks at them is a
+function of a batch. What uses the results (drawing, JSON, metrics) is a loop over the pairs. These three do not know
+each other, and this module does not know any of them.
 
-What holds for every generator here:
+All generators here guarantee:
 
-- Order: frames come as they were given. An error comes after the frames before it, once.
-- Memory: what waits to be read, waits for its batch or is in the batch at work is all that is alive.
-- End: who leaves early (`break`, an error, Ctrl-C, `close`) leaves no thread behind. The iterable that was passed in is
-  closed too, if it can be.
+- Order: frames keep their order. An error comes once, after the frames before it.
+- Memory: only images that were read ahead, wait for their batch or are in the current batch are in memory.
+- End: no thread is left after an early end (`break`, an error, Ctrl-C, `close`). The iterable that was passed in is
+  closed too, if it has `close`.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ R = TypeVar("R")  # what is found in one
 
 @dataclass(frozen=True, eq=False)
 class Frame(Generic[S]):
-    """One image on its way, and what it was read from."""
+    """One image, and the source that it was read from."""
 
-    pixels: NDArray[np.uint8]  # [3, H, W] RGB, contiguous: as a detector takes it
+    pixels: NDArray[np.uint8]  # [3, H, W] RGB, contiguous, as a detector takes it
     source: S
 
     @property
@@ -51,7 +51,7 @@ class Frame(Generic[S]):
         import cv2
         import numpy as np
 
-        return np.asarray(cv2.merge(list(self.pixels)), np.uint8)  # NumPy's own way takes 40 times as long
+        return np.asarray(cv2.merge(list(self.pixels)), np.uint8)  # NumPy's own copy takes 40 times as long
 
     def tensor(self) -> Tensor:
         """The same memory as a tensor uint8 [3, H, W]."""
@@ -67,19 +67,18 @@ def stream(
     batch_size: int,
     after: Callable[[int], None] | None = None,
 ) -> Generator[tuple[F, R], None, None]:
-    """Look at frames in batches and give each with its result.
+    """Look at frames in batches and yield each frame with its result.
 
-    `look` maps a batch of frames to one result for each. `after` is called as `batches` says.
+    `look` maps a batch of frames to one result for each. For `after`, see `batches`.
 
-    Raises UserError when `look` gives more or fewer results than it was given frames, and whatever `frames` and `look`
-    raise.
+    Raises UserError if `look` does not return one result for each frame, and any error of `frames` and `look`.
     """
     with _closing(batches(frames, batch_size, after=after)) as groups:
         for batch in groups:
             results = list(look(batch))
             if len(results) != len(batch):
                 raise UserError(
-                    f"the detector gave {len(results)} results for {len(batch)} images; it must give one for each"
+                    f"the detector gave {len(results)} results for {len(batch)} images; it must give one for each image"
                 )
             yield from zip(batch, results, strict=True)
             del batch, results  # before the next ones are read
@@ -88,11 +87,12 @@ def stream(
 def batches(
     frames: Iterable[F], size: int, *, after: Callable[[int], None] | None = None
 ) -> Generator[list[F], None, None]:
-    """Group frames into lists of `size`; the last one may be shorter, none is empty.
+    """Group frames into lists of `size`. The last one may be shorter; none is empty.
 
-    `after` is called with the number of frames so far when the consumer has done with a batch and asks for the next.
+    `after` is called with the number of frames so far, each time the consumer has finished a batch and asks for the
+    next.
 
-    Raises UserError at the call for a size below 1, and later what `frames` raises: after the frames before it.
+    Raises UserError at the call for a size below 1. An error of `frames` is raised after the frames before it.
     """
     if size < 1:
         raise UserError(f"batch_size must be at least 1, got {size}")
@@ -115,7 +115,7 @@ def _batches(frames: Iterable[F], size: int, after: Callable[[int], None] | None
                 try:
                     raise error
                 finally:
-                    del error  # its traceback holds this frame: a circle that would keep the images before it alive
+                    del error  # its traceback refers to this stack frame: a cycle that would keep earlier images alive
             if not full:
                 return
 
@@ -128,13 +128,13 @@ def read_ahead(
     ahead: int = 16,
     skip: Callable[[UserError], None] | None = None,
 ) -> Generator[F, None, None]:
-    """Read sources in order, in `workers` threads, at most `ahead` of them (or one for each thread) beforehand.
+    """Read sources in order, in `workers` threads, at most `ahead` of them (or one for each thread) in advance.
 
-    Threads, since decoding leaves the interpreter free, and nothing has to be copied between processes. With 0 workers
-    each is read when its turn comes. `skip` takes the `UserError` of a source that cannot be read, which is then left
-    out; without it the error ends the reading.
+    Threads are enough, since decoding releases the interpreter's lock, and nothing has to be copied between processes.
+    With 0 workers each source is read when it is needed. `skip` is called with the `UserError` of a source that cannot
+    be read, and the source is left out. Without `skip` the error ends the reading.
 
-    Raises UserError at the call for fewer than 0 workers, and later what `sources` and `read` raise.
+    Raises UserError at the call for fewer than 0 workers, and later any error of `sources` and `read`.
     """
     if workers < 0:
         raise UserError(f"workers must be at least 0, got {workers}")
@@ -143,7 +143,7 @@ def read_ahead(
 
 
 def counting(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
-    """What tells `progress` of a number of frames done, out of a total: of 0 at once, of no number twice."""
+    """A function that reports the number of finished frames to `progress`: 0 at once, and no number twice."""
     told = -1
 
     def tell(done: int) -> None:
@@ -186,7 +186,7 @@ def _in_threads(
 
 
 def _finished(pending: Iterator[Callable[[], F]], skip: Callable[[UserError], None] | None) -> Generator[F, None, None]:
-    """What was read, in order, without what cannot be read and may be skipped."""
+    """The frames that were read, in order. A source that cannot be read is skipped if `skip` is given."""
     with _closing(pending):
         for result in pending:
             try:
@@ -197,13 +197,13 @@ def _finished(pending: Iterator[Callable[[], F]], skip: Callable[[UserError], No
                 skip(error)
                 continue
             finally:
-                del result  # it holds the frame too, or the error
+                del result  # it refers to the frame too, or to the error
             yield frame
             del frame
 
 
 def _take(items: Iterator[F], number: int) -> tuple[list[F], Exception | None]:
-    """The next `number` items; fewer at the end, or before the error that comes with them."""
+    """The next `number` items, and an error if one came. At the end or before an error there are fewer items."""
     taken: list[F] = []
     try:
         while len(taken) < number:

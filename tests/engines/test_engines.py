@@ -91,7 +91,7 @@ class TestThePackage:
             ss.load(toy).predict(3)
 
     def test_a_builder_is_refused(self, toy: Path) -> None:
-        with pytest.raises(UserError, match="takes no builder"):
+        with pytest.raises(UserError, match="does not take a builder"):
             ss.load(toy, builder=ss.ssd)
 
     def test_a_file_that_is_missing(self, tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ def test_jitter_takes_an_image_of_a_drawn_size_as_it_is() -> None:
     [
         ({"divisor": 0}, "divisor: expected a whole number, 1 or more, got 0"),
         ({"divisor": 32.5}, "got 32.5"),
-        ({"jitter": (640,)}, r"expected two short sides such as \[640, 800\], got \[640\]"),
+        ({"jitter": (640,)}, r"expected two short sides, such as \[640, 800\], got \[640\]"),
         ({"jitter": (60, 50)}, "two short sides, the smaller one first"),
         ({"jitter": (50, 65)}, "but the longest side is limited to 64"),
         ({"jitter": (50, 60), "fit": LongestSide(64)}, "jitter draws the short side"),

@@ -198,7 +198,7 @@ class TestLoadRefuses:
             path.write_bytes(pickle.dumps(Evil(mark)))
         else:
             torch.save(Evil(mark), path, _use_new_zipfile_serialization=kind == "zip")
-        with pytest.raises(UserError, match=r"model\.pt: is a pickle .* expected a \.safetensors file"):
+        with pytest.raises(UserError, match=r"model\.pt: this is a pickle .* expected a \.safetensors file"):
             load(path)
         assert not mark.exists()
 
@@ -234,7 +234,7 @@ class TestLoadRefuses:
 
     def test_weights_of_something_else(self, tmp_path: Path) -> None:
         save_file({"weight": torch.zeros(3)}, tmp_path / "model.safetensors")
-        with pytest.raises(UserError, match=r"holds weights but no detector .* backbone_weights"):
+        with pytest.raises(UserError, match=r"holds weights but not a detector .* backbone_weights"):
             load(tmp_path / "model.safetensors")
 
     def test_another_kind_of_zip(self, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ class TestLoadRefuses:
 
     def test_a_builder_outside_of_the_table(self, path: Path) -> None:
         rewritten(path, path, detector=json.dumps("yolo"))
-        with pytest.raises(UserError, match=r"builder 'yolo', which is not part of this package .* builder="):
+        with pytest.raises(UserError, match=r"builder 'yolo', which is not in this package .* builder="):
             load(path)
 
     def test_a_dotted_builder_is_not_imported(
@@ -255,7 +255,7 @@ class TestLoadRefuses:
         monkeypatch.syspath_prepend(tmp_path)
         for name in ("evil_lab:build", "evil_lab.build", "evil_lab"):
             rewritten(path, tmp_path / "evil.safetensors", detector=json.dumps(name))
-            with pytest.raises(UserError, match="not part of this package"):
+            with pytest.raises(UserError, match="not in this package"):
                 load(tmp_path / "evil.safetensors")
         arguments = {**read_metadata(path)["arguments"], "classification": {"type": "evil_lab:Loss"}}
         rewritten(path, tmp_path / "evil.safetensors", arguments=arguments)
@@ -360,7 +360,7 @@ class TestOwnBuilder:
         save(own, path)
         assert read_metadata(path)["detector"] == "my_detector"
         assert read_metadata(path)["arguments"] == {"num_classes": 2, "side": 96}
-        with pytest.raises(UserError, match="not part of this package"):
+        with pytest.raises(UserError, match="not in this package"):
             load(path)
         loaded = load(path, builder=my_detector)
         assert loaded.image_size == (96, 96)

@@ -1,4 +1,4 @@
-"""What runs a detector: one file per engine, found by the ending of the model's file."""
+"""Engines run detectors: one file per engine, chosen by the suffix of the model's file."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 ENGINES = {
     ".safetensors": "singleshot.engines.weights_file",
 }
-"""The ending of a model's file, and the module of the engine that opens it."""
+"""The suffix of a model's file, and the module of the engine that opens it."""
 
 _WEIGHTS = ".safetensors"
 
 
 def find_engine(path: str | Path) -> Engine:
-    """The engine of a file, by its ending; for an ending that is not in `ENGINES`, the one of weights files.
+    """The engine of a file, by its suffix. For a suffix that is not in `ENGINES`, the engine of weights files.
 
-    That one looks into the file, and says what it found there and what was expected.
+    That engine looks into the file, and reports what it found and what was expected.
     """
     return cast("Engine", importlib.import_module(_module(path)))
 
 
 def holds_weights(path: str | Path) -> bool:
-    """Whether a file is a weights file by its ending: what no other engine opens counts as one."""
+    """Whether a file is a weights file by its suffix. A file that no other engine opens counts as one."""
     return _module(path) == ENGINES[_WEIGHTS]
 
 
@@ -46,7 +46,7 @@ def _module(path: str | Path) -> str:
 def load(path: str | Path, *, builder: Callable[..., Detector], device: str | torch.device = "cpu") -> Detector: ...
 
 
-# What it is depends on the ending of the file, which a type checker does not see.
+# The type depends on the suffix of the file, which a type checker does not see.
 @overload
 def load(path: str | Path, *, builder: None = None, device: str | torch.device = "cpu") -> Any: ...
 
@@ -58,15 +58,15 @@ def load(path: str | Path, *, builder: Callable[..., Detector] | None, device: s
 def load(
     path: str | Path, *, builder: Callable[..., Detector] | None = None, device: str | torch.device = "cpu"
 ) -> Detector | ExportedDetector:
-    """A model from its file: a `Detector` from weights, an `ExportedDetector` from everything else. In eval mode.
+    """Load a model in eval mode: a `Detector` from a weights file, an `ExportedDetector` from any other.
 
     Args:
-        path: a file with an ending of `ENGINES`.
-        builder: for weights of a detector of your own, the function to build it with.
-        device: "cpu" or "cuda", or what else the engine takes.
+        path: a file with a suffix of `ENGINES`.
+        builder: for weights of your own detector, the function to build it with.
+        device: "cpu" or "cuda", or another device that the engine takes.
 
     Raises:
-        UserError: a file that is missing or broken, that its engine cannot open, or a builder for an exported model.
+        UserError: the file is missing, broken or impossible for its engine, or an exported model is given a builder.
     """
     if holds_weights(path):
         from singleshot.weights import checkpoint
@@ -75,7 +75,7 @@ def load(
     from singleshot.engines.exported import ExportedDetector
 
     if builder is not None:
-        raise UserError(f"{path}: an exported model is complete and takes no builder; leave the builder out")
+        raise UserError(f"{path}: an exported model is complete and does not take a builder; leave the builder out")
     if not Path(path).exists():
         raise UserError(f"{path}: no such file; export the model first, or check the path")
     return ExportedDetector(*find_engine(path).open(Path(path), str(device)), path=str(path))
@@ -84,7 +84,7 @@ def load(
 def load_detector(
     path: str | Path, *, wanted: str, builder: Callable[..., Detector] | None = None, device: str | torch.device = "cpu"
 ) -> Detector:
-    """A `Detector` with its layers, for what an exported model cannot do: `wanted` says what, in the error.
+    """Load a `Detector` with its layers, for features that an exported model lacks; `wanted` names it in the error.
 
     Raises:
         UserError: as `load`, and for an exported model.
@@ -96,9 +96,9 @@ def load_detector(
 
 
 def refuse_exported(path: str | Path, *, wanted: str) -> None:
-    """Raise `UserError` for a file that is an exported model by its ending: `wanted` needs the detector itself."""
+    """Raise `UserError` if a file's suffix is that of an exported model, since `wanted` needs the detector itself."""
     if not holds_weights(path):
         raise UserError(
             f"{path}: {wanted} needs the detector itself, and an exported model can only detect; "
-            f"give the {_WEIGHTS} file that it was made from"
+            f"give the {_WEIGHTS} file from which it was exported"
         )

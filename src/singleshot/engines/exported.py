@@ -1,4 +1,4 @@
-"""A detector that was exported: what surrounds the network, and an engine's way to run it. Needs no PyTorch itself."""
+"""An exported detector: a `Spec`, and an engine's function that runs the network. Itself it does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 class ExportedDetector:
-    """A model that detects, and does nothing else: it has no layers to train or to look into.
+    """A model that can only detect: it has no layers to train or to inspect.
 
-    It stands where a detector does in `singleshot.detect`, `detect_dataset` and in `predict`, and finds the same.
+    It can replace a detector in `singleshot.detect`, `detect_dataset` and `predict`, and finds the same objects.
 
-    Raises `UserError` for a model whose preparation of images is not one of this package.
+    Raises `UserError` for a model whose preparation of images is not part of this package.
     """
 
     def __init__(self, spec: Spec, run: Run, *, path: str = "") -> None:
         if spec.preprocess is None:
             raise UserError(
-                f"{path}: does not say how images are prepared (the detector's own way has no name here); "
-                "prepare them yourself and call the engine's run(pixels, limits)"
+                f"{path}: does not say how images are prepared (its preparation is not part of this package); "
+                "prepare the images yourself and call the engine's run(pixels, limits)"
             )
         self.spec, self.run, self.path = spec, run, path
         self.class_names, self.category_ids = spec.class_names, spec.category_ids
@@ -41,13 +41,13 @@ class ExportedDetector:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) of the network's input; where it follows the image, the usual one."""
+        """(height, width) of the network's input; the usual one if it depends on the image."""
         return self.spec.input_size or self._rule.size
 
     def predict(self, source: Any, *, batch_size: int = 8) -> Prediction | list[Prediction]:
         """Find objects in a path, PIL image, array [H, W, 3] uint8 RGB, or tensor [3, H, W]; a list gives a list.
 
-        At most `batch_size` images are shown to the network at a time, and never more than it takes.
+        The network gets at most `batch_size` images at a time, and never more than it accepts.
         """
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
@@ -63,7 +63,7 @@ class ExportedDetector:
         return found if several else found[0]
 
     def __call__(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """Images [3, H, W], uint8 or float in 0..1 -> boxes, scores and labels of each, as a `Detector` gives them."""
+        """Images [3, H, W], uint8 or float in 0..1 -> boxes, scores and labels of each, as from a `Detector`."""
         import torch
 
         pictures = [cast(Picture, np.asarray(image.detach().cpu()).transpose(1, 2, 0)) for image in images]
@@ -73,7 +73,7 @@ class ExportedDetector:
     def find(self, pictures: Sequence[Picture]) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
         """Pictures [H, W, 3] RGB, uint8 or float in 0..1 -> boxes [N, 4] in pixels of each, scores [N], labels [N].
 
-        Pictures of one input size go together, so that nobody is padded because of another.
+        Pictures of the same input size are batched, so that no picture is padded because of another.
         """
         if self.spec.input_size is not None:
             alike = {self.spec.input_size: list(range(len(pictures)))}
@@ -90,7 +90,7 @@ class ExportedDetector:
     def _batch(
         self, pictures: list[Picture], canvas: tuple[int, int]
     ) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
-        filled = pictures + pictures[-1:] * (self.spec.batch[0] - len(pictures))  # for graphs of a fixed batch
+        filled = pictures + pictures[-1:] * (self.spec.batch[0] - len(pictures))  # for graphs with a fixed batch
         batch = arrays.prepared(self._rule, filled, canvas)
         boxes, scores, labels = self.run(batch.pixels, batch.limits)
         boxes, scores = arrays.restored(boxes, scores, batch, padded=self._rule.padded)

@@ -1,4 +1,4 @@
-"""PyTorch, from a weights file: the engine that everything else is measured against."""
+"""PyTorch, from a weights file: the reference for all other engines."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def export(whole: Whole, spec: Spec, path: Path) -> None:
 
 
 def open(path: Path, device: str) -> tuple[Spec, Run]:
-    """The detector of a weights file, built by a builder of this package. Raises `UserError` as `checkpoint.load`."""
+    """Load the detector of a weights file, with a builder of this package. Raises `UserError` as `checkpoint.load`."""
     whole = Whole(checkpoint.load(path, device=device)).eval()
 
     def run(pixels: Floats, limits: Floats) -> tuple[Floats, Floats, Integers]:
-        """Through PyTorch and back."""
+        """Run on PyTorch: arrays to tensors and back."""
         with torch.inference_mode():
             boxes, scores, labels = whole(torch.from_numpy(pixels).to(device), torch.from_numpy(limits).to(device))
         return boxes.cpu().numpy(), scores.cpu().numpy(), labels.cpu().numpy()

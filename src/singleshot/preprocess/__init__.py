@@ -1,7 +1,7 @@
-"""From images to the network's input and back: the rules, and the two forms that follow them, of tensors and of arrays.
+"""From images to the network's input and back: the rules, and their two implementations, on tensors and on arrays.
 
-The rules and the form of arrays need no PyTorch: an exported detector is prepared by them alone. So nothing is imported
-here before it is asked for.
+The rules and the implementation on arrays do not need PyTorch: an exported detector uses only these. So nothing is
+imported here before it is used.
 """
 
 from __future__ import annotations

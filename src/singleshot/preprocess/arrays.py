@@ -1,4 +1,4 @@
-"""Preparation in the form of arrays: what an exported detector does, without PyTorch. Equal to tensors, to rounding."""
+"""Preparation on arrays, for exported detectors, without PyTorch. Equal to that on tensors, up to rounding."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ArrayBatch:
-    """Images of any size, made one array that an exported network takes."""
+    """Images of any size as one array that an exported network takes."""
 
     pixels: Floats  # [B, 3, H, W], normalised
     sizes: Floats  # [B, 2] (height, width) of the original images
     scales: Floats  # [B, 2] (x, y): pixels of the network's input per original pixel
-    limits: Floats  # [B, 2] (height, width) of each image within the input: what lies beyond is padding
+    limits: Floats  # [B, 2] (height, width) of each image within the input; the rest is padding
 
 
 def prepared(
@@ -30,7 +30,7 @@ def prepared(
 ) -> ArrayBatch:
     """Images [H, W, 3] RGB, uint8 or float in 0..1, of any sizes -> ArrayBatch.
 
-    `canvas`: (height, width) of the input of a graph that takes no other; None: as the rule has it.
+    `canvas`: (height, width) of the input of a graph with a fixed size; None: the size from the rule.
 
     Raises `UserError` for an image that the rule makes larger than the canvas.
     """
@@ -44,7 +44,7 @@ def prepared(
                 f"{height}x{width}; export the model for a size in which both portraits and landscapes fit"
             )
     mean, std = (np.asarray(numbers, np.float32) for numbers in (rule.pixels.mean, rule.pixels.std))
-    pixels = np.zeros((len(images), 3, height, width), np.float32)  # the mean colour is 0 once it is normalised
+    pixels = np.zeros((len(images), 3, height, width), np.float32)  # the mean colour is 0 after normalisation
     for place, image, size in zip(pixels, images, sizes, strict=True):
         values = (_resized(image, size) - mean) / std
         values = values[..., ::-1] if rule.pixels.order == "bgr" else values
@@ -55,9 +55,9 @@ def prepared(
 
 
 def restored(boxes: Floats, scores: Floats, batch: ArrayBatch, *, padded: bool) -> tuple[Floats, Floats]:
-    """Boxes [B, D, 4] of the network's input -> boxes of the original images, cut at their borders, and scores [B, D].
+    """Boxes [B, D, 4] of the network's input -> boxes of the original images, clipped to them, and scores [B, D].
 
-    `padded`: images may be smaller than the input. What was found beside them has no area then: its score becomes 0.
+    `padded`: images may be smaller than the input. A box in the padding has no area when clipped; its score becomes 0.
     """
     boxes = boxes / np.tile(batch.scales, 2)[:, None]
     boxes = np.clip(boxes, np.float32(0), np.tile(batch.sizes[:, ::-1], 2)[:, None])
@@ -73,5 +73,5 @@ def _resized(image: NDArray[np.uint8] | NDArray[np.float32], size: Size) -> Floa
         values = values / np.float32(255)
     if values.shape[:2] == size:
         return values
-    # In 32 bits, as PyTorch's bilinear form: both put the centres of pixels at halves and repeat the border.
+    # In 32 bits, as PyTorch's bilinear resizing: both put pixel centres at halves and repeat the border.
     return np.asarray(cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.float32)

@@ -1,4 +1,4 @@
-"""How pixels are normalised: plain data."""
+"""The normalisation of pixels, as plain data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMED = {
 
 @dataclass(frozen=True)
 class Pixels:
-    """How pixels are normalised: (value - mean) / std on RGB in 0..1, then the order that the weights expect."""
+    """The normalisation: (value - mean) / std on RGB in 0..1, then the channel order that the weights expect."""
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)

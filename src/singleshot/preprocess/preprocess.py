@@ -1,4 +1,4 @@
-"""What every preparation of images offers."""
+"""The interface of every preparation of images."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ Size = tuple[int, int]  # (height, width)
 
 
 class Layout(Protocol):
-    """What the two forms, of tensors and of arrays, need to know: how large each image is made, and the whole batch."""
+    """What both implementations, on tensors and on arrays, need: the sizes of each resized image and of the batch."""
 
     @property
     def pixels(self) -> Pixels:
-        """How values are normalised."""
+        """The normalisation of values."""
 
     @property
     def padded(self) -> bool:
-        """Whether an image may be smaller than the input, with padding beside it."""
+        """Whether an image may be smaller than the input, with padding around it."""
 
     def layout(self, images: Sequence[Size], training: bool = False) -> tuple[list[Size], Size]:
         """(height, width) of the images -> (height, width) that each is resized to, and those of the batch.
 
-        Each image lies at the top left. What is right of it and below is filled with the mean colour.
+        Each image is at the top left. The area to its right and below it is filled with the mean colour.
         """
 
 
 class Preprocess(Layout, Protocol):
-    """What every preparation of images offers to a detector."""
+    """The interface of every preparation of images, for a detector."""
 
     @property
     def size(self) -> Size:
-        """(height, width) of the network's input; where it follows the image, the usual one."""
+        """(height, width) of the network's input; the usual one if it depends on the image."""
 
     def __call__(self, images: Sequence[Tensor], device: torch.device | str, training: bool = False) -> ImageBatch:
         """Images [3, H, W], float in 0..1 or uint8, of any sizes -> ImageBatch on the device."""
@@ -48,7 +48,7 @@ class Preprocess(Layout, Protocol):
         """Boxes of the original images -> boxes of the network's input."""
 
     def restore(self, detections: Detections, batch: ImageBatch) -> Detections:
-        """Boxes of the network's input -> boxes of the original images, cut at their borders."""
+        """Boxes of the network's input -> boxes of the original images, clipped to them."""
 
 
 def by_input_size(rule: Layout, images: Sequence[Size]) -> dict[Size, list[int]]:

@@ -1,6 +1,6 @@
-"""The rules by which images are brought to the network's size: plain data, read with and without PyTorch.
+"""The rules by which images are resized for the network: plain data, which can be used with and without PyTorch.
 
-The methods that work on tensors import what they need when they are called, for that reason.
+For that reason, the methods that work on tensors import what they need when they are called.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class _Scales:
-    """The way of tensors there and back: what all rules that only scale an image, each axis by itself, share."""
+    """Preparation on tensors and the way back, for all rules that only scale an image, each axis by itself."""
 
     pixels: Pixels
 
@@ -48,9 +48,9 @@ class _Scales:
         return scaled_targets(targets, batch)
 
     def restore(self, detections: Detections, batch: ImageBatch) -> Detections:
-        """Boxes of the network's input -> boxes of the original images, cut at their borders.
+        """Boxes of the network's input -> boxes of the original images, clipped to them.
 
-        What was found in the padding has no area then: its score becomes 0, which marks it as no detection.
+        A box in the padding has no area after clipping. Its score becomes 0, which means that it is not a detection.
         """
         from singleshot.preprocess.tensors import restored
 
@@ -59,7 +59,7 @@ class _Scales:
 
 @dataclass(frozen=True)
 class Stretch(_Scales):
-    """Resizes every image to one size, whatever its shape (the authors' WARP; bilinear, as in their tests)."""
+    """Resizes every image to one size and ignores its aspect ratio (the authors' WARP; bilinear, as in their tests)."""
 
     size: Size  # (height, width)
     pixels: Pixels = IMAGENET
@@ -78,14 +78,14 @@ class Stretch(_Scales):
 class KeepAspect(_Scales):
     """Resizes every image by `fit`, which keeps its aspect ratio, and pads the batch to one size (bilinear).
 
-    Images lie at the top left. Right and below there is the mean colour up to the batch's largest height and width,
-    rounded up to multiples of `divisor`: exact zeros for the network. A black border would be an edge to it, and one
-    whose strength depends on `pixels`.
+    Images are at the top left. The area to the right and below is filled with the mean colour, up to the batch's
+    largest height and width, rounded up to multiples of `divisor`. So the padding is exactly zero for the network. A
+    black border would look like an edge, and its strength would depend on `pixels`.
 
-    `jitter`, (low, high): in training the short side is drawn for each image from the whole numbers low to high, by
-    torch's CPU generator. An image whose size is one that such a draw can give is taken as it is. A recipe's transforms
-    have made it so, from random numbers of the sample's own (`data/loader.py`), and it must not be resized twice; who
-    calls a detector with images that happen to have such a size jitters them himself.
+    `jitter`, (low, high): in training the short side of each image is drawn from the whole numbers low to high, by
+    torch's CPU generator. An image that already has a size that such a draw can give is not resized. A recipe's
+    transforms have given it that size, from the sample's own random numbers (`data/loader.py`), and it must not be
+    resized twice. If you call a detector with images that happen to have such a size, jitter them yourself.
     """
 
     fit: Fit
@@ -100,7 +100,7 @@ class KeepAspect(_Scales):
 
     @property
     def size(self) -> Size:
-        """(height, width) of the network's input for a landscape image as long as the rule allows."""
+        """(height, width) of the network's input for the longest landscape image that the rule allows."""
         height, width = self.fit.nominal
         return self._padded(height), self._padded(width)
 
@@ -111,13 +111,13 @@ class KeepAspect(_Scales):
 
     @property
     def training_fit(self) -> Fit | ShortSideRange:
-        """The rule that training images follow."""
+        """The rule for training images."""
         if self.jitter is None:
             return self.fit
         if not isinstance(self.fit, ShortSide):
-            raise UserError(f"jitter draws the short side: expected it with a short side only, not with {self.fit}")
+            raise UserError(f"jitter draws the short side, so it needs a rule with a short side, got {self.fit}")
         if len(self.jitter) != 2:
-            raise UserError(f"jitter: expected two short sides such as [640, 800], got {list(self.jitter)}")
+            raise UserError(f"jitter: expected two short sides, such as [640, 800], got {list(self.jitter)}")
         return ShortSideRange(*self.jitter, longest=self.fit.longest)
 
     def layout(self, images: Sequence[Size], training: bool = False) -> tuple[list[Size], Size]:
@@ -132,7 +132,7 @@ class KeepAspect(_Scales):
 
 
 def _drawn(rule: Fit | ShortSideRange, height: int, width: int) -> Size:
-    """The size by a rule, with a short side from torch's CPU generator where there is a range."""
+    """The size by a rule; if the short side is a range, it is drawn by torch's CPU generator."""
     if not isinstance(rule, ShortSideRange):
         return rule(height, width)
     if rule.contains(height, width):

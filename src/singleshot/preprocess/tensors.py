@@ -1,4 +1,4 @@
-"""Preparation in the form of tensors: what a detector does, in training too."""
+"""Preparation on tensors, for detectors, also in training."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def scaled_targets(targets: Targets, batch: ImageBatch) -> Targets:
 
 
 def restored(detections: Detections, batch: ImageBatch, *, padded: bool) -> Detections:
-    """Boxes of the network's input -> boxes of the original images, cut at their borders.
+    """Boxes of the network's input -> boxes of the original images, clipped to them.
 
-    `padded`: images may be smaller than the input. What was found beside them has no area then: its score becomes 0.
+    `padded`: images may be smaller than the input. A box in the padding has no area when clipped; its score becomes 0.
     """
     boxes = detections.boxes / batch.scales.repeat(1, 2)[:, None]
     height, width = batch.sizes[:, 0, None, None], batch.sizes[:, 1, None, None]
@@ -56,7 +56,7 @@ def restored(detections: Detections, batch: ImageBatch, *, padded: bool) -> Dete
 
 
 def _resized(image: Tensor, size: Size) -> Tensor:
-    # Always float32 in 0..1 from here on: the images of one batch may be of different kinds.
+    # From here on always float32 in 0..1: the images of one batch may have different types.
     image = _unit(image)
     if image.shape[-2:] == torch.Size(size):
         return image

@@ -1,1 +1,1 @@
-"""Detectors in files: our own format, and files of other projects."""
+"""Saves and loads detectors: our own file format, and weights of other projects."""

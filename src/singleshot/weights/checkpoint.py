@@ -1,7 +1,7 @@
-"""One file holds a detector: safetensors, with everything that is needed to rebuild it in its metadata.
+"""One file holds a detector: safetensors, with everything that is needed to rebuild it in the metadata.
 
-Nothing is unpickled and nothing is imported: names in the metadata are looked up in the fixed tables of this package's
-builders and parts. A builder of the user's own is passed by the user.
+Nothing is unpickled and nothing is imported. Names in the metadata are looked up in the fixed tables of this package's
+builders and parts. A user's own builder is passed by the user.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ def save(
     metrics: Mapping[str, Any] | None = None,
     half: bool = False,
 ) -> None:
-    """Write a detector to a file that `load` rebuilds it from; the file appears whole or not at all.
+    """Write a detector to a file from which `load` rebuilds it. The file is written completely or not at all.
 
-    `recipe` and `metrics` travel in the metadata. With `half` the weights of convolutions are stored in 16 bits (half
-    the size; outputs change in the third digit). Raises `UserError` for a detector without a known builder, or with an
-    argument that cannot be stored.
+    `recipe` and `metrics` are stored in the metadata. With `half` the weights of convolutions are stored in 16 bits
+    (half the size; outputs change in the third digit). Raises `UserError` for a detector without a known builder, or
+    with an argument that cannot be stored.
     """
     if detector.builder is None:
         raise UserError(
-            "this detector was put together by hand: give it a builder function decorated with "
-            "singleshot.detectors.remembers_arguments, so that a file can say how to rebuild it"
+            "this detector was made without a builder, so a file cannot say how to rebuild it; make it with a builder "
+            "function that is decorated with singleshot.detectors.remembers_arguments"
         )
     own = {id(parameter) for parameter in detector.parameters()}
     network = detector.network
     if isinstance(network, nn.Module) and any(id(parameter) not in own for parameter in network.parameters()):
         raise UserError(
-            "detector.network was replaced by a module with weights of its own, which this file would lack; "
+            "detector.network was replaced by a module with its own weights, and they would not be in this file; "
             "set detector.network = None to save the detector's own network, or write a builder for the new one"
         )
     arguments = {}
@@ -78,7 +78,7 @@ def save(
 
 
 def _stored(tensor: Tensor, half: bool) -> Tensor:
-    # Scales, shifts and statistics stay in 32 bits: they are few, and variances may leave the range of 16.
+    # Scales, shifts and statistics stay in 32 bits: they are few, and variances may exceed the range of 16 bits.
     stored = tensor.half() if half and tensor.is_floating_point() and tensor.ndim >= 2 else tensor
     return stored.detach().cpu().contiguous()
 
@@ -88,8 +88,8 @@ def load(
 ) -> Detector:
     """Rebuild a detector from its file alone, in eval mode.
 
-    `builder`: the function to build with, for a detector of your own (`singleshot.detectors.find_builder` finds one by
-    its dotted path). Raises `UserError` for a file that is missing, broken, a pickle, or made by something unknown.
+    `builder`: the function to build with, for your own detector (`singleshot.detectors.find_builder` finds one by its
+    dotted path). Raises `UserError` for a file that is missing, broken, a pickle, or made by an unknown builder.
     """
     path = Path(path)
     metadata = read_metadata(path)
@@ -97,12 +97,12 @@ def load(
     build = builder or BUILDERS.get(name)
     if build is None:
         raise UserError(
-            f"{path}: made by the builder {name!r}, which is not part of this package ({', '.join(BUILDERS)}); "
+            f"{path}: made by the builder {name!r}, which is not in this package ({', '.join(BUILDERS)}); "
             "if it is your own, pass it: builder=... or --builder package.module:function"
         )
     detector = _build(build, metadata, path, lazily=builder is None)
-    # Copies: in the file they begin at any byte, and on some processors what a convolution makes of weights that are
-    # not aligned differs in its last bit. (The file may also be replaced while the detector is in use.)
+    # Copies, since tensors in the file begin at any byte. On some processors a convolution with weights that are not
+    # aligned differs in the last bit. (Also, the file may be replaced while the detector is in use.)
     state = {
         key: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
         for key, value in _tensors(path).items()
@@ -125,14 +125,14 @@ def _build(build: Callable[..., Detector], metadata: dict[str, Any], path: Path,
     accepted = inspect.signature(build).parameters
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values()):
         classes = {name: value for name, value in classes.items() if name in accepted}
-    # Anything may stand in a file, and this package's builders may stumble over it in any way; a user's own builder is
-    # the user's to mend.
+    # A file may contain anything, and this package's builders may fail on it in any way. Errors of a user's own builder
+    # are for the user to correct, so they are not caught.
     stumbles: tuple[type[Exception], ...] = (Exception,) if lazily else (TypeError, ValueError)
     try:
         arguments = {key: restore_argument(value) for key, value in metadata["arguments"].items()}
         given = {**arguments, **classes}
         if "backbone_weights" in given:
-            given["backbone_weights"] = None  # the weights are in this file; that one need not exist any more
+            given["backbone_weights"] = None  # they are in this file, and the backbone's may no longer exist
         with without_values() if lazily else nullcontext():
             detector = build(**given)
     except stumbles as error:
@@ -150,8 +150,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     if text.get("format") != FORMAT or not text.keys() >= set(_FIELDS):
         lacking = ", ".join(sorted({"format", *_FIELDS} - text.keys())) or "the right format"
         raise UserError(
-            f"{path}: holds weights but no detector (its metadata lacks {lacking}); "
-            "expected a file written by singleshot. Weights of a backbone go to backbone_weights"
+            f"{path}: holds weights but not a detector (its metadata lacks {lacking}); "
+            "expected a file written by singleshot. Give weights of a backbone as backbone_weights"
         )
     try:
         metadata = {name: json.loads(text[name]) for name in _FIELDS}
@@ -165,12 +165,12 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def read_spec(path: str | Path) -> Spec:
-    """What surrounds the network of a file, without building it. Raises `UserError` for a file that does not say it."""
+    """The `Spec` of a file, without building the detector. Raises `UserError` for a file without one."""
     path = Path(path)
     with _open(path) as file:
         text = (file.metadata() or {}).get("spec")
     if text is None:
-        raise UserError(f"{path}: does not say what surrounds its network; load it and save it again")
+        raise UserError(f"{path}: has no spec (what surrounds the network); load the detector and save it again")
     try:
         return Spec.from_json(json.loads(text))
     except (json.JSONDecodeError, RecursionError, UserError) as error:
@@ -184,7 +184,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 def _open(path: Path) -> Any:
     if path.is_dir():
-        raise UserError(f"{path}: is a folder, expected a .safetensors file (a run folder holds best.safetensors)")
+        raise UserError(f"{path}: this is a folder, expected a .safetensors file (a run folder holds best.safetensors)")
     try:
         with path.open("rb") as file:
             start = file.read(16)
@@ -194,10 +194,10 @@ def _open(path: Path) -> Any:
         raise UserError(f"{path}: no such file{f'; the run was not validated: take {last}' if there else ''}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    # A safetensors file starts with the length of its header, which may look like anything, and then a JSON object.
+    # A safetensors file starts with the length of its header, which may be any bytes, followed by a JSON object.
     if start[8:9] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
         raise UserError(
-            f"{path}: is a pickle (a PyTorch .pt/.pth file), and reading one may run any code it holds; "
+            f"{path}: this is a pickle (a PyTorch .pt/.pth file), and reading one may run any code in it; "
             "expected a .safetensors file"
         )
     try:

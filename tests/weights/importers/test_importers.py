@@ -55,7 +55,7 @@ def test_a_layout_by_name(foreign: dict[str, Tensor]) -> None:
 
 def test_every_tensor_is_taken_or_named(foreign: dict[str, Tensor]) -> None:
     extra = {**foreign, "toy/more": torch.zeros(1)}
-    with pytest.raises(UserError, match="not of the toys' SSD on mobilenetv2: 1 unexpected: toy/more"):
+    with pytest.raises(UserError, match="not those of the toys' SSD on mobilenetv2: 1 unexpected: toy/more"):
         import_weights(extra)
     name = next(name for name in foreign if name.endswith("class_logits/weight"))
     with pytest.raises(UserError, match=f"1 missing: {name}"):
@@ -68,7 +68,9 @@ def test_every_tensor_is_taken_or_named(foreign: dict[str, Tensor]) -> None:
 
 def test_no_layout_and_several(foreign: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     save_file({"conv.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match=r"other\.safetensors: .* in no known layout .*begin with conv.weight"):
+    with pytest.raises(
+        UserError, match=r"other\.safetensors: .* these weights have no known layout .*begin with conv.weight"
+    ):
         import_weights(tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="nothing: there are none"):
         import_weights({})

@@ -1,4 +1,4 @@
-"""Weights that other projects have trained: one file per layout, recognised by the names and shapes of its tensors."""
+"""Imports weights of other projects: one file per layout, recognised by the names and shapes of the tensors."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from singleshot.weights.importers.importer import Importer, built, shapes_of
 IMPORTERS = {
     "torchvision_retinanet": "singleshot.weights.importers.torchvision_retinanet",
 }
-"""The layouts that are read, and the module of the importer of each."""
+"""The name of each layout, and the module of its importer."""
 
 
 def find_importer(name: str) -> Importer:
-    """The importer of a layout in `IMPORTERS`. Raises `UserError` for another name."""
+    """The importer of a layout in `IMPORTERS`. Raises `UserError` for any other name."""
     if name not in IMPORTERS:
         raise UserError(f"{name!r} is not a known layout; {did_you_mean(name, IMPORTERS, otherwise=_known())}")
     return cast(Importer, importlib.import_module(IMPORTERS[name]))
@@ -35,18 +35,18 @@ def import_weights(
     device: str | torch.device = "cpu",
     **arguments: Any,
 ) -> Detector:
-    """A detector of this package with the weights of another project, in eval mode; nothing is downloaded.
+    """Build a detector of this package with the weights of another project, in eval mode. Nothing is downloaded.
 
     Args:
-        weights: safetensors, a PyTorch file of nothing but tensors (read by PyTorch's restricted reader), or a state
-            dict.
+        weights: a safetensors file, a PyTorch file that holds only tensors (read by PyTorch's restricted reader), or a
+            state dict.
         layout: a name of `IMPORTERS`; None: the one that recognises the names and shapes of the tensors.
-        device: where the detector lies.
-        arguments: those of the builder, such as `class_names`; they win over what the weights tell.
+        device: the device of the detector.
+        arguments: arguments of the builder, such as `class_names`; they take precedence over what the weights say.
 
     Raises:
-        UserError: no layout, or several, recognise the file; a tensor is missing, unexpected, of another shape or not
-            finite; the file cannot be read.
+        UserError: no layout recognises the file, or several do; a tensor is missing, unexpected, not finite or of
+            another shape; the file cannot be read.
     """
     where = f"{weights}: " if isinstance(weights, str | Path) else ""
     given = read_tensors(weights) if isinstance(weights, str | Path) else dict(weights)
@@ -63,8 +63,8 @@ def _recognised(given: Mapping[str, Tensor], where: str) -> str:
     if names:
         raise UserError(f"{where}fits several layouts: {', '.join(names)}; name one with layout=...")
     raise UserError(
-        f"{where}these weights are in no known layout ({_known()}); the names of the tensors begin with "
-        f"{', '.join(list(given)[:3]) or 'nothing: there are none'}. Weights of a backbone go to backbone_weights"
+        f"{where}these weights have no known layout ({_known()}); the names of the tensors begin with "
+        f"{', '.join(list(given)[:3]) or 'nothing: there are none'}. Give weights of a backbone as backbone_weights"
     )
 
 

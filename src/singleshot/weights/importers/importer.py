@@ -1,4 +1,4 @@
-"""What every importer of other projects' weights offers, and what is the same for all: tensors under our names.
+"""The contract of importers of other projects' weights, and the common part: giving the tensors our names.
 
 An importer is a module with the names of `Importer`, and one line in `IMPORTERS`.
 """
@@ -16,33 +16,33 @@ from singleshot.errors import UserError, some
 from singleshot.ops.shapes import without_values
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""The tensors of a file, as far as a layout is recognised by them: name -> shape."""
+"""The tensors of a file, for recognising the layout: name -> shape."""
 
 
 class Importer(Protocol):
     """One layout of another project."""
 
     TITLE: str
-    """Whose layout it is, for messages: "torchvision's RetinaNet"."""
+    """The name of the layout in messages: "torchvision's RetinaNet"."""
 
     def recognises(self, shapes: Shapes) -> bool:
-        """Whether these are the weights of this layout."""
+        """Whether weights of these names and shapes have this layout."""
 
     def builder(self, shapes: Shapes) -> tuple[str, dict[str, Any]]:
-        """The builder of this package that makes the same network, and its arguments, as the weights tell them.
+        """The builder of this package for the same network, and the arguments that follow from the weights.
 
         Raises:
-            UserError: the layout is this one, but not every choice of it is possible here.
+            UserError: the layout is this one, but the weights have an option that is not possible here.
         """
 
     def rename(self, key: str, shapes: Shapes) -> Sequence[str]:
-        """What the other project calls a tensor of our state dict: every name that it has had, the newest first."""
+        """The other project's names for a tensor of our state dict: every name that it has had, the newest first."""
 
     def unneeded(self, key: str) -> bool:
-        """Whether a tensor of the file is known to have no place here."""
+        """Whether a tensor of the file is known to be unneeded here."""
 
     def finish(self, state: dict[str, Tensor], shapes: Shapes) -> None:
-        """Change in place what the other project means otherwise, in the state dict under our names."""
+        """Convert, in place, values of the state dict (under our names) that have another meaning in that project."""
 
 
 def built(
@@ -53,17 +53,17 @@ def built(
     finish: Callable[[dict[str, Tensor]], None] | None = None,
     **arguments: Any,
 ) -> Detector:
-    """The detector of a layout with the weights of a file, on the CPU, in eval mode.
+    """Build the detector of a layout with the weights of a file, on the CPU, in eval mode.
 
     Args:
-        given: the tensors of the file by their own names.
-        importer: whose layout it is.
-        where: what messages begin with: the file.
-        finish: takes the place of the importer's own, for who knows more of the weights than they tell.
-        arguments: those of the builder; they win over what the weights tell.
+        given: the tensors of the file under their own names.
+        importer: the importer of the layout.
+        where: the start of messages: the file.
+        finish: used in place of the importer's own, by a caller that knows more about the weights than they say.
+        arguments: arguments of the builder; they take precedence over what the weights say.
 
     Raises:
-        UserError: what `translated` and the importer raise.
+        UserError: as `translated` and the importer raise.
     """
     shapes = shapes_of(given)
     try:
@@ -84,18 +84,18 @@ def built(
 def translated(
     given: Mapping[str, Tensor], detector: Detector, importer: Importer, *, where: str = ""
 ) -> dict[str, Tensor]:
-    """The tensors of a file as the state dict of a detector: complete, of the right shapes, copied.
+    """Make the state dict of a detector from the tensors of a file: complete, of the right shapes, copied.
 
-    Every tensor of the file is taken, known to be unneeded, or named in an error. Counters of batch norm may be absent.
+    Every tensor of the file is used, known to be unneeded, or named in an error. Counters of batch norm may be absent.
 
     Args:
-        given: the tensors of the file by their own names.
-        detector: what they are for; its own weights may lie on the device "meta".
-        importer: whose layout it is.
-        where: what messages begin with: the file.
+        given: the tensors of the file under their own names.
+        detector: the detector that they are for; its own weights may be on the device "meta".
+        importer: the importer of the layout.
+        where: the start of messages: the file.
 
     Raises:
-        UserError: tensors that are missing, unexpected, of another shape, or not finite.
+        UserError: tensors are missing, unexpected, of another shape, or not finite.
     """
     shapes = shapes_of(given)
     state: dict[str, Tensor] = {}
@@ -105,7 +105,7 @@ def translated(
     for key, own in detector.state_dict().items():
         names = importer.rename(key, shapes)
         name = next((name for name in names if name in given), None)
-        if key.endswith("num_batches_tracked"):  # absent from released files, and of no use to fixed statistics
+        if key.endswith("num_batches_tracked"):  # absent from released files, and not needed for fixed statistics
             state[key] = torch.zeros((), dtype=own.dtype)
             used.update(names)
         elif name is None:
@@ -121,8 +121,8 @@ def translated(
     if any(problems):
         trunk = detector.arguments.get("backbone", "its usual backbone")
         raise UserError(
-            f"{where}these weights are not of {importer.TITLE} on {trunk}: {'; '.join(filter(None, problems))}. "
-            "Another backbone? Name it, such as backbone='resnet101'"
+            f"{where}these weights are not those of {importer.TITLE} on {trunk}: {'; '.join(filter(None, problems))}. "
+            "If they have another backbone, name it, such as backbone='resnet101'"
         )
     if broken := [key for key, value in state.items() if not value.isfinite().all()]:
         raise UserError(f"{where}{some(broken, 'with NaN or infinite values')}; the weights are damaged")

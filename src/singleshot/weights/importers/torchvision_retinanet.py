@@ -1,4 +1,4 @@
-"""Weights of torchvision's `retinanet_resnet50_fpn` and `retinanet_resnet50_fpn_v2` in our RetinaNet."""
+"""Imports weights of torchvision's `retinanet_resnet50_fpn` and `retinanet_resnet50_fpn_v2` into our RetinaNet."""
 
 from __future__ import annotations
 
@@ -48,21 +48,22 @@ def load_torchvision_retinanet(
     device: str | torch.device = "cpu",
     **arguments: Any,
 ) -> Detector:
-    """RetinaNet with the weights, anchors and conventions of torchvision's, in eval mode; nothing is downloaded.
+    """RetinaNet with the weights, anchors and conventions of torchvision, in eval mode. Nothing is downloaded.
 
-    `weights` is a file (`.pth`, read by PyTorch's restricted reader, or safetensors) or a state dict of torchvision's
-    `retinanet_resnet50_fpn` (P6 from P5) or `retinanet_resnet50_fpn_v2` (P6 from C5, group norm in the towers), of any
-    torchvision version. `arguments` are those of `retinanet` and win over torchvision's: `backbone` for another ResNet,
-    `image_size` and `max_size` (800, 1333), `class_names`, `norm`, `frozen_stages`, `detections` (300) ...
+    `weights` is a file (`.pth`, read by PyTorch's restricted reader, or safetensors) or a state dict. It belongs to
+    torchvision's `retinanet_resnet50_fpn` (P6 from P5) or `retinanet_resnet50_fpn_v2` (P6 from C5, group norm in the
+    towers), of any torchvision version. `arguments` are those of `retinanet` and take precedence over torchvision's:
+    `backbone` for another ResNet, `image_size` and `max_size` (800, 1333), `class_names`, `norm`, `frozen_stages`,
+    `detections` (300) ...
 
-    Labels are torchvision's: the label is COCO's category id where there are 91 classes (names and ids say so), 0 is a
-    background that torchvision never trains on. Scores, boxes and labels are those of torchvision to within rounding
-    (1e-4). In training the box loss is torchvision's (L1, GIoU for v2); the losses are divided as everywhere here.
+    Labels are torchvision's. With 91 classes the label is COCO's category id (as names and ids say), and 0 is a
+    background that torchvision never trains on. Scores, boxes and labels equal torchvision's up to rounding (1e-4). In
+    training, the box loss is torchvision's (L1; GIoU for v2). The losses are divided as in all detectors here.
 
-    `norm_epsilon`: the epsilon of batch norm that the weights were trained with; it goes into the scales. By default 0
-    for v1 with 91 classes, as torchvision sets it for its released file, 1e-5 for all others.
+    `norm_epsilon`: the epsilon of batch norm that the weights were trained with; it is folded into the scales. The
+    default is 0 for v1 with 91 classes, as torchvision sets it for its released file, and 1e-5 for all others.
 
-    Raises UserError where keys are missing, unexpected or of other shapes (they are named), and for other anchors.
+    Raises UserError if keys are missing, unexpected or of other shapes (they are named), and for other anchors.
     """
     where = f"{weights}: " if isinstance(weights, str | Path) else ""
     given = read_tensors(weights) if isinstance(weights, str | Path) else dict(weights)
@@ -78,17 +79,17 @@ def recognises(shapes: Shapes) -> bool:
 
 
 def builder(shapes: Shapes) -> tuple[str, dict[str, Any]]:
-    """`retinanet` and its arguments, as the weights tell them, else torchvision's."""
+    """`retinanet` and its arguments: from the weights where they say them, else torchvision's."""
     if absent := [key for key in _TELLING if key not in shapes]:
         raise UserError(
             f"not the weights of a torchvision RetinaNet: {', '.join(absent)} missing; the keys are "
-            f"{', '.join(list(shapes)[:3]) or 'none'}; expected the state dict of retinanet_resnet50_fpn or of its v2"
+            f"{', '.join(list(shapes)[:3]) or 'none'}; expected the state dict of retinanet_resnet50_fpn or its v2"
         )
     outputs, deltas = shapes[f"{_CLASS_LAYER}.bias"][0], shapes[f"{_BOX_LAYER}.bias"][0]
     if deltas != _ANCHORS * 4 or outputs % _ANCHORS:
         raise UserError(
             f"{_BOX_LAYER} has {deltas} outputs and {_CLASS_LAYER} {outputs}; expected {_ANCHORS * 4} and a "
-            f"multiple of {_ANCHORS}: models with an anchor generator of their own cannot be loaded"
+            f"multiple of {_ANCHORS}: models with another anchor generator cannot be loaded"
         )
     num_classes = outputs // _ANCHORS
     channels, p6_inputs = shapes[_P6][:2]
@@ -105,19 +106,19 @@ def builder(shapes: Shapes) -> tuple[str, dict[str, Any]]:
         "anchor_convention": "torchvision",
         "box_loss": "giou" if second else "l1",
         "detections": 300,
-        # Of five parts of the ResNet torchvision trains the last three; batch norm is fixed in v1 only.
+        # torchvision trains the last three of the ResNet's five parts; batch norm is fixed in v1 only.
         "frozen_stages": 2,
         "norm": "train" if second else "frozen",
     }
 
 
 def unneeded(key: str) -> bool:
-    """Nothing in torchvision's files is without a place here."""
+    """Never: every tensor of torchvision's files is used here."""
     return False
 
 
 def finish(state: dict[str, Tensor], shapes: Shapes) -> None:
-    """The epsilon of batch norm, which torchvision sets to 0 for its released file of 91 classes."""
+    """Fold in the epsilon of batch norm, which torchvision sets to 0 for its released file of 91 classes."""
     released = shapes[f"{_CLASS_LAYER}.bias"][0] == 91 * _ANCHORS and _GROUP_NORM not in shapes
     _absorb_epsilon(state, epsilon=0.0 if released else _EPSILON)
 
@@ -129,7 +130,7 @@ def _names(num_classes: int) -> list[str]:
 
 
 def rename(key: str, shapes: Shapes) -> list[str]:
-    """What torchvision calls an entry of our state dict: since its version 0.13, and before."""
+    """Torchvision's names for an entry of our state dict: since its version 0.13, and before."""
     part, *path, kind = key.split(".")
     if part == "backbone":
         return [f"backbone.body.{'.'.join(path)}.{kind}"]
@@ -148,7 +149,7 @@ def rename(key: str, shapes: Shapes) -> list[str]:
 
 
 def _absorb_epsilon(state: dict[str, Tensor], *, epsilon: float) -> None:
-    """Change the scales of batch norm so that with our epsilon they do what they did with `epsilon`."""
+    """Change the scales of batch norm so that they give with our epsilon what they gave with `epsilon`."""
     if epsilon == _EPSILON:
         return
     for key in list(state):
