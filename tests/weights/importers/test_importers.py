@@ -69,7 +69,7 @@ def test_every_tensor_is_taken_or_named(foreign: dict[str, Tensor]) -> None:
 def test_no_layout_and_several(foreign: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     save_file({"conv.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(
-        UserError, match=r"other\.safetensors: .* these weights have no known layout .*begin with conv.weight"
+        UserError, match=r"other\.safetensors: these weights have no known layout .*begin with conv.weight"
     ):
         import_weights(tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="nothing: there are none"):
