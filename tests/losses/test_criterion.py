@@ -246,5 +246,5 @@ def test_other_boxes_have_another_iou() -> None:
 
 def test_matches_without_a_coder_say_where_it_comes_from() -> None:
     _, anchors, targets = case(0)
-    with pytest.raises(ValueError, match="no coder: take it from Criterion.match"):
+    with pytest.raises(ValueError, match="no coder: get it from Criterion.match"):
         IoUMatcher()(anchors, Targets.from_list(targets)).encoded()

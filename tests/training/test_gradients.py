@@ -163,7 +163,7 @@ def test_the_network_runs_only_where_its_predictions_decide(name: str) -> None:
 
 def test_a_number_that_is_not_declared_is_refused() -> None:
     detector = with_terms(small("ssd"), {"mine": lambda found, matched: (found["class_logits"].sum(), torch.ones(()))})
-    with pytest.raises(ss.UserError, match=r"the loss 'mine' gives the number .*add `own_number = True`"):
+    with pytest.raises(ss.UserError, match=r"the loss 'mine' returns its own divisor, .*add `own_number = True`"):
         backward(detector, detector, parts(batch((1, 1)), 1))
 
 
