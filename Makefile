@@ -9,6 +9,8 @@
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11 python,$(shell \
     $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 VENV := .venv
+# Two processes. A file stays in one of them, so that what its tests share (a detector, an exported graph) is made once.
+WORKERS := -n 2 --dist loadfile
 # Where pip takes versions from; empty: the newest ones.
 CONSTRAINTS := constraints.txt
 RUN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts/python.exe,bin/python) -m
@@ -22,10 +24,10 @@ demo: $(STAMP) ## the whole tour on a generated dataset: train, evaluate, draw
 	$(RUN) singleshot demo $(ARGS)
 
 test: $(STAMP) ## the fast tests; `make test ARGS="tests/ops -k nms"` for some, ARGS="-m slow" for the slow ones
-	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) pytest $(WORKERS) $(ARGS)
 
 coverage: $(STAMP) ## the fast tests, and which lines and branches of src/ they do not reach; fails below today's level
-	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --cov --cov-report=term-missing:skip-covered $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) pytest $(WORKERS) --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 test-oldest: ## the fast tests with the oldest versions that we promise (a large download; Python 3.11 or 3.12)
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt

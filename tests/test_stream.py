@@ -238,8 +238,10 @@ def test_a_frame_as_a_tensor_and_as_a_picture(size: tuple[int, int]) -> None:
 def test_ctrl_c_ends_at_once_and_leaves_no_thread(tmp_path: Path) -> None:
     """In a process of its own: the signal comes while the detector looks, with readers at work."""
     code = """
-import sys, threading, time
+import signal, sys, threading, time
 from singleshot.stream import read_ahead, stream
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 
 def look(batch):
     print("looking", flush=True)
