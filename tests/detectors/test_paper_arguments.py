@@ -265,7 +265,7 @@ def test_from_the_command_line(
 @pytest.mark.parametrize(
     ("builder", "arguments"),
     [
-        ("ssd", {"candidates_of_image": 30}),
+        pytest.param("ssd", {"candidates_of_image": 30}, marks=pytest.mark.slow),
         pytest.param("refinedet", {"candidates_of_image": 30, "detections": 20}, marks=pytest.mark.slow),
         pytest.param(
             "retinanet",
