@@ -15,6 +15,7 @@ from singleshot.prediction import Prediction
 from singleshot.preprocess import arrays
 from singleshot.preprocess.preprocess import by_input_size
 from singleshot.spec import Spec
+from singleshot.stream import stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,18 +50,18 @@ class ExportedDetector:
 
         The network gets at most `batch_size` images at a time, and never more than it accepts.
         """
-        if batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, got {batch_size}")
         several = isinstance(source, list | tuple)
-        found = []
-        sources = list(source) if several else [source]
-        for start in range(0, len(sources), batch_size):
-            pictures = [to_picture(one) for one in sources[start : start + batch_size]]
-            results = self.find([picture for picture, _ in pictures])
-            for (picture, path), (boxes, scores, labels) in zip(pictures, results, strict=True):
-                size = (picture.shape[0], picture.shape[1])
-                found.append(Prediction(boxes, scores, labels, self.class_names, self.category_ids, size, path))
+        pictures = map(to_picture, source if several else (source,))
+        found = [prediction for _, prediction in stream(pictures, self._predict, batch_size=batch_size)]
         return found if several else found[0]
+
+    def _predict(self, batch: list[tuple[Picture, str | None]]) -> list[Prediction]:
+        """Pictures and the files that they come from -> what is found in each."""
+        results = self.find([picture for picture, _ in batch])
+        return [
+            Prediction(*found, self.class_names, self.category_ids, (picture.shape[0], picture.shape[1]), path)
+            for (picture, path), found in zip(batch, results, strict=True)
+        ]
 
     def __call__(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Images [3, H, W], uint8 or float in 0..1 -> boxes, scores and labels of each, as from a `Detector`."""

@@ -10,10 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from singleshot.backbones.pretrained import read_tensors
 from singleshot.detectors.detector import Detector
 from singleshot.errors import UserError, did_you_mean
-from singleshot.weights.importers.importer import Importer, built, shapes_of
+from singleshot.weights.importers.importer import Importer, built, opened, shapes_of
 
 IMPORTERS = {
     "torchvision_retinanet": "singleshot.weights.importers.torchvision_retinanet",
@@ -48,9 +47,7 @@ def import_weights(
         UserError: no layout recognises the file, or several do; a tensor is missing, unexpected, not finite or of
             another shape; the file cannot be read.
     """
-    where = f"{weights}: " if isinstance(weights, str | Path) else ""
-    given = read_tensors(weights) if isinstance(weights, str | Path) else dict(weights)
-    given = {key.removeprefix("module."): value for key, value in given.items()}
+    given, where = opened(weights)
     importer = find_importer(layout) if layout is not None else find_importer(_recognised(given, where))
     return built(given, importer, where=where, **arguments).to(device)
 

@@ -6,11 +6,13 @@ An importer is a module with the names of `Importer`, and one line in `IMPORTERS
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from singleshot.backbones.pretrained import read_tensors
 from singleshot.detectors import BUILDERS, Detector
 from singleshot.errors import UserError, some
 from singleshot.ops.shapes import without_values
@@ -127,6 +129,13 @@ def translated(
     if broken := [key for key, value in state.items() if not value.isfinite().all()]:
         raise UserError(f"{where}{some(broken, 'with NaN or infinite values')}; the weights are damaged")
     return state
+
+
+def opened(weights: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file or state dict, without DataParallel's prefix, and what messages begin with: the file."""
+    where = f"{weights}: " if isinstance(weights, str | Path) else ""
+    given = read_tensors(weights) if isinstance(weights, str | Path) else dict(weights)
+    return {key.removeprefix("module."): value for key, value in given.items()}, where
 
 
 def shapes_of(given: Mapping[str, Tensor]) -> Shapes:

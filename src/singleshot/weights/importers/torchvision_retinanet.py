@@ -11,10 +11,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from singleshot.backbones.pretrained import read_tensors
 from singleshot.detectors.detector import Detector
 from singleshot.errors import UserError
-from singleshot.weights.importers.importer import Importer, Shapes, built
+from singleshot.weights.importers.importer import Importer, Shapes, built, opened
 
 # COCO's categories by id, 1 to 90; COCO has never used the ids left out.
 _COCO = {
@@ -65,9 +64,7 @@ def load_torchvision_retinanet(
 
     Raises UserError if keys are missing, unexpected or of other shapes (they are named), and for other anchors.
     """
-    where = f"{weights}: " if isinstance(weights, str | Path) else ""
-    given = read_tensors(weights) if isinstance(weights, str | Path) else dict(weights)
-    given = {key.removeprefix("module."): value for key, value in given.items()}
+    given, where = opened(weights)
     known = None if norm_epsilon is None else partial(_absorb_epsilon, epsilon=norm_epsilon)
     importer, arguments = cast(Importer, sys.modules[__name__]), {"backbone": "resnet50", **arguments}
     return built(given, importer, where=where, finish=known, **arguments).to(device)
