@@ -3,7 +3,7 @@
 # Unix shell too, which Git for Windows has. The tests at the ends of the promised versions have environments of their own.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-oldest test-newest lint format clean FORCE
+.PHONY: help demo test faults coverage test-oldest test-newest lint format clean FORCE
 
 # The interpreter that makes .venv: `make PYTHON=/path/to/python test` chooses another.
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11 python,$(shell \
@@ -26,6 +26,9 @@ demo: $(STAMP) ## the whole tour on a generated dataset: train, evaluate, draw
 test: $(STAMP) ## the fast tests; `make test ARGS="tests/ops -k nms"` for some, ARGS="-m slow" for the slow ones
 	OMP_NUM_THREADS=1 $(RUN) pytest $(WORKERS) $(ARGS)
 
+faults: $(STAMP) ## an hour of faults: bad files, kills, full disks, signals; SEED=1, CASES=100, ARGS="--kind images" choose
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(RUN) faults $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES)) $(ARGS)
+
 coverage: $(STAMP) ## the fast tests, and which lines and branches of src/ they do not reach; fails below today's level
 	OMP_NUM_THREADS=1 $(RUN) pytest $(WORKERS) --cov --cov-report=term-missing:skip-covered $(ARGS)
 
@@ -46,7 +49,7 @@ format: $(STAMP) ## put the code into the project's format
 	$(RUN) ruff format .
 
 clean: ## remove the environments, caches and builds; never a run
-	rm -rf .venv .venv-oldest .venv-newest .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build dist
+	rm -rf .venv .venv-oldest .venv-newest .pytest_cache .mypy_cache .ruff_cache .hypothesis .faults .coverage build dist
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The stamp holds the folder that .venv was made for: scripts and the editable install point there, so a copied or
