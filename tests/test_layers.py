@@ -37,7 +37,8 @@ LAYERS = [
     {"data", "image_input"},
     {"structures", "signature", "plain_data", "data.images", "data.dataset", "data.normalised"},
     {"coders", "ops", "prediction", "stream"},
-    {"errors", "files", "eval_mode", "version", "flags", "text_table"},
+    {"files", "eval_mode", "version", "flags", "text_table", "terminal"},
+    {"errors"},
 ]
 LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in layer}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from singleshot.files import write_atomically
 from singleshot.inference import samples
 from singleshot.inference.draw import draw
 from singleshot.prediction import Prediction
+from singleshot.terminal import say
 from singleshot.training import train
 from singleshot.training.folder import RunFolder
 from singleshot.training.parallel import find_device
@@ -100,7 +100,7 @@ def run_demo(
     if run_folder.exists():
         raise UserError(f"{run_folder} exists, and the demo overwrites nothing. Choose another --out, or leave it out.")
 
-    _say(f"drawing {sum(images)} images into {folder / 'data'}")
+    say(f"drawing {sum(images)} images into {folder / 'data'}")
     data = write_shapes(folder / "data", train=images[0], val=images[1], seed=seed)
     device = find_device("auto")
     precision = choose_precision("auto", device)
@@ -110,7 +110,7 @@ def run_demo(
     detector = checkpoint.load(result.last, device=device)
     detector.precision = precision
     val = open_dataset(data / "voc", split="val", class_names=detector.class_names)
-    _say(f"measuring on {len(val)} images")
+    say(f"measuring on {len(val)} images")
     detections = detect_dataset(detector, val)
     metrics = evaluate(val, detections)
 
@@ -173,7 +173,3 @@ def _write(path: Path, content: bytes) -> None:
         write_atomically(path, content)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error}).") from error
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -6,6 +6,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from singleshot.errors import shown
+
+_WIDEST = 100  # characters of a cell; longer names are cut
+
 
 def table(rows: Iterable[Iterable[Any]], *, header: Iterable[str]) -> str:
     """Columns of equal width, two spaces apart: text to the left, numbers to the right."""
@@ -32,7 +36,7 @@ def cell(value: Any, form: str = "") -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:{form or ','}}"
-    return f"{value:{form or '.3f'}}" if isinstance(value, float) else str(value)
+    return f"{value:{form or '.3f'}}" if isinstance(value, float) else shown(value, _WIDEST)
 
 
 def is_number(text: str) -> bool:

@@ -61,7 +61,7 @@ class Broken(Dataset[int]):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (UserError("img.jpg: truncated\nas a second line says"), "img.jpg: truncated\nas a second line says"),
+        (UserError("img.jpg: truncated", "as a second line says"), "img.jpg: truncated\nas a second line says"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "img.jpg"), "no such file or folder"),
         (KeyError("a bug"), None),
     ],

@@ -53,3 +53,11 @@ def test_table() -> None:
         "b         1      -  2",
     ]
     assert table([], header=["a", "b"]) == "a  b"
+
+
+def test_json_has_escapes_for_what_a_terminal_obeys() -> None:
+    name = "\x7f\u202e\u009b\U000e0001猫\n\x1b"
+    text = write(Result([name], ""), as_json=True)
+    assert text.replace("\n", "").isprintable()
+    assert "猫" in text
+    assert json.loads(text) == [name]

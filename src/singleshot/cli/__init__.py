@@ -18,6 +18,7 @@ from singleshot.analysis import ANALYSES, find_analysis
 from singleshot.cli.explain import explain
 from singleshot.cli.output import Result, write
 from singleshot.errors import UserError, did_you_mean, in_brackets
+from singleshot.terminal import put, say
 from singleshot.version import __version__
 
 ANALYSE = "analyse"
@@ -56,16 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as leave:  # the parser's --help
         return leave.code if isinstance(leave.code, int) else 0
     except KeyboardInterrupt as interruption:
-        print(f"\n{str(interruption) or 'interrupted'}", file=sys.stderr)
+        say(f"\n{str(interruption) or 'interrupted'}")
         return 130
     except _ReaderLeft:
         return 141  # like a program that was ended by SIGPIPE
     except Exception as error:
         message = explain(error)
         if message is None:
-            traceback.print_exc()
+            say(traceback.format_exc().rstrip())
             return 1
-        print(f"singleshot: {message}", file=sys.stderr)
+        say(f"singleshot: {message}")
         return 2
 
 
@@ -86,7 +87,7 @@ def _run(words: list[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr) if options["json"] else contextlib.nullcontext():
         result: Result = module.run(options)
     if not result.silent:
-        _print(write(result, as_json=options["json"], ascii=not _is_utf8(sys.stdout)))
+        _print(write(result, as_json=options["json"], ascii=not _is_utf8(sys.stdout)), plain=options["json"])
     if result.fault is not None:
         raise UserError(result.fault)
     return 0
@@ -142,14 +143,10 @@ def _is_utf8(stream: TextIO) -> bool:
     return (stream.encoding or "").lower().replace("-", "") == "utf8"
 
 
-def _print(text: str, *, error: bool = False) -> None:
-    stream = sys.stderr if error else sys.stdout
+def _print(text: str, *, error: bool = False, plain: bool = False) -> None:
+    """Print for people; `plain`: for a program, every letter as it is."""
     try:
-        try:
-            print(text, file=stream, flush=True)
-        except UnicodeEncodeError:  # a name with letters that this terminal (or a pipe on Windows) cannot show
-            encoding = stream.encoding or "ascii"
-            print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+        (put if plain else say)(text, sys.stderr if error else sys.stdout)
     except BrokenPipeError as broken:
         with contextlib.suppress(OSError, ValueError):  # Python flushes its output at exit: give it a place to go
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from singleshot.cli.dataset import add_data, add_format
 from singleshot.cli.output import Result, write
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.errors import UserError
+from singleshot.terminal import say
 
 if TYPE_CHECKING:
     from singleshot.data.dataset import Dataset
@@ -180,7 +180,7 @@ def _open(options: Namespace, class_names: Sequence[str] | None = None) -> Datas
         options.data, split=options.split, format=options.format, prefer=PREFERRED, class_names=class_names
     )
     if class_names is not None:
-        print(f"{dataset.root}: {len(dataset)} images of split {dataset.split!r} ({dataset.format})", file=sys.stderr)
+        say(f"{dataset.root}: {len(dataset)} images of split {dataset.split!r} ({dataset.format})")
     return dataset
 
 

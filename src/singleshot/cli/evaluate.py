@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.cli.sweep import postprocesses, sweep_of
 from singleshot.errors import UserError
+from singleshot.terminal import say
 
 EPILOG = """\
 Prints the 12 COCO numbers and the VOC07 (11 points) and VOC10+ (area) mAP, also per class.
@@ -115,10 +115,10 @@ def run(options: Namespace) -> Result:
             detections = detect_dataset(many or detector, dataset, **sizes, progress=bar)
     if options.save_detections is not None:
         save_detections(options.save_detections, dataset, detections)
-        print(f"the detections are in {options.save_detections}", file=sys.stderr)
+        say(f"the detections are in {options.save_detections}")
     metrics = evaluate(dataset, detections)
     return Result(metrics.to_json(), metrics.table())
 
 
 def _announce(dataset: Any) -> None:
-    print(f"{dataset.root}: {len(dataset)} images of split {dataset.split!r} ({dataset.format})", file=sys.stderr)
+    say(f"{dataset.root}: {len(dataset)} images of split {dataset.split!r} ({dataset.format})")

@@ -49,8 +49,8 @@ def explain(error: BaseException) -> str | None:
     if worker := re.match(r"Caught (\w+) in \w+ worker process", said):
         # The loader passes on a worker's error with the whole traceback as its message. The last line is the error.
         kind, told = worker[1], said.strip().rpartition(f"{worker[1]}: ")[2]
-        if kind == "UserError":
-            return told
+        if kind == "UserError":  # made anew of that message, as one line
+            return said.rpartition("UserError: ")[2].replace("\\n", "\n").strip()
         return f"{told} ({_REFUSED[_BY_TYPE[kind]]})" if kind in _BY_TYPE else None
     if isinstance(error, UserError):
         return said

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from singleshot.cli import progress
+from singleshot.terminal import say
 
 if TYPE_CHECKING:
     from singleshot.detectors.detector import Detector
@@ -23,7 +23,7 @@ def multi_scale(detector: Detector, recipe: MultiScale) -> MultiScaleDetector:
 
     made = MultiScaleDetector(detector, recipe)
     views = f"{len(recipe.views)} view{'s' if len(recipe.views) > 1 else ''}{', each mirrored too' * recipe.mirror}"
-    print(f"multi-scale testing {recipe.name!r}: {views}; passes for each image: {recipe.passes}", file=sys.stderr)
+    say(f"multi-scale testing {recipe.name!r}: {views}; passes for each image: {recipe.passes}")
     return made
 
 

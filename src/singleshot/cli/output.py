@@ -23,13 +23,19 @@ class Result:
 
 
 def write(result: Result, *, as_json: bool, ascii: bool = False) -> str:
-    """The requested form of the result. With `ascii`, JSON has escapes for all other letters.
+    """The requested form of the result. JSON has escapes for what cannot be seen; with `ascii` for other letters too.
 
     JSON has no NaN and no infinity: they become null.
     """
     if not as_json:
         return result.text
-    return json.dumps(_plain(result.document), indent=2, ensure_ascii=ascii, allow_nan=False)
+    text = json.dumps(_plain(result.document), indent=2, ensure_ascii=ascii, allow_nan=False)
+    # A terminal obeys some characters that JSON allows as they are: 0x7f, marks of direction.
+    return "\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n"))
+
+
+def _escaped(line: str) -> str:
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line)
 
 
 def _plain(value: Any) -> Any:

@@ -37,7 +37,7 @@ class VerbParser(ArgumentParser):
         try:
             return self.parse_args(list(words))
         except ArgumentError as error:
-            raise UserError(f"{self._tell(str(error))}\n`{self.prog} --help` lists all arguments") from None
+            raise UserError(self._tell(str(error)), f"`{self.prog} --help` lists all arguments") from None
 
     def format_help(self, *given: Any) -> str:
         """The help text, ending in one newline."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from singleshot.data.dataset import Dataset, Floats, ImageRecord, Problem
 from singleshot.data.decode_all import Size, decode_all, memory_file
-from singleshot.errors import UserError
+from singleshot.errors import UserError, readable
 from singleshot.structures import plain_name
 
 _IMAGE_OUT = "the image is left out"
@@ -62,6 +62,10 @@ class Report:
 
     def text(self, limit: int = 3) -> str:
         """The report as text, with the first `limit` findings of each kind."""
+        return "\n".join(map(readable, self.lines(limit)))
+
+    def lines(self, limit: int = 3) -> list[str]:
+        """The lines of `text`, in which names and messages stand as they are in the files."""
         lines = [
             f"{self.title}: {self.images} images, {self.boxes} boxes; "
             f"{_number(self.errors, 'error')}, {_number(self.warnings, 'warning')}"
@@ -76,7 +80,7 @@ class Report:
                 lines += [f"    {finding}" for finding in group[:limit]]
                 if len(group) > limit:
                     lines.append(f"    ... and {len(group) - limit} more")
-        return "\n".join(lines)
+        return lines
 
     def to_json(self) -> dict[str, object]:
         """The report as plain data: counts, and every finding with its kind, place and message."""
@@ -109,9 +113,10 @@ def check(
     mended, report = examine(dataset, cache=cache, workers=workers, progress=progress)
     if report.errors and not skip_bad:
         advice = "Correct the files, or leave the bad entries out with --skip-bad (skip_bad=True in Python)."
-        raise UserError(f"{report.text(limit=10)}\n{advice}")
+        raise UserError(*report.lines(limit=10), advice)
     if not mended.records:
-        raise UserError(f"{report.text(limit=10)}\nNo usable image is left. Correct the files, or choose other data.")
+        nothing = "No usable image is left. Correct the files, or choose other data."
+        raise UserError(*report.lines(limit=10), nothing)
     return mended, report
 
 

@@ -159,4 +159,4 @@ def _refuse(dataset: Dataset, need_truth: bool) -> None:
     lines += [f"  {problem}" for problem in shown]
     if len(problems) > len(shown):
         lines.append(f"  ... and {len(problems) - len(shown)} more")
-    raise UserError("\n".join(lines))
+    raise UserError(*lines)

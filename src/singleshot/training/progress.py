@@ -9,6 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from singleshot.errors import readable_lines
+
 
 class Display:
     """Shows steps, losses, rate, speed and time left. With `quiet` it shows nothing (all processes but the first)."""
@@ -67,7 +69,7 @@ class Display:
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""
         if not self.quiet:
-            self.console.print(text, markup=False)
+            self.console.print(readable_lines(text), markup=False)
 
 
 class Speedometer:
