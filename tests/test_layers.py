@@ -37,7 +37,7 @@ LAYERS = [
     {"data", "image_input"},
     {"structures", "signature", "plain_data", "data.images", "data.dataset", "data.normalised"},
     {"coders", "ops", "prediction", "stream"},
-    {"files", "eval_mode", "version", "flags", "text_table", "terminal"},
+    {"files", "eval_mode", "version", "flags", "text_table", "terminal", "conversions"},
     {"errors"},
 ]
 LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in layer}
@@ -46,7 +46,7 @@ LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in
 NETWORK = {"detectors", "spec", "heads", "necks", "refiner", "preprocess", "postprocess", "outputs", "backbones"}
 NETWORK |= {"losses", "layers", "anchors", "coders", "matchers", "ops", "structures", "signature"}
 NETWORK |= {"prediction", "image_input", "stream", "errors", "files", "eval_mode"}
-RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files"}
+RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files", "conversions"}
 ONLY = {
     **dict.fromkeys(NETWORK, NETWORK | {"data.images"}),
     "weights": NETWORK | {"version"},
