@@ -38,15 +38,16 @@ LAYERS = [
     {"structures", "signature", "plain_data", "data.images", "data.dataset", "data.normalised"},
     {"coders", "ops", "prediction", "stream"},
     {"files", "eval_mode", "version", "flags", "text_table", "terminal", "conversions"},
-    {"errors"},
+    {"errors", "forked"},
 ]
 LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in layer}
 
 # Narrower than the order above: pictures and files are no business of the network, nor readers of the metrics.
 NETWORK = {"detectors", "spec", "heads", "necks", "refiner", "preprocess", "postprocess", "outputs", "backbones"}
 NETWORK |= {"losses", "layers", "anchors", "coders", "matchers", "ops", "structures", "signature"}
-NETWORK |= {"prediction", "image_input", "stream", "errors", "files", "eval_mode"}
+NETWORK |= {"prediction", "image_input", "stream", "errors", "files", "eval_mode", "forked"}
 RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files", "conversions"}
+RECORDS |= {"forked"}
 ONLY = {
     **dict.fromkeys(NETWORK, NETWORK | {"data.images"}),
     "weights": NETWORK | {"version"},

@@ -14,6 +14,7 @@ All generators here guarantee:
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -166,11 +167,17 @@ def _in_threads(
     sources: Iterable[S], read: Callable[[S], F], workers: int, ahead: int
 ) -> Generator[Callable[[], F], None, None]:
     waiting: deque[Future[F]] = deque()
+    process = os.getpid()
     with _closing(iter(sources)) as rest:
         pool = ThreadPoolExecutor(workers, thread_name_prefix="singleshot-read")
         try:
             more = True
             while more:
+                if os.getpid() != process:
+                    raise UserError(
+                        "this iteration was begun in the process that this one was forked from, and the threads that "
+                        "read ahead stayed there; begin a new one here, or read with workers=0"
+                    )
                 taken, error = _take(rest, 1)
                 waiting.extend(pool.submit(read, source) for source in taken)
                 more = bool(taken)
@@ -182,7 +189,8 @@ def _in_threads(
                 finally:
                     del error  # see `_batches`
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            if os.getpid() == process:
+                pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _finished(pending: Iterator[Callable[[], F]], skip: Callable[[UserError], None] | None) -> Generator[F, None, None]:

@@ -20,6 +20,7 @@ from singleshot.detectors.targets import checked_targets
 from singleshot.detectors.whole import found_in
 from singleshot.errors import UserError
 from singleshot.eval_mode import evaluating
+from singleshot.forked import torch_computes
 from singleshot.image_input import to_tensor
 from singleshot.losses.criterion import Criterion
 from singleshot.ops.shapes import map_sizes
@@ -76,6 +77,7 @@ class Detector(nn.Module):
         refiner: AnchorRefiner | None = None,
     ) -> None:
         super().__init__()
+        torch_computes()
         self.preprocess = preprocess
         self.backbone, self.refiner, self.neck, self.head = backbone, refiner, neck, head
         self.anchors, self.criterion, self.postprocess = anchors, criterion, postprocess

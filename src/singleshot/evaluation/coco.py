@@ -19,6 +19,7 @@ import numpy as np
 from singleshot.data.dataset import Dataset, Floats
 from singleshot.evaluation.box_table import Found, Integers, Truth, found_columns, truth_columns
 from singleshot.evaluation.detections import ImageDetections
+from singleshot.forked import Once
 
 # name: (is it a recall, index of the IoU threshold or all, area range, detections per image), as in summarize()
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
@@ -98,7 +99,19 @@ def _matcher() -> Callable[[Truth, Found, Integers, Integers], _Tables]:
     return _hotcoco
 
 
+_pool = Once()  # hotcoco keeps a pool of threads; it is started by the first evaluation of a process
+
+
 def _hotcoco(truth: Truth, found: Found, image_ids: Integers, category_ids: Integers) -> _Tables:
+    if _pool.is_of_parent():
+        from singleshot.evaluation.apart import in_new_process
+
+        return in_new_process(truth, found, image_ids, category_ids)
+    return matched(truth, found, image_ids, category_ids)
+
+
+def matched(truth: Truth, found: Found, image_ids: Integers, category_ids: Integers) -> _Tables:
+    """The tables that hotcoco computes in this process: precision, recall and scores."""
     import hotcoco
 
     ground = hotcoco.COCO.from_arrays(
