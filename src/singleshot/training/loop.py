@@ -79,12 +79,13 @@ def train(
         built = start.build_detector(chosen.recipe, found.train, chosen.source)
         run = Run(chosen.final(fresh=built.fresh), ranks, found, built.detector)
         run.folder = _folder(run, chosen, out)
-        notes = chosen.notes if chosen.stopped is not None else [built.said]
+        notes = [built.said]
         with run.folder.alone() if ranks.first else nullcontext():
+            if chosen.stopped is not None:
+                chosen.stopped.must_be_last()
+                notes = chosen.notes + saving.restore(run, chosen.stopped)
             if ranks.first and (chosen.stopped is None or notes):
                 run.folder.write(run.folder.recipe, to_yaml(run.recipe).encode())
-            if chosen.stopped is not None:
-                saving.restore(run, chosen.stopped.state, chosen.stopped.recipe)
             with run.display:
                 return _train(run, notes + found.warnings)
 
@@ -150,7 +151,7 @@ def loop(run: Run, asked: StopSignals) -> None:
             pending = None
             if due.validation(run) and not stop:
                 validation.validate(run, asked)
-            progress.finished = progress.finished or (progress.step == run.total and not due.validation(run))
+            progress.finished = progress.finished or (progress.step >= run.total and not due.validation(run))
             saving.save(run)
         if stop and not progress.finished:
             saving.interrupted(run)

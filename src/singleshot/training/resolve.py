@@ -19,30 +19,10 @@ from singleshot.training import tracking
 from singleshot.training.folder import RunFolder
 from singleshot.training.parallel import find_device
 from singleshot.training.recipe import Recipe, from_yaml, override
-from singleshot.training.resume import check_changes, differences
+from singleshot.training.resume import Stopped, check_changes, differences
 from singleshot.training.setup import choose_precision
-from singleshot.training.state import SavedState
 from singleshot.training.values import check_values
 from singleshot.weights import checkpoint
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """A run that continues: its folder, the recipe it used, and its last saved state."""
-
-    folder: RunFolder
-    recipe: Recipe
-    state: SavedState
-
-    @classmethod
-    def read(cls, path: str | Path) -> Stopped:
-        """The run in a folder.
-
-        Raises:
-            UserError: the folder holds no run, or the run has saved no state.
-        """
-        folder = RunFolder.existing(path)
-        return cls(folder, from_yaml(folder.recipe), SavedState.read(folder.state))
 
 
 @dataclass(frozen=True)
@@ -89,7 +69,7 @@ def resolve(
     stopped = None if resume is None else Stopped.read(resume)
     if stopped is not None and out is not None and Path(out).resolve() != stopped.folder.path.resolve():
         raise UserError(f"--resume {resume} continues in that folder: leave out --out")
-    recipe = recipe or (Recipe() if stopped is None else stopped.recipe)
+    recipe = recipe or (Recipe() if stopped is None else from_yaml(stopped.folder.recipe))
     asked = replace(
         recipe,
         data=replace(

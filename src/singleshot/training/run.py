@@ -9,11 +9,14 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from singleshot.data.dataset import Dataset
 from singleshot.data.loader import TrainBatch, train_loader
 from singleshot.detectors.detector import Detector
+from singleshot.plain_data import to_plain
 from singleshot.training import setup
 from singleshot.training.ema import Average
 from singleshot.training.folder import RunFolder
+from singleshot.training.made_by import MadeBy, image_files, machine, objects
 from singleshot.training.optimizer import create_optimizer, keep_norm_statistics
 from singleshot.training.parallel import Ranks
 from singleshot.training.progress import Display, Speedometer
@@ -45,7 +48,7 @@ class Run:
             Average(self.detector, decay=recipe.ema.decay, ramp=recipe.ema.ramp) if recipe.ema.decay else None
         )
         self.optimizer = create_optimizer(self.detector, recipe.optimizer)
-        self.progress = Progress(total=self.total, classes=list(data.train.class_names), data=data.fingerprint)
+        self.progress = Progress(total=self.total, classes=data.train.class_names, data=data.fingerprint)
         # Initial weights are the same in all processes. Random draws from here on (dropout) differ between them.
         torch.manual_seed(recipe.seed + ranks.rank)
 
@@ -58,6 +61,16 @@ class Run:
         self.display = Display(self.total, quiet=not ranks.first)
         self.speed = Speedometer(self.images_per_step)
         self.saved_at = time.monotonic()  # when the state was written last
+        self.made_by = MadeBy(
+            recipe=to_plain(recipe),
+            train=objects(data.train),
+            pixels=image_files([record.path for record in data.train.records]),
+            val=_validated_on(data.val),
+            processes=ranks.world,
+            threads=torch.get_num_threads(),
+            torch=torch.__version__,
+            machine=machine(ranks.device),
+        )
 
     @property
     def result_detector(self) -> Detector:
@@ -97,3 +110,9 @@ class Run:
     def rate_at(self, step: int) -> float:
         """The learning rate of a step; the first step is 0."""
         return self.rate * rate_factor(self.recipe.schedule, step, self.total)
+
+
+def _validated_on(val: Dataset | None) -> str:
+    if val is None:
+        return "none"
+    return f"{objects(val, areas=True)}; {image_files([record.path for record in val.records])}"

@@ -9,12 +9,11 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from singleshot.errors import UserError
 from singleshot.plain_data import to_plain
 from singleshot.training import due, folder
-from singleshot.training.recipe import Recipe
+from singleshot.training.resume import Stopped, check_run, same_measure
 from singleshot.training.run import Run
-from singleshot.training.state import SavedState, pack_state, random_state, set_random_state
+from singleshot.training.state import pack_state, random_state, set_random_state
 from singleshot.weights import checkpoint
 
 
@@ -31,7 +30,7 @@ def write(run: Run, random: list[dict[str, Tensor]]) -> None:
             save_weights(run, run.folder.best)
         # The state comes last: everything that it refers to is on the disk by then.
         average = run.average.detector if run.average is not None else None
-        content = pack_state(run.progress, run.detector, run.optimizer, average, random)
+        content = pack_state(run.progress, run.made_by, run.detector, run.optimizer, average, random)
         run.folder.write(run.folder.state, content)
     run.saved_at = time.monotonic()
 
@@ -50,28 +49,30 @@ def _metrics(run: Run) -> dict[str, Any]:
     return {"step": progress.step, "epoch": run.epoch(progress.step), **known}
 
 
-def restore(run: Run, saved: SavedState, before: Recipe) -> None:
+def restore(run: Run, stopped: Stopped) -> list[str]:
     """Go back to a saved state: weights, average, optimiser, random generators, log.
 
-    `before` is the recipe that the run used until then. If its validation used another metric or other images, its best
-    value does not count.
+    If the validation used another metric or other images until then, its best value does not count.
+
+    Returns:
+        One line for each thing that changed since the run began, and that the user should know.
+
+    Raises:
+        UserError: something changed that would make it another run, or the state does not fit.
     """
-    if saved.progress.data != run.data.fingerprint:
-        raise UserError(
-            f"{run.folder.path}: the training images or their boxes have changed since the run began. "
-            f"Restore the old data, or start a new run from its weights with --from {run.folder.last}"
-        )
+    saved = stopped.state
+    notes = check_run(run, stopped)
     saved.restore(run.detector, run.optimizer, run.average.detector if run.average else None)
     set_random_state(saved.random(run.ranks.rank), run.ranks.device)
     run.progress = progress = saved.progress
-    measured = [(r.validation.metric, r.data.val_path, r.data.val_split) for r in (before, run.recipe)]
-    if measured[0] != measured[1]:  # the old and the new numbers cannot be compared
+    if not same_measure(run, stopped):
         progress.best, progress.best_step, progress.stale = None, None, 0
-    progress.total = run.total
+    progress.total = max(run.total, progress.step)  # the run may be shorter now than it is already
     progress.finished = due.early_end(run) or (progress.step >= run.total and not due.validation(run))
     if run.ranks.first:
         step, validated = saved.progress.step, saved.progress.validated
         run.folder.cut_log(lambda entry: entry["step"] <= (validated if entry["kind"] == "validation" else step))
+    return notes
 
 
 def interrupted(run: Run) -> NoReturn:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import math
+import os
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from singleshot.errors import UserError
+from singleshot.errors import UserError, short, some
+from singleshot.plain_data import from_plain
+from singleshot.training.made_by import MadeBy
 
 VERSION = 1
 
@@ -31,7 +35,7 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)  # losses since the last line of the log
     summed: int = 0  # steps in `sums`
     finished: bool = False
-    classes: list[str] = field(default_factory=list)  # in the order of the labels
+    classes: tuple[str, ...] = ()  # in the order of the labels
     data: str = ""  # fingerprint of the training data
 
 
@@ -44,15 +48,19 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Restore torch's generators to a state from `random_state`."""
-    if "cpu" in state:
-        torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
+    """Restore torch's generators to a state from `random_state`. Raises `UserError` if it is none."""
+    try:
+        if "cpu" in state:
+            torch.set_rng_state(state["cpu"])
+        if device.type == "cuda" and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], device)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"the saved state of the random numbers is damaged ({error}); start a new run") from None
 
 
 def pack_state(
     progress: Progress,
+    made_by: MadeBy,
     detector: nn.Module,
     optimizer: torch.optim.Optimizer,
     average: nn.Module | None,
@@ -69,7 +77,8 @@ def pack_state(
     for rank, state in enumerate(random):
         tensors.update({f"random.{kind}.{rank}": value for kind, value in state.items()})
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    return save(plain, {"version": str(VERSION), "progress": json.dumps(asdict(progress))})
+    text = {"progress": json.dumps(asdict(progress)), "made_by": json.dumps(asdict(made_by))}
+    return save(plain, {"version": str(VERSION), **text})
 
 
 @dataclass(frozen=True)
@@ -79,25 +88,42 @@ class SavedState:
     path: Path
     progress: Progress
     tensors: dict[str, Tensor]
+    made_by: MadeBy = field(default_factory=MadeBy)
+    stamp: tuple[int, ...] = ()  # of the file (`stamp`)
 
     @classmethod
     def read(cls, path: Path) -> SavedState:
-        """Read a state; nothing in it is executed."""
+        """Read a state; nothing in it is executed.
+
+        Raises:
+            UserError: the file is not a state, or what it says about the run cannot be.
+        """
         try:
+            stamp = file_stamp(path)
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            if metadata.get("version") != str(VERSION):
-                raise UserError(
-                    f"{path}: the state has version {metadata.get('version')}, but this program reads version "
-                    f"{VERSION}. Continue with the program that wrote it, or start a new run with --from"
-                )
-            return cls(path, Progress(**json.loads(metadata["progress"])), tensors)
-        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except (OSError, SafetensorError) as error:
+            raise _no_state(path, str(error)) from None
+        if metadata.get("version") != str(VERSION):
             raise UserError(
-                f"{path}: this file is not the state of a run ({error}). "
-                "Start a new run; --from starts it from the weights in this folder"
-            ) from None
+                f"{path}: the state has version {short(metadata.get('version'))}, but this program reads version "
+                f"{VERSION}. Continue with the program that wrote it, or start a new run with --from"
+            )
+        tree = _document(path, metadata, "progress")
+        if missing := [one.name for one in fields(Progress) if one.name not in tree]:
+            raise _no_state(path, f"progress says nothing about {some(missing)}")
+        progress = from_plain(Progress, tree, where=str(path), path="progress.")
+        made_by = MadeBy()
+        if "made_by" in metadata:  # not in states of older programs
+            made_by = from_plain(MadeBy, _document(path, metadata, "made_by"), where=str(path), path="made_by.")
+        _check_progress(path, progress)
+        return cls(path, progress, tensors, made_by, stamp)
+
+    @property
+    def processes(self) -> int:
+        """How many processes trained together when the state was saved."""
+        return sum(name.startswith("random.cpu.") for name in self.tensors)
 
     def restore(
         self,
@@ -118,6 +144,8 @@ class SavedState:
                 if value.shape == parameter.shape and key != "step":
                     # With the parameter's strides, as the optimiser creates it: the arithmetic is then bit-identical.
                     state[key] = torch.empty_like(parameter).copy_(value)
+                elif key != "step" or value.numel() != 1:
+                    raise self._no_fit(f"optimizer.{key}.{name} has the shape {tuple(value.shape)}")
                 else:  # the fused optimisers count their steps on the parameter's device
                     state[key] = value.to(parameter.device, copy=True)
             if state:
@@ -135,13 +163,66 @@ class SavedState:
     def _fill(self, module: nn.Module, prefix: str) -> None:
         own = module.state_dict()
         saved = {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
-        if own.keys() != saved.keys() or any(own[name].shape != saved[name].shape for name in own):
-            raise UserError(
-                f"{self.path}: the saved weights do not fit the detector of the recipe. "
-                "If recipe.yaml was edited, undo that"
-            )
+        if different := sorted(own.keys() ^ saved.keys()):
+            raise self._no_fit(some(different, "names that only one of them has"))
         for name, value in own.items():
+            if value.shape != saved[name].shape:
+                raise self._no_fit(f"{prefix}{name} has the shape {tuple(saved[name].shape)}")
+            if not saved[name].isfinite().all():
+                raise self._no_fit(f"{prefix}{name} has numbers that are NaN or infinite")
             value.copy_(saved[name])
+
+    def _no_fit(self, why: str) -> UserError:
+        return UserError(
+            f"{self.path}: the saved weights do not fit the detector of the recipe: {why}. If recipe.yaml or the "
+            "code of the builder was changed, undo that"
+        )
+
+
+def file_stamp(path: Path) -> tuple[int, ...]:
+    """Tells whether a file was replaced since."""
+    found = os.stat(path)
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _document(path: Path, metadata: dict[str, str], name: str) -> dict[str, Any]:
+    try:
+        tree = json.loads(metadata[name])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise _no_state(path, f"no {name}: {error}") from None
+    if not isinstance(tree, dict):
+        raise _no_state(path, f"{name} is {short(tree)}, not a mapping")
+    return tree
+
+
+def _check_progress(path: Path, progress: Progress) -> None:
+    """Refuse numbers that no run can have."""
+    step, total, best = progress.step, progress.total, progress.best_step
+    rules = (
+        ("total", total, 1 <= total < 2**53, "1 or more"),
+        ("step", step, 0 <= step <= total, f"0 to {total}, the steps of the whole run"),
+        ("validated", progress.validated, 0 <= progress.validated <= step, f"0 to {step}, the steps done"),
+        ("best_step", best, best is None or 0 <= best <= step, f"0 to {step}, the steps done"),
+        ("best", progress.best, progress.best is None or math.isfinite(progress.best), "a number"),
+        ("stale", progress.stale, 0 <= progress.stale <= step, f"0 to {step}, the steps done"),
+        ("summed", progress.summed, 0 <= progress.summed <= step, f"0 to {step}, the steps done"),
+        ("sums", progress.sums, all(map(_is_number, progress.sums.values())), "a number for each loss"),
+        ("classes", progress.classes, len(set(progress.classes)) == len(progress.classes) > 0, "different names"),
+    )
+    for name, value, right, expected in rules:
+        if not right:
+            raise _no_state(path, f"progress.{name} is {short(value)}; expected {expected}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _no_state(path: Path, why: str) -> UserError:
+    return UserError(
+        f"{path}: this file is not the state of a run, or it is damaged ({why}). "
+        "Start a new run; --from starts it from the weights in this folder"
+    )
 
 
 def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:

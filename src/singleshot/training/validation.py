@@ -33,7 +33,7 @@ def validate(run: Run, asked: StopSignals) -> None:
     if better:
         progress.best, progress.best_step, progress.stale = value, progress.step, 0
     early = due.early_end(run)
-    progress.finished = early or progress.step == run.total
+    progress.finished = early or progress.step >= run.total
     coco, voc = metrics["coco"], metrics["voc10"]["mAP"]
     numbers = {"AP": coco["AP"], "AP50": coco["AP50"], "voc07": metrics["voc07"]["mAP"], "voc10": voc}
     shown = "  ".join(f"{name} {100 * number:.1f}" for name, number in numbers.items() if number is not None)
