@@ -36,6 +36,7 @@ LAYERS = [
     {"data.loader", "data.frames"},
     {"data", "image_input"},
     {"structures", "signature", "plain_data", "data.images", "data.dataset", "data.normalised"},
+    {"data.deep", "data.pixel_budget"},
     {"coders", "ops", "prediction", "stream"},
     {"files", "eval_mode", "version", "flags", "text_table", "terminal", "conversions"},
     {"errors", "forked"},
@@ -47,9 +48,9 @@ NETWORK = {"detectors", "spec", "heads", "necks", "refiner", "preprocess", "post
 NETWORK |= {"losses", "layers", "anchors", "coders", "matchers", "ops", "structures", "signature"}
 NETWORK |= {"prediction", "image_input", "stream", "errors", "files", "eval_mode", "forked"}
 RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files", "conversions"}
-RECORDS |= {"forked"}
+RECORDS |= {"forked", "data.deep"}
 ONLY = {
-    **dict.fromkeys(NETWORK, NETWORK | {"data.images"}),
+    **dict.fromkeys(NETWORK, NETWORK | {"data.images", "data.deep"}),
     "weights": NETWORK | {"version"},
     "engines": NETWORK | {"weights"},
     "evaluation.detect_dataset": RECORDS | {"data.frames", "stream", "evaluation", "eval_mode"},

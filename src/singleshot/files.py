@@ -1,8 +1,9 @@
-"""Write files completely or not at all."""
+"""Write files completely or not at all, and tell files from what is none."""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,25 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(name)
         raise
+
+
+def not_a_file(path: str | Path) -> str | None:
+    """What a path is that is no regular file, such as `a folder` or `a named pipe`; None if it is a regular file.
+
+    Ask this before you open what a user names or a folder holds: opening a pipe waits for its writer, perhaps for ever.
+    Links are followed. Raises the `OSError` of a path that cannot be looked at, and `ValueError` for one with a NUL.
+    """
+    mode = os.stat(path).st_mode
+    if stat.S_ISREG(mode):
+        return None
+    known = {
+        stat.S_ISDIR: "a folder",
+        stat.S_ISFIFO: "a named pipe",
+        stat.S_ISSOCK: "a socket",
+        stat.S_ISCHR: "a device",
+        stat.S_ISBLK: "a device",
+    }
+    return next((name for test, name in known.items() if test(mode)), "no regular file")
 
 
 def _umask() -> int:

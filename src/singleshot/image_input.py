@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from singleshot.data.images import read_image, to_rgb
+from singleshot.data.images import BUDGET, read_image, to_rgb
 from singleshot.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,8 +84,9 @@ def _from_pil(image: Image.Image) -> NDArray[np.uint8]:
     if 0 in image.size:
         raise UserError(f"a PIL image of {image.size[0]}x{image.size[1]} has no pixels; give one of at least 1x1")
     try:
-        image.load()
-        return to_rgb(image)
+        with BUDGET.hold(image.width * image.height):
+            image.load()
+            return to_rgb(image)
     except Exception as error:  # Pillow raises almost anything on files that are truncated or closed
         raise UserError(
             f"the PIL image of mode {image.mode} cannot be decoded ({error or type(error).__name__}); check its file"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import socket
 import struct
 import warnings
 import zlib
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import singleshot.data.images as images_module
 from singleshot.data.images import IMAGE_SUFFIXES, image_size, read_image
 from singleshot.errors import UserError
 
@@ -111,6 +114,54 @@ def test_cmyk(tmp_path: Path) -> None:
     ink.save(tmp_path / "cmyk.jpg", quality=100)
     red = read_image(tmp_path / "cmyk.jpg").reshape(-1, 3).mean(0)
     np.testing.assert_allclose(red, [255, 0, 0], atol=3)
+
+
+def test_strips_give_the_same_pixels_in_every_mode(
+    tmp_path: Path, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every mode and orientation, converted in strips of two rows and at once."""
+    grey = picture[:, :, 0]
+    rgb, deep = Image.fromarray(picture), grey.astype(np.uint16) * 200
+    alpha = Image.fromarray(picture[:, :, 1])
+    images = [rgb, rgb.convert("L"), rgb.convert("1"), rgb.convert("CMYK"), rgb.quantize(16), Image.fromarray(deep)]
+    images += [Image.merge("LA", (Image.fromarray(grey), alpha)), Image.merge("RGBA", (*rgb.split(), alpha))]
+    images += [Image.fromarray(deep.astype(np.int32) * 9), Image.fromarray(deep.astype(np.float32) / 99)]
+    paths = []
+    for image in images:
+        for orientation in range(1, 9):
+            exif = Image.Exif()
+            exif[ORIENTATION] = orientation
+            paths.append(tmp_path / f"{image.mode.replace(';', '')}_{orientation}.tif")
+            image.save(paths[-1], exif=exif)
+    image = rgb.quantize(16)
+    paths.append(tmp_path / "transparent.png")
+    image.save(paths[-1], transparency=bytes(range(0, 160, 10)))
+    whole = [read_image(path) for path in paths]
+    monkeypatch.setattr(images_module, "_STRIP", 24)
+    for path, expected in zip(paths, whole, strict=True):
+        np.testing.assert_array_equal(read_image(path), expected, err_msg=path.name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket.jpg"))
+        (tmp_path / "link.jpg").symlink_to("pipe.jpg")
+        for name, reason in {"pipe": "a named pipe", "link": "a named pipe", "socket": "a socket"}.items():
+            for read in (read_image, image_size):
+                with pytest.raises(UserError, match=f"{name}.jpg: this is {reason}, expected an image file"):
+                    read(tmp_path / f"{name}.jpg")
+    with pytest.raises(UserError, match="this is a device"):
+        read_image(os.devnull)
+
+
+@pytest.mark.parametrize("name", ["a\0b.jpg", "a\ud800.jpg", "a" * 300 + ".jpg", "circle.jpg"])
+def test_a_name_that_cannot_be_opened(tmp_path: Path, name: str) -> None:
+    (tmp_path / "circle.jpg").symlink_to("circle.jpg")
+    for read in (read_image, image_size):
+        with pytest.raises(UserError, match="no file can have this name|cannot be read"):
+            read(tmp_path / name)
 
 
 def test_of_an_animation_the_first_frame_counts(tmp_path: Path) -> None:

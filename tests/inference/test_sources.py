@@ -42,6 +42,18 @@ def test_globs(tmp_path: Path, make: Make) -> None:
     assert sorted(names(f"{tmp_path}/**")) == ["a/1.png", "a/2.jpg", "b/1.png", "b/deep/3.png", "top.png"]  # once each
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_links_in_circles_and_pipes_stop_nothing(tmp_path: Path, make: Make) -> None:
+    make("a/1.png")
+    make("b/c.jpg/2.png")  # a folder with the name of an image
+    for name in ("a/here", "a/again", "b/more"):  # two circles in one folder are 2**40 paths for `glob`
+        (tmp_path / name).symlink_to(".")
+    (tmp_path / "a" / "loop.png").symlink_to("loop.png")
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    expected = ["a/1.png", "a/loop.png", "a/pipe.png", "b/c.jpg/2.png"]  # those that are no files are said when read
+    assert names(tmp_path) == names(f"{tmp_path}/**/*.png") == names(f"{tmp_path}/**") == expected
+
+
 def test_relative_paths_and_home(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     make("a/1.png")
     monkeypatch.chdir(tmp_path)

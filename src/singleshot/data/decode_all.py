@@ -43,16 +43,14 @@ def decode_all(
 
     def examine(path: Path) -> Size | str:
         try:
-            state = os.stat(path)
+            changed, length = _state(path)
             key = str(path.absolute())
             entry = known.get(key)
-            if entry is None or entry[:2] != (state.st_mtime_ns, state.st_size) or _too_large(entry):
+            if entry is None or entry[:2] != (changed, length) or _too_large(entry):
                 height, width, _ = read_image(path).shape
-                entry = (state.st_mtime_ns, state.st_size, height, width)
+                entry = (changed, length, height, width)
             sound[key] = entry
             return entry[2], entry[3]
-        except OSError as error:
-            return f"{path}: {(error.strerror or str(error)).lower()}"
         except UserError as error:
             return str(error)
 
@@ -85,6 +83,15 @@ def memory_file(root: Path) -> Path | None:
         return None
     name = hashlib.sha256(str(root.absolute()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return folder / "singleshot" / "images" / f"{name}.json"
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """When the file was changed, and its length; of a path that cannot be looked at no reader gets further."""
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError):
+        return 0, 0
+    return state.st_mtime_ns, state.st_size
 
 
 def _too_large(entry: Entry) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -41,12 +41,20 @@ def _listing(folder: Path) -> _Listing:
         return known[folder]
     entries = _entries(folder)
     found = (
-        {entry.name: entry for entry in entries if entry.is_file()},
-        {entry.name: folder / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")},
+        {entry.name: entry for entry in entries if _is(entry.is_file)},
+        {entry.name: folder / entry.name for entry in entries if not entry.name.startswith(".") and _is(entry.is_dir)},
     )
     if known is not None:
         known[folder] = found
     return found
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """Whether an entry is of a kind; a link that leads in a circle is of none."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -42,7 +43,7 @@ def dataset_frames(dataset: Dataset, *, workers: int = 0, ahead: int = 16) -> Ge
     Raises UserError at the call, before any work, when images are missing (the first ones are named). Raises it later
     when an image cannot be read.
     """
-    missing = [record.path for record in dataset.records if not record.path.is_file()]
+    missing = [record.path for record in dataset.records if not os.path.isfile(record.path)]
     if missing:
         raise UserError(
             f"{dataset.root}: {len(missing)} of {len(dataset)} images of split {dataset.split!r} are missing, "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -14,7 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from singleshot.data.deep import DeepRange, DeepValues, usual_range
+from singleshot.data.pixel_budget import PixelBudget
 from singleshot.errors import UserError
+from singleshot.files import not_a_file
+
+Pixels = NDArray[np.uint8]
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset({
@@ -38,22 +44,47 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+BUDGET = PixelBudget(128_000_000)
+"""How many pixels all threads of this process decode at the same time: one image at the limit, or ten photographs."""
+
+_STRIP = 1_000_000  # pixels that are converted at a time
+
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257  # TIFF tags
 
 
-def read_image(source: str | Path | bytes) -> NDArray[np.uint8]:
+def read_image(source: str | Path | bytes, *, deep_range: DeepRange | Sequence[float] | None = None) -> Pixels:
     """Read one image as RGB, the way a viewer shows it.
 
-    EXIF orientation is applied. Grey, palette, CMYK and similar modes are converted. 16 bits are scaled to 8 by the
-    range of 16 bits (always value / 257). Transparent pixels are put on white. The first frame of an animation is read.
-    `bytes` are the content of a file.
+    EXIF orientation is applied. Grey, palette, CMYK and similar modes are converted. Transparent pixels are put on
+    white. The first frame of an animation is read. `bytes` are the content of a file.
+
+    `deep_range` is for grey images of more than 8 bits: the values that become 0 and 255, such as (0, 4095) for 12 bits
+    in a file of 16. Without it 16 bits are scaled to 8 by the range of 16 bits (always value / 257).
+
+    The threads of a process decode `BUDGET.most` pixels at a time, so that many large images need not fit in memory.
 
     Returns uint8 [H, W, 3]. Raises UserError with the file and the reason if it cannot be read: a missing, empty or
-    truncated file, one that is not an image, a folder, an image of more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+    truncated file, one that is not an image, a folder, a pipe, an image of more pixels than
+    `PIL.Image.MAX_IMAGE_PIXELS`.
     """
-    with _opened(source) as image:
-        image.load()
-        return to_rgb(image)
+    chosen = DeepRange.of(deep_range)
+    with _decoded(source) as image:
+        return to_rgb(image, chosen)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What is known of an image that could be decoded."""
+
+    size: tuple[int, int]  # (height, width) as `read_image` returns it
+    deep: DeepValues | None  # of a grey image of more than 8 bits
+
+
+def decode(source: str | Path | bytes, *, deep_range: DeepRange | None = None) -> Decoded:
+    """Decode an image as `read_image` does, and say what it is. Raises UserError as `read_image`."""
+    with _decoded(source) as image:
+        height, width, _ = to_rgb(image, deep_range).shape
+        return Decoded((height, width), _deep_values(image, deep_range) if _is_deep(image) else None)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -66,45 +97,75 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
-def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of a loaded Pillow image as uint8 [H, W, 3], upright, converted as `read_image` says."""
-    how = _TRANSPOSE.get(_orientation(image))
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        pixels = _deep_grey(image)
-        if how is not None:
-            return np.array(Image.fromarray(pixels).transpose(how))
-        return pixels
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, rgba).convert("RGB")
-    elif image.mode != "RGB":
-        image = image.convert("RGB")
-    if how is not None:
-        image = image.transpose(how)
-    return np.array(image)
+def to_rgb(image: Image.Image, deep_range: DeepRange | None = None) -> Pixels:
+    """The pixels of a loaded Pillow image as uint8 [H, W, 3], upright, converted as `read_image` says.
 
-
-def _deep_grey(image: Image.Image) -> NDArray[np.uint8]:
-    """Convert one channel of more than 8 bits to RGB, scaled by the range of its type and not by its largest value.
-
-    Pillow's own conversion clips every value at 255. Mode I holds 16 bits in most files (the range is 32 bits when a
-    value needs them). The range of mode F is [0, 1], else [0, 255], else 16 bits.
+    It is converted in strips: beside the image itself and the result, little memory is needed.
     """
-    values = np.asarray(image).astype(np.float64)
-    top = float(values.max(initial=0.0))
-    if not np.isfinite(values).all():
+    convert = _conversion(image, deep_range)
+    orientation = _orientation(image)
+    width, height = image.size
+    upright = np.empty((width, height, 3) if orientation >= 5 else (height, width, 3), np.uint8)
+    # Rows of the file are rows or columns of the upright image, from its beginning or from its end.
+    along = upright.swapaxes(0, 1) if orientation >= 5 else upright
+    for top, strip in _strips(image):
+        rows = convert(strip)
+        if orientation in _TRANSPOSE:
+            rows = rows.transpose(_TRANSPOSE[orientation])
+        first = height - top - strip.height if orientation in (3, 4, 6, 7) else top
+        target = along[first : first + strip.height]
+        target[:] = np.asarray(rows).swapaxes(0, 1) if orientation >= 5 else np.asarray(rows)
+    return upright
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Parts of an image of about a million pixels, from the top to the bottom, each with its first row."""
+    rows = max(1, _STRIP // max(1, image.width))
+    if rows >= image.height:
+        yield 0, image
+        return
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _conversion(image: Image.Image, deep_range: DeepRange | None) -> Callable[[Image.Image], Image.Image]:
+    """How a strip of this image becomes RGB."""
+    if _is_deep(image):
+        transparent = image.info.get("transparency")
+        # Pillow's own conversion clips every value at 255.
+        shown = _deep_values(image, deep_range).shown
+
+        def grey(strip: Image.Image) -> Image.Image:
+            values = np.asarray(strip)
+            pixels = shown.to_8_bits(values)
+            if isinstance(transparent, int):
+                pixels[values == transparent] = 255
+            return Image.fromarray(pixels).convert("RGB")
+
+        return grey
+    if image.has_transparency_data:
+
+        def on_white(strip: Image.Image) -> Image.Image:
+            rgba = strip.convert("RGBA")
+            white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+            return Image.alpha_composite(white, rgba).convert("RGB")
+
+        return on_white
+    return lambda strip: strip if strip.mode == "RGB" else strip.convert("RGB")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _deep_values(image: Image.Image, deep_range: DeepRange | None) -> DeepValues:
+    """The smallest and the largest value of a deep image, and the range by which it is read."""
+    strips = (np.asarray(strip) for _, strip in _strips(image))
+    bounds = [(float(values.min()), float(values.max())) for values in strips]
+    least, largest = min(low for low, _ in bounds), max(high for _, high in bounds)
+    if not np.isfinite(bounds).all():
         raise ValueError("some pixels are NaN or infinite")
-    full = 65535.0
-    if image.mode == "F":
-        full = 1.0 if top <= 1 else 255.0 if top <= 255 else full
-    elif image.mode == "I" and top > full:
-        full = 2.0**31 - 1
-    grey = np.clip(np.rint(values * (255 / full)), 0, 255).astype(np.uint8)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    return DeepValues(least, largest, deep_range or usual_range(image.mode, largest))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -116,30 +177,49 @@ def _orientation(image: Image.Image) -> int:
 
 
 @contextmanager
+def _decoded(source: str | Path | bytes) -> Iterator[Image.Image]:
+    """Open an image and decode its pixels, when they have their place in the budget."""
+    with _opened(source) as image, BUDGET.hold(image.width * image.height):
+        image.load()
+        _check_pixels(*image.size)  # an icon may hold a larger picture than its header says
+        yield image
+
+
+@contextmanager
 def _opened(source: str | Path | bytes) -> Iterator[ImageFile.ImageFile]:
     """Open an image. Every error until it is closed becomes a UserError that names it."""
     name = f"image of {len(source)} bytes" if isinstance(source, bytes) else os.fspath(source)
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        with io.BytesIO(source) if isinstance(source, bytes) else _open_file(name) as file:
             image = _identify(file, "" if isinstance(source, bytes) else name)
             with image:
                 yield image
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
-    except FileNotFoundError as error:
-        raise UserError(f"{name}: no such file") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{name}: this is a folder, expected an image file") from error
-    except PermissionError as error:
-        if os.path.isdir(name):  # on Windows this is the error for a folder
-            raise UserError(f"{name}: this is a folder, expected an image file") from error
-        raise UserError(f"{name}: no permission to read this file; change its permissions") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{name}: refused as a decompression bomb ({error})") from error
     except MemoryError as error:
         raise UserError(f"{name}: not enough memory to decode this image; make it smaller") from error
     except Exception as error:  # Pillow's plugins raise almost anything on damaged files
         raise UserError(f"{name}: damaged image, cannot be decoded ({error or type(error).__name__})") from error
+
+
+def _open_file(name: str) -> IO[bytes]:
+    """Open a regular file. Nothing else is opened: a pipe would wait for its writer, and a device may do anything."""
+    try:
+        if (other := not_a_file(name)) is not None:
+            raise UserError(f"this is {other}, expected an image file")
+        return open(name, "rb")
+    except FileNotFoundError as error:
+        raise UserError("no such file") from error
+    except PermissionError as error:
+        raise UserError("no permission to read this file; change its permissions") from error
+    except OSError as error:  # a circle of links, a name that is too long, a broken disk
+        raise UserError(f"cannot be read ({error.strerror or error}); check the path and the disk") from error
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"no file can have this name ({error}); check where the name comes from") from error
 
 
 def _identify(file: IO[bytes], name: str) -> ImageFile.ImageFile:
@@ -174,6 +254,8 @@ def _identify(file: IO[bytes], name: str) -> ImageFile.ImageFile:
 
 
 def _check_pixels(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise UserError(f"an image of {width}x{height} has no pixels")
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:
         raise UserError(

@@ -90,19 +90,11 @@ def _images(folder: Path, without: Path | None) -> Iterator[Path]:
         real = os.path.realpath(here)
         if real == skipped or real in above:
             return
-        try:
-            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
-        except OSError as error:
-            raise UserError(
-                f"the folder {here} cannot be read: {error.strerror or error}; check permissions"
-            ) from error
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
+        for entry in _visible(here):
             if entry.is_dir():
-                yield from walk(here / entry.name, above | {real})
+                yield from walk(entry, above | {real})
             elif _is_image(entry.name):
-                yield here / entry.name
+                yield entry
 
     # The output folder is skipped below a source. But if a source is itself the output folder, it is read.
     if os.path.realpath(folder) == skipped:
@@ -110,14 +102,43 @@ def _images(folder: Path, without: Path | None) -> Iterator[Path]:
     yield from walk(folder, frozenset())
 
 
+def _folders(here: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """A folder and its subfolders, as `_images` walks through them: `glob` itself would follow circles of links."""
+    real = os.path.realpath(here)
+    if real not in above:
+        yield here
+        for entry in _visible(here):
+            if entry.is_dir():
+                yield from _folders(entry, above | {real})
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be read: {error.strerror or error}; check permissions") from error
+
+
+def _matching(base: Path, parts: Sequence[str]) -> list[Path]:
+    """What matches the parts of a glob below a folder. A last ** gives folders alone, which hold the files."""
+    found = [base]
+    for part in parts:
+        if part == "**":
+            found = [inner for one in found if one.is_dir() for inner in _folders(one)]
+        else:
+            found = [Path(one) for each in found for one in glob.glob(os.path.join(glob.escape(str(each)), part))]
+        found = list(dict.fromkeys(found))
+    return sorted(found)
+
+
 def _glob(pattern: str, base: str, rest: str, without: Path | None) -> list[Source]:
     """The images that match. `base` is the fixed part of the pattern, `rest` what follows."""
-    matches = sorted(glob.glob(os.path.join(glob.escape(base), rest), recursive=True))
+    matches = _matching(Path(base), Path(rest).parts)
     if not matches:
         raise UserError(f"nothing matches {pattern}; check the folder and the pattern (** matches subfolders too)")
     skipped = None if without is None else os.path.realpath(without)
     found: dict[Path, None] = {}  # sorted, without duplicates: ** also matches files below a matched folder
-    for match in map(Path, matches):
+    for match in matches:
         if skipped is not None and _below(match, skipped):
             continue
         inside: Iterable[Path] = (
