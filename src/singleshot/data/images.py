@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 
 from singleshot.data.deep import DeepRange, DeepValues, usual_range
 from singleshot.data.pixel_budget import PixelBudget
-from singleshot.errors import UserError
+from singleshot.errors import UserError, shown
 from singleshot.files import not_a_file
 
 Pixels = NDArray[np.uint8]
@@ -188,10 +188,11 @@ def _decoded(source: str | Path | bytes) -> Iterator[Image.Image]:
 @contextmanager
 def _opened(source: str | Path | bytes) -> Iterator[ImageFile.ImageFile]:
     """Open an image. Every error until it is closed becomes a UserError that names it."""
-    name = f"image of {len(source)} bytes" if isinstance(source, bytes) else os.fspath(source)
+    path = "" if isinstance(source, bytes) else os.fspath(source)
+    name = f"image of {len(source)} bytes" if isinstance(source, bytes) else shown(path)
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else _open_file(name) as file:
-            image = _identify(file, "" if isinstance(source, bytes) else name)
+        with io.BytesIO(source) if isinstance(source, bytes) else _open_file(path) as file:
+            image = _identify(file, path)
             with image:
                 yield image
     except UserError as error:
@@ -204,12 +205,12 @@ def _opened(source: str | Path | bytes) -> Iterator[ImageFile.ImageFile]:
         raise UserError(f"{name}: damaged image, cannot be decoded ({error or type(error).__name__})") from error
 
 
-def _open_file(name: str) -> IO[bytes]:
+def _open_file(path: str) -> IO[bytes]:
     """Open a regular file. Nothing else is opened: a pipe would wait for its writer, and a device may do anything."""
     try:
-        if (other := not_a_file(name)) is not None:
+        if (other := not_a_file(path)) is not None:
             raise UserError(f"this is {other}, expected an image file")
-        return open(name, "rb")
+        return open(path, "rb")
     except FileNotFoundError as error:
         raise UserError("no such file") from error
     except PermissionError as error:
@@ -219,7 +220,7 @@ def _open_file(name: str) -> IO[bytes]:
     except ValueError as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"no file can have this name ({error}); check where the name comes from") from error
+        raise UserError(f"no file can have this name ({shown(error)}); check where the name comes from") from error
 
 
 def _identify(file: IO[bytes], name: str) -> ImageFile.ImageFile:
