@@ -7,6 +7,8 @@ import stat
 import tempfile
 from pathlib import Path
 
+_PREFIX = 40  # letters of a file's name in that of its temporary file, which must not be too long for a disk
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a temporary file in the same folder, and move it to its place when all of it is on the disk.
@@ -14,7 +16,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     After a crash or with a full disk the old file is still there. Raises the `OSError` of the failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_PREFIX]}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

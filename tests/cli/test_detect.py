@@ -32,10 +32,15 @@ def test_json(tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:
 def test_pictures(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out"
     assert main(["detect", str(tiny_model), str(tiny_voc / "JPEGImages"), "--out", str(out)]) == 0
-    assert {path.name for path in out.iterdir()} == {*(f"{n}.jpg" for n in "abcdef"), "detections.json"}
+    assert {path.name for path in out.iterdir()} == {*(f"{n}.jpg" for n in "abcdef"), "detections.json", ".detections"}
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 7
     assert str(out) in said[-1]
+    words = ["detect", str(tiny_model), str(tiny_voc / "JPEGImages" / "b.jpg"), "--out", str(out)]
+    assert main(words) == 2
+    assert "detections.json exists already" in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 0
+    assert {path.name for path in out.iterdir()} == {"b.jpg", "detections.json", ".detections"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")

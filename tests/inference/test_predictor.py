@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -135,7 +136,8 @@ def test_a_bad_image_stops_with_its_name_or_is_skipped_with_a_note(
     assert not (tmp_path / "out" / "detections.json").exists()
 
     with caplog.at_level(logging.WARNING):
-        found = detect(fake, tmp_path / "in", out=tmp_path / "out", skip_bad=True, workers=workers)
+        again = {"out": tmp_path / "out", "overwrite": True}
+        found = detect(fake, tmp_path / "in", **again, skip_bad=True, workers=workers)
     assert [Path(prediction.path).name for prediction in found] == ["a.png", "d.png"]
     assert "b.jpg" in caplog.text
     assert "c.png" in caplog.text
@@ -149,7 +151,7 @@ def test_pictures_and_coco_results(fake, make: Make, tmp_path: Path) -> None:
     make("in/b.bmp")
     detect(fake, tmp_path / "in", out=tmp_path / "out")
     written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
-    assert written == ["a.png", "b.bmp.png", "detections.json", "sub/a.jpg"]
+    assert written == [".detections", "a.png", "b.bmp.png", "detections.json", "sub/a.jpg"]
     assert Image.open(tmp_path / "out" / "a.png").format == "PNG"
     assert Image.open(tmp_path / "out" / "sub" / "a.jpg").format == "JPEG"
     drawn = read(tmp_path / "out" / "a.png")
@@ -163,8 +165,115 @@ def test_pictures_and_coco_results(fake, make: Make, tmp_path: Path) -> None:
     assert [entry["image_id"] for entry in entries] == ["a", "a", "b", "b", "sub/a", "sub/a"]
     # Again: the folder's own results may be replaced, and they are the same.
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
-    detect(fake, tmp_path / "in", out=tmp_path / "out")
+    detect(fake, tmp_path / "in", out=tmp_path / "out", overwrite=True)
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")} == before
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_second_run_is_refused_or_takes_the_place_of_the_first(fake, make: Make, tmp_path: Path) -> None:
+    for name in ("in/a.png", "in/sub/b.png", "in/sub/c.jpg"):
+        make(name)
+    out = tmp_path / "out"
+    detect(fake, tmp_path / "in", out=out)
+    before = contents(out)
+    with pytest.raises(UserError, match=r"detections\.json exists already.*--overwrite.*overwrite=True"):
+        detect(fake, make("in/d.png"), out=out)  # another name: even so, results and pictures would disagree
+    assert contents(out) == before
+    notes = {"notes.txt": b"mine", "sub/e.png": b"mine too"}
+    for name, content in notes.items():
+        (out / name).write_bytes(content)
+    detect(fake, make("in/d.png"), out=out, overwrite=True)
+    assert contents(out).keys() == {".detections", "detections.json", "d.png", *notes}
+    assert contents(out).items() >= notes.items()
+    assert {entry["image_id"] for entry in json.loads((out / "detections.json").read_text())} == {"d"}
+    (out / "sub" / "e.png").unlink()
+    detect(fake, tmp_path / "in" / "sub", out=out, overwrite=True)
+    assert contents(out).keys() == {".detections", "detections.json", "b.png", "c.jpg", "notes.txt"}
+
+
+@pytest.mark.parametrize("name", ["detections.json", "detections.partial.json", ".detections"])
+def test_results_of_others_are_not_overwritten(fake, make: Make, tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("[]")
+    with pytest.raises(UserError, match="exists already"):
+        detect(fake, make("a.png"), out=tmp_path / "out")
+    assert contents(tmp_path / "out") == {name: b"[]"}
+    assert fake.batches == []
+
+
+def test_a_list_of_pictures_removes_nothing_elsewhere(fake, make: Make, tmp_path: Path) -> None:
+    """Whatever the list says, only pictures inside the folder go, and none that is read."""
+    outside = make("outside.png")
+    (tmp_path / "out").mkdir()
+    listed = ["../outside.png", str(outside), "notes.txt", "a\0.png", 5, "gone.png"]
+    lines = [*map(json.dumps, listed), "[" * 100_000, '"cut']
+    (tmp_path / "out" / ".detections").write_text("\n".join(lines))
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    detect(fake, make("a.png"), out=tmp_path / "out", overwrite=True)
+    assert outside.exists()
+    assert contents(tmp_path / "out").keys() == {".detections", "a.png", "detections.json", "notes.txt"}
+    drawn = tmp_path / "out" / "a.png"
+    before = drawn.read_bytes()
+    (tmp_path / "out" / "b").mkdir()
+    shutil.copy(drawn, tmp_path / "out" / "b" / "c.png")
+    with pytest.raises(UserError, match="would overwrite one of the source images"):
+        detect(fake, [drawn, tmp_path / "out" / "b" / "c.png"], out=tmp_path / "out", overwrite=True)
+    assert drawn.read_bytes() == before
+
+
+def test_a_killed_run_is_taken_away_whole(fake, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(3):
+        make(f"in/{i}.png")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(results.ResultFolder, "__exit__", lambda *_: None)  # the process is gone: nothing is closed
+    with monkeypatch.context() as patch:
+        patch.setattr(results.ResultsText, "add", killed)
+        with pytest.raises(Killed):
+            detect(fake, tmp_path / "in", out=tmp_path / "out")
+    monkeypatch.undo()
+    assert {".detections", "0.png", "detections.partial.json"} == contents(tmp_path / "out").keys()
+    detect(fake, tmp_path / "in" / "2.png", out=tmp_path / "out", overwrite=True)
+    assert contents(tmp_path / "out").keys() == {".detections", "2.png", "detections.json"}
+
+
+def test_pictures_have_names_that_a_disk_takes(fake, make: Make, tmp_path: Path) -> None:
+    names = [f"{letter * 250}.bmp" for letter in "xy"] + [f"{'z' * 251}.png", f"{'x' * 249}y.bmp"]
+    for name in names:
+        make(f"in/{name}")
+    detect(fake, tmp_path / "in", out=tmp_path / "out", top_k=1)
+    written = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert len(written) == 4
+    assert all(len(name) <= 255 for name in written)
+    ids = [entry["image_id"] for entry in json.loads((tmp_path / "out" / "detections.json").read_text())]
+    assert sorted(ids) == sorted(name[:-4] for name in names)
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/a.png", "b/../../a.png", ".."])
+def test_no_picture_leaves_the_folder(name: str) -> None:
+    (picture,) = results._picture_names([name])
+    assert ".." not in Path(picture).parts
+    assert not Path(picture).is_absolute()
+    assert picture.endswith(".png")
+
+
+def test_a_folder_in_the_place_of_a_file(fake, make: Make, tmp_path: Path) -> None:
+    (tmp_path / "out" / "a.png").mkdir(parents=True)
+    with pytest.raises(UserError, match="is a folder, but a file is to be written"):
+        detect(fake, make("a.png"), out=tmp_path / "out", overwrite=True)
+    make("in/sub/b.png")
+    (tmp_path / "out" / "sub").write_text("")
+    with pytest.raises(UserError, match="is a file, but pictures need a folder there"):
+        detect(fake, tmp_path / "in", out=tmp_path / "out", overwrite=True)
+    assert fake.batches == []
 
 
 def test_equal_names_from_different_folders_do_not_overwrite_each_other(fake, make: Make, tmp_path: Path) -> None:
@@ -188,8 +297,8 @@ def test_equal_stems_keep_their_endings(fake, make: Make, tmp_path: Path) -> Non
 
 def test_an_out_folder_inside_of_the_input_is_not_read(fake, make: Make, tmp_path: Path) -> None:
     make("a.png")
-    for _ in range(2):
-        found = detect(fake, tmp_path, out=tmp_path / "found")
+    for again in (False, True):
+        found = detect(fake, tmp_path, out=tmp_path / "found", overwrite=again)
         assert [Path(prediction.path).name for prediction in found] == ["a.png"]
 
 

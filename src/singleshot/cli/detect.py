@@ -30,6 +30,7 @@ def parse(words: Sequence[str]) -> Namespace:
     parser.add_argument("sources", metavar="SOURCE", nargs="+", help="image files, folders, globs")
     add = parser.add_argument
     add("--out", metavar="DIR", help="write the drawn pictures and detections.json to this folder")
+    add("--overwrite", action="store_true", help="replace what an earlier run has written to --out")
     add(
         "--threshold",
         type=fraction,
@@ -67,6 +68,7 @@ def run(options: Namespace) -> Result:
             many or detector,
             options.sources,
             out=options.out,
+            overwrite=options.overwrite,
             options=Options(**{field.name: options[field.name] for field in fields(Options)}),
             progress=bar,
         )

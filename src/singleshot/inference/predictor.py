@@ -41,6 +41,7 @@ def detect(
     sources: str | Path | Sequence[str | Path],
     *,
     out: str | Path | None = None,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
     options: Options | None = None,
     **choices: Unpack[Choices],
@@ -50,15 +51,18 @@ def detect(
     Detections are kept if their score is at least `threshold` (default 0.3) and their class is one of `classes`
     (default: all), and only the best `top_k` per image. `out` is a folder for pictures with the boxes drawn, under the
     names of the images (paths below the given folder), and for a COCO results file `detections.json`. Source images are
-    never overwritten. The network takes `batch_size` images (default 8) at a time, and `workers` threads (default 0)
-    read ahead. With `skip_bad`, an image that cannot be read is skipped with a note in the log. All of these may be
-    given together as `options`; keywords given with it take precedence. `progress` is called with (images done, images)
+    never overwritten. A folder that holds results already is refused, unless `overwrite` is set. Then they are
+    replaced, and the pictures of the earlier run are removed.
+
+    The network takes `batch_size` images (default 8) at a time, and `workers` threads (default 0) read ahead. With
+    `skip_bad`, an image that cannot be read is skipped with a note in the log. All these choices may be given
+    together as `options`; keywords given with it take precedence. `progress` is called with (images done, images)
     at the start and after every batch.
 
     Raises UserError for sources without images (see `sources.expand`), an unreadable image, an unknown class name, a
     number out of range, or an output folder that cannot be written. What was found before is then in `out`.
     """
-    return list(iterate(detector, sources, out=out, progress=progress, options=options, **choices))
+    return list(iterate(detector, sources, out=out, overwrite=overwrite, progress=progress, options=options, **choices))
 
 
 def iterate(
@@ -66,6 +70,7 @@ def iterate(
     sources: str | Path | Sequence[str | Path],
     *,
     out: str | Path | None = None,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
     options: Options | None = None,
     **choices: Unpack[Choices],
@@ -78,7 +83,7 @@ def iterate(
     chosen = replace(options or Options(), **choices)
     labels = chosen.labels(detector.class_names)
     found = expand(sources, without=None if out is None else Path(out))
-    folder = None if out is None else ResultFolder(out, found)
+    folder = None if out is None else ResultFolder(out, found, overwrite=overwrite)
     return _run(detector, found, chosen, labels, folder, progress)
 
 
