@@ -38,7 +38,7 @@ LAYERS = [
     {"structures", "signature", "plain_data", "data.images", "data.dataset", "data.normalised"},
     {"data.deep", "data.pixel_budget"},
     {"coders", "ops", "prediction", "stream"},
-    {"files", "eval_mode", "version", "flags", "text_table", "terminal", "conversions"},
+    {"files", "eval_mode", "twin", "version", "flags", "text_table", "terminal", "conversions"},
     {"errors", "forked"},
 ]
 LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in layer}
@@ -46,7 +46,7 @@ LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in
 # Narrower than the order above: pictures and files are no business of the network, nor readers of the metrics.
 NETWORK = {"detectors", "spec", "heads", "necks", "refiner", "preprocess", "postprocess", "outputs", "backbones"}
 NETWORK |= {"losses", "layers", "anchors", "coders", "matchers", "ops", "structures", "signature"}
-NETWORK |= {"prediction", "image_input", "stream", "errors", "files", "eval_mode", "forked"}
+NETWORK |= {"prediction", "image_input", "stream", "errors", "files", "eval_mode", "twin", "forked"}
 RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files", "conversions"}
 RECORDS |= {"forked", "data.deep"}
 ONLY = {

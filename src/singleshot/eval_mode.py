@@ -2,23 +2,76 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
+T = TypeVar("T")
+
+_lock = threading.Lock()  # held for moments only: never while something is computed
+_switched: WeakKeyDictionary[nn.Module, _Switch] = WeakKeyDictionary()
+
 
 @contextmanager
-def evaluating(module: object) -> Iterator[None]:
-    """Eval mode within the block. Afterwards every part has its former mode (a norm may be frozen by itself)."""
-    training = [part for part in module.modules() if part.training] if isinstance(module, nn.Module) else []
-    for part in training:
-        part.training = False
+def evaluating(module: T) -> Iterator[T]:
+    """Gives what to call in place of `module` within the block, in eval mode.
+
+    A `Detector` that trains is not touched: the block gets a second one over the same weights (`Detector.evaluator`),
+    so that a thread may predict while another trains. Any other module is switched itself. It has its former mode
+    again (a norm may be frozen by itself) when the last thread leaves its block.
+    """
+    evaluator = getattr(module, "evaluator", None)
+    second = evaluator() if isinstance(module, nn.Module) and evaluator is not None else None
+    if second is not None:
+        yield second
+    elif isinstance(module, nn.Module):
+        with _eval_mode(module):
+            yield module
+    else:
+        yield module
+
+
+class _Switch:
+    """The parts of a module that were in training mode, and how many blocks need them in eval mode."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.blocks = 0
+        self.training = [part for part in module.modules() if part.training]
+
+
+@contextmanager
+def _eval_mode(module: nn.Module) -> Iterator[None]:
+    with _lock:
+        if module not in _switched:
+            _switched[module] = _Switch(module)
+        switch = _switched[module]
+        switch.blocks += 1
+        for part in switch.training:
+            part.training = False
     try:
         yield
     finally:
-        for part in training:
-            part.training = True
+        with _lock:
+            switch.blocks -= 1
+            if not switch.blocks:
+                del _switched[module]
+                for part in switch.training:
+                    part.training = True
+
+
+def _after_fork() -> None:
+    # The threads of the other process are not here: nobody would release the lock or leave a block.
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager

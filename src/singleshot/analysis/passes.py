@@ -43,10 +43,10 @@ def visit_images(
     """
     _check(detector, dataset)
     frames = dataset_frames(dataset, workers=workers, ahead=2 * batch_size)
-    with evaluating(detector), torch.inference_mode():
+    with evaluating(detector) as used, torch.inference_mode():
         for batch in batches(frames, batch_size, after=counting(progress, len(dataset))):
             images = [frame.tensor() for frame in batch]
-            visit(Visit(detector.raw(images), images, tuple(frame.source for frame in batch)))
+            visit(Visit(used.raw(images), images, tuple(frame.source for frame in batch)))
             del batch, images  # before the next ones are read
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from singleshot.anchors import AnchorMaker
 from singleshot.detectors.classes import Classes
+from singleshot.detectors.sizes import Sizes
 from singleshot.detectors.targets import checked_targets
 from singleshot.detectors.whole import found_in
 from singleshot.errors import UserError
@@ -23,7 +24,6 @@ from singleshot.eval_mode import evaluating
 from singleshot.forked import torch_computes
 from singleshot.image_input import to_tensor
 from singleshot.losses.criterion import Criterion
-from singleshot.ops.shapes import map_sizes
 from singleshot.postprocess import Postprocess, stored
 from singleshot.prediction import Prediction
 from singleshot.preprocess import Preprocess
@@ -32,9 +32,9 @@ from singleshot.refiner import AnchorRefiner
 from singleshot.spec import Spec, known_rule
 from singleshot.stream import stream
 from singleshot.structures import Anchors, Detections, ImageBatch, Matched, Predictions, Targets
+from singleshot.twin import twin
 
 PRECISIONS = ("fp32", "bf16")
-_SIZES_KEPT = 128  # anchors of 800 x 1333 pixels take 3 MB: many image shapes must not fill the memory
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,10 @@ class Detector(nn.Module):
     (background is not counted: torchvision counts from 1) and optionally `iscrowd` [N]. In eval mode it returns a list
     of `{"boxes", "scores", "labels"}` in pixels of each image, best first. `losses_and_detections` gives both from one
     forward pass.
+
+    A detector in eval mode may be used by any number of threads at once; each gets what it would get alone. `predict`
+    may also be called while another thread trains the detector, unless `network` was replaced: such a network is
+    switched to eval mode meanwhile.
 
     `network` is the raw part: normalised pixels [B, 3, H, W] to a dict name -> float32 [B, A, n]. It may be replaced,
     for example by a compiled one. `singleshot.detectors.whole.Whole` is the part that is exported, including
@@ -87,8 +91,7 @@ class Detector(nn.Module):
         self.arguments: dict[str, Any] = {}
         self._precision = "fp32"
         self._network: Network | None = None  # replaces the parts if set
-        self._shapes: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {}
-        self._anchors: dict[tuple[tuple[int, int], torch.device], Anchors] = {}  # of the latest sizes
+        self._sizes = Sizes()
 
     # ------------------------------------------------------------------ what it is
     @property
@@ -139,6 +142,8 @@ class Detector(nn.Module):
         if name == "network":
             object.__setattr__(self, name, value)
         else:
+            if name in ("backbone", "neck", "anchors"):  # another part may give other maps
+                self._sizes = Sizes()
             super().__setattr__(name, value)
 
     def _parts(self, pixels: Tensor) -> Predictions:
@@ -154,23 +159,33 @@ class Detector(nn.Module):
 
     def map_shapes(self, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
         """(h, w) of each map for an input of (height, width), from the network itself, without computing values."""
-        if size not in self._shapes:
-            self._shapes[size] = tuple(map_sizes(nn.Sequential(self.backbone, self.neck), size))
-        return self._shapes[size]
+        return self._sizes.shapes(size, self.backbone, self.neck)
 
     def anchors_for(self, size: tuple[int, int], device: torch.device | str = "cpu") -> Anchors:
         """The anchors for an input of (height, width), on a device. Those of the latest sizes are kept."""
-        key = (size, torch.device(device))
-        if key in self._anchors:
-            self._anchors[key] = self._anchors.pop(key)  # the latest goes to the end
-        else:
-            while len(self._anchors) >= _SIZES_KEPT:
-                self._anchors.pop(next(iter(self._anchors)), None)
+
+        def make() -> Anchors:
             with torch.inference_mode(False):  # ordinary tensors, because they are kept for training too
                 made = self.anchors(self.map_shapes(size), size)
                 usable = None if made.usable is None else made.usable.to(device)
-                self._anchors[key] = Anchors(made.boxes.to(device), made.counts, usable)
-        return self._anchors[key]
+                return Anchors(made.boxes.to(device), made.counts, usable)
+
+        return self._sizes.anchors(size, torch.device(device), make)
+
+    def evaluator(self) -> Detector | None:
+        """The detector for `evaluating`: this one, or in training mode a second one over the same weights.
+
+        None where there can be no second one: `network` was replaced and may belong to this one, or a part cannot be
+        copied.
+        """
+        if not any(part.training for part in self.modules()):
+            return self
+        if self._network is not None:
+            return None
+        try:
+            return twin(self, shared=(self._sizes,))
+        except Exception:  # a user's part may fail in any way; it is then used as it is, in eval mode
+            return None
 
     # ------------------------------------------------------------------ training and detection
     def forward(
@@ -276,9 +291,9 @@ class Detector(nn.Module):
     ) -> Prediction | list[Prediction]:
         """Find objects in a path, PIL image, array [H, W, 3] uint8 RGB, or tensor [3, H, W]; a list gives a list.
 
-        Always uses eval mode, and restores the mode afterwards. The network gets up to `batch_size` images of a list at
-        a time. Images of a batch have the same input size, so none is padded, and results equal those of single images,
-        up to rounding.
+        Always uses eval mode, and leaves the detector's own mode as it is. The network gets up to `batch_size` images
+        of a list at a time. Images of a batch have the same input size, so none is padded, and results equal those of
+        single images, up to rounding.
         """
         several = isinstance(source, (list, tuple))
         images = map(to_tensor, cast(Sequence[ImageInput], source) if several else (source,))
@@ -290,9 +305,9 @@ class Detector(nn.Module):
         """Images and their files -> the prediction for each."""
         alike = by_input_size(self.preprocess, [_size(image) for image, _ in batch])
         found: dict[int, dict[str, Tensor]] = {}
-        with evaluating(self):
+        with evaluating(self) as detector:
             for places in alike.values():
-                results = cast(list[dict[str, Tensor]], self([batch[place][0] for place in places]))
+                results = cast(list[dict[str, Tensor]], detector([batch[place][0] for place in places]))
                 found.update(zip(places, results, strict=True))
         return [self.prediction(found[place], _size(image), path) for place, (image, path) in enumerate(batch)]
 

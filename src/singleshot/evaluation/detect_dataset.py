@@ -41,17 +41,17 @@ def detect_dataset(
 ) -> list[ImageDetections]:
     """Detect objects in every image of a dataset, one entry per record, in pixels of the original image.
 
-    A module is in evaluation mode during the run; after it, its mode is as before. `progress` is called with (images
+    A module runs in evaluation mode; after it, its mode is as before. `progress` is called with (images
     done, images) at the start and after every batch.
 
     Raises `UserError` if images are missing (before anything is run; it names the first ones), or if an image cannot be
     read.
     """
+    with evaluating(detector) as used:
 
-    def look(images: list[Tensor]) -> list[ImageDetections]:
-        return [to_arrays(found) for found in detector(images)]
+        def look(images: list[Tensor]) -> list[ImageDetections]:
+            return [to_arrays(found) for found in used(images)]
 
-    with evaluating(detector):
         return _for_each(look, dataset, batch_size, workers, progress)
 
 
@@ -70,14 +70,14 @@ def detect_with_each(
 
     Raises `UserError` in the cases of `detect_dataset`.
     """
+    with evaluating(detector) as used:
 
-    def look(images: list[Tensor]) -> list[list[ImageDetections]]:
-        """The result of each post-processing, for each image."""
-        raw = detector.raw(images)
-        each = [[to_arrays(found) for found in detector.detections(raw, one)] for one in postprocesses]
-        return [[of_one[k] for of_one in each] for k in range(len(images))]
+        def look(images: list[Tensor]) -> list[list[ImageDetections]]:
+            """The result of each post-processing, for each image."""
+            raw = used.raw(images)
+            each = [[to_arrays(found) for found in used.detections(raw, one)] for one in postprocesses]
+            return [[of_one[k] for of_one in each] for k in range(len(images))]
 
-    with evaluating(detector):
         found = _for_each(look, dataset, batch_size, workers, progress)
     return [[of_image[k] for of_image in found] for k in range(len(postprocesses))]
 

@@ -103,8 +103,8 @@ def _run(
         _log.warning("skipped %s", error)
 
     def look(batch: list[Frame[Source]]) -> Sequence[Mapping[str, Tensor]]:
-        with evaluating(detector), torch.inference_mode():
-            found: Sequence[Mapping[str, Tensor]] = detector([frame.tensor() for frame in batch])
+        with evaluating(detector) as used, torch.inference_mode():
+            found: Sequence[Mapping[str, Tensor]] = used([frame.tensor() for frame in batch])
             return found
 
     frames = file_frames(

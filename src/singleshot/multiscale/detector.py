@@ -6,6 +6,7 @@ The "+" rows of the RefineDet paper, for any detector.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ from singleshot.preprocess import KeepAspect, Preprocess, Stretch
 Found = dict[str, Tensor]
 """Detections of one image: boxes [N, 4], scores [N], labels [N], in pixels of that image."""
 
+_tally = threading.Lock()
 _COARSE = 64  # pixels: usual detectors have no larger step between the input sizes that they take
 _LARGEST = 4096  # pixels: the search for a size that fits ends here
 
@@ -61,11 +63,11 @@ class MultiScaleDetector:
     def __call__(self, images: Sequence[Tensor]) -> list[Found]:
         """Images [3, H, W], float in 0..1 or uint8, of any sizes -> {"boxes", "scores", "labels"} each, best first."""
         found: list[list[Found]] = [[] for _ in images]
-        with evaluating(self.detector), torch.no_grad():
+        with evaluating(self.detector) as detector, torch.no_grad():
             for view, high, wide in self._views:
                 for mirrored in (False, True) if self.recipe.mirror else (False,):
                     for places, preprocess in self._parts(images, high, wide):
-                        seen = self._look([images[k] for k in places], preprocess, mirrored)
+                        seen = self._look(detector, [images[k] for k in places], preprocess, mirrored)
                         for k, own in zip(places, seen, strict=True):
                             found[k].append(_counting(own, view))
                         self._tell(len(places))
@@ -81,10 +83,10 @@ class MultiScaleDetector:
             for start in range(0, max(1, len(places)), number):  # without images the detector says what it needs
                 yield places[start : start + number], preprocess
 
-    def _look(self, images: list[Tensor], preprocess: Preprocess, mirrored: bool) -> list[Found]:
+    def _look(self, detector: Detector, images: list[Tensor], preprocess: Preprocess, mirrored: bool) -> list[Found]:
         shown = [image.flip(-1) for image in images] if mirrored else images
-        raw = self.detector.raw(shown, preprocess=preprocess)
-        found = self.detector.detections(raw, self._postprocess)
+        raw = detector.raw(shown, preprocess=preprocess)
+        found = detector.detections(raw, self._postprocess)
         if not mirrored:
             return found
         return [
@@ -105,9 +107,10 @@ class MultiScaleDetector:
         return {"boxes": boxes, "scores": scores, "labels": labels}
 
     def _tell(self, images: int) -> None:
-        self.seen += images
+        with _tally:  # several threads may use one detector
+            self.seen = seen = self.seen + images
         if self.progress is not None:
-            self.progress(self.seen)
+            self.progress(seen)
 
 
 def mirror(boxes: Tensor, width: float) -> Tensor:

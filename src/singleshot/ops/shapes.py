@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from singleshot.twin import twin
+
 # These functions of PyTorch change only the values of their first tensor, not its shape ...
 _SAME = frozenset(
     {F.batch_norm, F.group_norm, F.relu, F.relu6, F.hardtanh, F.silu, F.hardswish}
@@ -57,9 +59,23 @@ def without_values() -> Iterator[None]:
 
 
 def map_sizes(backbone: nn.Module, image_size: tuple[int, int]) -> list[tuple[int, int]]:
-    """(height, width) of each map that `backbone` gives for an image of `image_size`; no map is computed."""
-    shadow = {name: tensor.to("meta") for name, tensor in (*backbone.named_parameters(), *backbone.named_buffers())}
+    """(height, width) of each map that `backbone` gives for an image of `image_size`; no map is computed.
+
+    A `shadow` is asked itself; of any other module one is made, and the module is not run.
+    """
+    held = next(backbone.parameters(), None)
+    asked = backbone if held is not None and held.is_meta else shadow(backbone)
     pixels = torch.empty(2, 3, *image_size, device="meta")  # two, because batch norm may refuse one
     with torch.no_grad(), torch.autocast("cpu", enabled=False), ShapesOnly():
-        maps = torch.func.functional_call(backbone, shadow, (pixels,))
+        maps = asked(pixels)
     return [(features.shape[-2], features.shape[-1]) for features in maps]
+
+
+def shadow(network: nn.Module) -> nn.Module:
+    """A `twin` of a network without values, on the device "meta": it knows shapes only, and takes no memory."""
+    return twin(network, _without_values)
+
+
+def _without_values(tensor: Tensor) -> Tensor:
+    bare = tensor.detach().to("meta", torch.float32 if tensor.is_floating_point() else tensor.dtype)
+    return nn.Parameter(bare, requires_grad=False) if isinstance(tensor, nn.Parameter) else bare
