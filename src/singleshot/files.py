@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 _PREFIX = 40  # letters of a file's name in that of its temporary file, which must not be too long for a disk
@@ -25,7 +26,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are private
         os.replace(name, path)
     except BaseException:
-        os.unlink(name)
+        with suppress(OSError):  # moved already, or the disk is broken: the first error counts
+            os.unlink(name)
         raise
 
 

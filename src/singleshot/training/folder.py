@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from singleshot.errors import UserError
+from singleshot.errors import UserError, some
 from singleshot.files import write_atomically
+from singleshot.training.log_lines import read_log
+from singleshot.training.recipe import from_yaml, to_yaml
+
+LOCK = ".lock"
+_TEMPORARY = re.compile(r"\.(recipe\.yaml|log\.jsonl|(last|best|state|diverged-\d+-\d+)\.safetensors)\.[a-z0-9_]{8}")
 
 
 @dataclass(frozen=True)
@@ -68,21 +76,33 @@ class RunFolder:
 
     @staticmethod
     def must_be_new(path: str | Path) -> None:
-        """Refuse a folder that is not empty: a run is never overwritten."""
-        path = Path(path)
+        """Refuse a folder in which a run cannot begin: a run is never overwritten, nor are other files.
+
+        A run that stopped before its first state leaves a recipe and a log. Another one may begin in their place.
+        """
+        path, folder = Path(path), RunFolder(Path(path))
         try:
-            taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+            if path.exists() and not path.is_dir():
+                raise UserError(f"{path}: this is a file, but a new run folder is needed; choose another --out")
+            names = {one.name for one in path.iterdir() if not _is_leftover(one)} if path.exists() else set()
         except OSError as error:
             raise UserError(f"the run folder {path} cannot be read: {error.strerror}; choose another --out") from None
-        if taken and not path.is_dir():
-            raise UserError(f"{path}: this is a file, but a new run folder is needed; choose another --out")
-        if taken and not RunFolder(path).recipe.is_file():
+        others = names - {LOCK}
+        if not others or (others <= {folder.recipe.name, folder.log.name} and folder.only_began()):
+            return
+        if folder.recipe.name not in names:
             raise UserError(f"{path}: this folder has other files in it; choose a new run folder with --out")
-        if taken:
-            raise UserError(
-                f"{path}: this folder already holds a run, and runs are never overwritten; "
-                f"choose another --out, or continue that run with --resume {path}"
-            )
+        raise UserError(
+            f"{path}: this folder already holds a run, and runs are never overwritten; "
+            f"choose another --out, or continue that run with --resume {path}"
+        )
+
+    def only_began(self) -> bool:
+        """Whether the recipe here was written by a run, and not by hand, so that another run may replace it."""
+        try:
+            return self.recipe.read_text(encoding="utf-8") == to_yaml(from_yaml(self.recipe))
+        except (OSError, UnicodeError, UserError):
+            return False
 
     @classmethod
     def existing(cls, path: str | Path) -> RunFolder:
@@ -98,13 +118,35 @@ class RunFolder:
         if not folder.state.is_file():
             raise UserError(
                 f"{path}: there is nothing to resume: the run stopped before its state was first saved. "
-                f"Start it again with `singleshot train --recipe {folder.recipe}`"
+                f"Start it again with `singleshot train --recipe {folder.recipe} --out {path}`"
             )
         return folder
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Keep other processes from training in this folder. Raises `UserError` if one already does."""
-        return only_one(self.path, "another process is training in this run folder; wait for it, or stop it first")
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from training in this folder. Temporary files of a killed process are removed.
+
+        Raises:
+            UserError: another process trains here, or the lock is not a file.
+        """
+        taken = "another process is training in this run folder; wait for it, or stop it first"
+        with only_one(self.path, taken) as locked:
+            for path in self.path.iterdir() if locked else ():
+                if _is_leftover(path):
+                    path.unlink(missing_ok=True)
+            yield
+
+    def begin(self) -> str:
+        """Make room for a new run, inside `alone`. Returns what to tell about a run that had stopped at once, or "".
+
+        Raises:
+            UserError: another process has used the folder meanwhile.
+        """
+        self.must_be_new(self.path)
+        if not self.recipe.exists():
+            return ""
+        self.log.unlink(missing_ok=True)
+        return f"{self.path}: the run before stopped before its state was first saved; this one begins in its place"
 
     def write(self, path: Path, content: bytes) -> None:
         """Write a file as a whole: readers see the old file or the new one, never a part."""
@@ -117,35 +159,43 @@ class RunFolder:
         with saving(self.log), self.log.open("ab") as file:
             file.write(line)
 
-    def cut_log(self, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Remove the lines that were written after the saved state, and an incomplete last line."""
-        kept = []
-        for line in self.log.read_bytes().splitlines(keepends=True) if self.log.exists() else []:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if line.endswith(b"\n") and isinstance(entry, dict) and keep(entry):
-                kept.append(line)
-        self.write(self.log, b"".join(kept))
+    def cut_log(self, keep: Callable[[dict[str, Any]], bool]) -> list[str]:
+        """Remove the lines that were written after the saved state, and those that are not of a run.
+
+        Returns:
+            What to tell about damaged lines. A last line without an end is none: the process was killed meanwhile.
+        """
+        lines = read_log(self.log)
+        self.write(self.log, b"".join(line.content for line in lines if not line.problem and keep(line.entry)))
+        damaged = [f"line {line.number}: {line.problem}" for line in lines if line.problem and not line.half]
+        return [f"{self.log}: damaged lines are taken out; {some(damaged)}"] if damaged else []
 
 
 @contextmanager
-def only_one(folder: Path, taken: str) -> Iterator[None]:
-    """Lock the folder for this process alone, if the disk supports locks.
+def only_one(folder: Path, taken: str) -> Iterator[bool]:
+    """Lock the folder for this process alone. Gives whether it is locked: some network disks have no locks.
 
     Raises:
-        UserError: another process holds the lock. The message is `taken`: what the folder is used for, what to do.
+        UserError: another process holds the lock. The message is `taken`: what the folder is used for, what to do. Or
+            the lock is not a file, or may not be opened.
     """
-    lock = FileLock(folder / ".lock", timeout=0)
+    path = folder / LOCK
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise UserError(f"{path}: this must be a file, but it is a folder, a link or a device; remove it")
+    lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
     except Timeout:
         raise UserError(f"{folder}: {taken}") from None
-    except OSError:
-        pass  # some network disks have no locks; a folder that is not writable is reported at the first write
+    except NotImplementedError:
+        pass  # no locks
+    except OSError as error:
+        if path.exists() and error.errno in (errno.EACCES, errno.EPERM):
+            raise UserError(f"{path}: no permission to lock the folder; remove this file, or make it yours") from None
+        # No locks. A folder that is not writable is reported at the first write.
     try:
-        yield
+        yield lock.is_locked
     finally:
         if lock.is_locked:
             with suppress(OSError):  # Windows does not delete an open file
@@ -177,3 +227,8 @@ def _create(path: Path) -> Path:
     except FileExistsError:
         RunFolder.must_be_new(path)
     return path
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether this is a temporary file of a run (`write_atomically`), as a killed process leaves it."""
+    return bool(_TEMPORARY.fullmatch(path.name)) and path.is_file() and not path.is_symlink()

@@ -79,11 +79,14 @@ def train(
         built = start.build_detector(chosen.recipe, found.train, chosen.source)
         run = Run(chosen.final(fresh=built.fresh), ranks, found, built.detector)
         run.folder = _folder(run, chosen, out)
-        notes = [built.said]
+        notes: list[str] = []
         with run.folder.alone() if ranks.first else nullcontext():
             if chosen.stopped is not None:
                 chosen.stopped.must_be_last()
                 notes = chosen.notes + saving.restore(run, chosen.stopped)
+            else:
+                begun = run.folder.begin() if ranks.first else ""
+                notes = [begun, built.said] if begun else [built.said]
             if ranks.first and (chosen.stopped is None or notes):
                 run.folder.write(run.folder.recipe, to_yaml(run.recipe).encode())
             with run.display:

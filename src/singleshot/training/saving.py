@@ -71,7 +71,9 @@ def restore(run: Run, stopped: Stopped) -> list[str]:
     progress.finished = due.early_end(run) or (progress.step >= run.total and not due.validation(run))
     if run.ranks.first:
         step, validated = saved.progress.step, saved.progress.validated
-        run.folder.cut_log(lambda entry: entry["step"] <= (validated if entry["kind"] == "validation" else step))
+        notes += run.folder.cut_log(
+            lambda entry: entry["step"] <= (validated if entry["kind"] == "validation" else step)
+        )
     return notes
 
 

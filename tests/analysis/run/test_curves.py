@@ -67,11 +67,40 @@ def test_a_run_that_is_going_on(run: Path, tmp_path: Path) -> None:
 def test_what_is_no_run(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere: this is not a run folder: expected log.jsonl and recipe.yaml in it"):
         read_curves(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="nothing is logged yet"):
-        read_curves(write_run(tmp_path / "new"))
     lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
     (run / "log.jsonl").write_text(lines[0] + "{oh\n" + "".join(lines[1:]))
     with pytest.raises(UserError, match=r"log.jsonl:2: expected a line of JSON"):
+        read_curves(run)
+
+
+def test_runs_with_little_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = write_run(tmp_path / "empty")
+    (empty / "log.jsonl").write_text("")
+    undefined = validation(10, 0.2, 0.9)
+    undefined["metrics"]["coco"]["AP"] = undefined["metrics"]["voc10"]["mAP"] = None
+    runs = [
+        empty,
+        write_run(tmp_path / "begun"),
+        write_run(tmp_path / "one_line", step(10, 3.0, 1.0)),
+        write_run(tmp_path / "no_step", validation(10, 0.2, 0.9)),
+        write_run(tmp_path / "undefined", step(10, 3.0, 1.0), undefined),
+    ]
+    assert main(["analyse", "run", *map(str, runs)]) == 0
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[1:6]]
+    assert rows == [
+        "empty 0 - - coco.AP - - - - - -",
+        "begun 0 of 60 - - coco.AP - - - - - -",
+        "one_line 10 of 60 1.0 4.000 coco.AP - - - - - -",
+        "no_step 0 of 60 - - coco.AP 20.0 1.0 20.0 20.0 50.0 10.0",
+        "undefined 10 of 60 1.0 4.000 coco.AP - 1.0 - - 50.0 10.0",
+    ]
+    assert plot_runs(analyse_runs([empty]), tmp_path / "empty.svg").is_file()
+
+
+def test_damaged_logs(run: Path) -> None:
+    with (run / "log.jsonl").open("a") as log:
+        log.write(f"{json.dumps(step(40, 1.0, 1.0)).replace('box', 'bax')}\n")
+    with pytest.raises(UserError, match=r"log\.jsonl:8: the losses are \['classification', 'bax'\], not those of"):
         read_curves(run)
 
 

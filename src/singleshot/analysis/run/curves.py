@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any
 
 from singleshot.analysis.run.section import run_section
 from singleshot.analysis.section import Section
-from singleshot.errors import UserError
+from singleshot.errors import UserError, short
 from singleshot.training.folder import RunFolder
+from singleshot.training.log_lines import GROUPS, read_log
 from singleshot.training.recipe import from_yaml
-
-_GROUPS = ("coco", "voc07", "voc10")  # of metrics; those of single classes are left out
 
 
 @dataclass(frozen=True)
@@ -23,12 +21,12 @@ class Validation:
 
     step: int
     epoch: float
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, float | None]]
 
-    def value(self, metric: str) -> float:
-        """The metric of a dotted name, such as coco.AP."""
+    def value(self, metric: str) -> float | None:
+        """The metric of a dotted name, such as coco.AP; None: the images leave it undefined."""
         group, _, name = metric.partition(".")
-        return float(self.metrics[group][name])
+        return self.metrics[group].get(name)
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Curves:
     """One run. `losses`: term -> its mean since the entry before, at each of `steps`."""
 
     name: str
-    total: int  # steps of the finished run
+    total: int  # steps of the finished run; 0: not known yet
     metric: str  # the metric that its best weights are chosen by
     steps: tuple[int, ...]
     epochs: tuple[float, ...]
@@ -46,7 +44,7 @@ class Curves:
     @property
     def best(self) -> Validation | None:
         """The validation with the best value of `metric`, the first if several are equal; None before the first."""
-        return max(self.validations, key=lambda one: one.value(self.metric), default=None)
+        return max(self.validations, key=lambda one: one.value(self.metric) or 0.0, default=None)
 
     @property
     def loss(self) -> tuple[float, ...]:
@@ -73,7 +71,7 @@ def read_curves(path: str | Path) -> Curves:
     """The curves of a run folder, also while a process is still training in it.
 
     Raises:
-        UserError: it is not a run folder, or nothing is logged in it yet.
+        UserError: it is not a run folder, or its log is damaged.
     """
     folder = RunFolder(Path(path))
     if not folder.log.is_file() or not folder.recipe.is_file():
@@ -84,17 +82,17 @@ def read_curves(path: str | Path) -> Curves:
     entries = _entries(folder.log)
     starts = [entry for entry in entries if entry["kind"] == "start"]
     steps = [entry for entry in entries if entry["kind"] == "step"]
-    if not starts or not steps:
-        raise UserError(f"{path}: nothing is logged yet; try again when some steps are done")
     return Curves(
         name=folder.path.resolve().name,
-        total=starts[-1]["total"],
+        total=starts[-1]["total"] if starts else 0,
         metric=from_yaml(folder.recipe).validation.metric,
         steps=tuple(entry["step"] for entry in steps),
         epochs=tuple(entry["epoch"] for entry in steps),
-        losses={term: tuple(entry["losses"][term] for entry in steps) for term in steps[0]["losses"]},
+        losses={
+            term: tuple(entry["losses"][term] for entry in steps) for term in (steps[0]["losses"] if steps else ())
+        },
         validations=tuple(
-            Validation(entry["step"], entry["epoch"], {name: entry["metrics"][name] for name in _GROUPS})
+            Validation(entry["step"], entry["epoch"], {name: entry["metrics"][name] for name in GROUPS})
             for entry in entries
             if entry["kind"] == "validation"
         ),
@@ -108,14 +106,12 @@ def analyse_runs(paths: Sequence[str | Path]) -> RunAnalysis:
 
 def _entries(log: Path) -> list[dict[str, Any]]:
     """The lines of a log, without a last line that is still being written."""
-    found = []
-    for number, line in enumerate(log.read_bytes().splitlines(keepends=True), 1):
-        if not line.endswith(b"\n"):
-            break
-        try:
-            found.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(
-                f"{log}:{number}: expected a line of JSON ({error}); the log is damaged: remove this line"
-            ) from None
-    return found
+    lines = [line for line in read_log(log) if not line.half]
+    terms = next((line.entry["losses"].keys() for line in lines if line.entry.get("kind") == "step"), None)
+    for line in lines:
+        problem = line.problem
+        if line.entry.get("kind") == "step" and line.entry["losses"].keys() != terms:
+            problem = f"the losses are {short(list(line.entry['losses']))}, not those of the lines before"
+        if problem:
+            raise UserError(f"{log}:{line.number}: {problem}; the log is damaged: remove this line")
+    return [line.entry for line in lines]

@@ -35,9 +35,9 @@ def run_figure(found: RunAnalysis) -> Figure:
             losses += [Line(run.steps, values, term) for term, values in run.losses.items()]
         else:
             losses.append(Line(run.steps, run.loss, run.name))
-        at = [one.step for one in run.validations]
         for metric in dict.fromkeys((run.metric, *(_COCO if alone else ()))):
-            values = [100 * one.value(metric) for one in run.validations]
+            known = [(one.step, 100 * value) for one in run.validations if (value := one.value(metric)) is not None]
+            at, values = [step for step, _ in known], [value for _, value in known]
             figures.append(Line(at, values, metric if alone else f"{run.name}: {metric}", markers=True))
     return Figure(
         [
@@ -49,10 +49,15 @@ def run_figure(found: RunAnalysis) -> Figure:
 
 
 def _row(curves: Curves) -> list[Cell]:
-    steps = f"{curves.steps[-1]:,} of {curves.total:,}"
-    row: list[Cell] = [curves.name, steps, curves.epochs[-1], curves.loss[-1], curves.metric]
+    done, epochs, loss = (values[-1] if values else None for values in (curves.steps, curves.epochs, curves.loss))
+    steps = f"{done or 0:,} of {curves.total:,}" if curves.total else f"{done or 0:,}"
+    row: list[Cell] = [curves.name, steps, epochs, loss, curves.metric]
     if curves.best is None:
         return [*row, *[None] * 6]
     last = curves.validations[-1]
-    figures = [100 * last.value(name) for name in (curves.metric, *_COCO)]
-    return [*row, 100 * curves.best.value(curves.metric), curves.best.epoch, *figures]
+    figures = [_points(last.value(name)) for name in (curves.metric, *_COCO)]
+    return [*row, _points(curves.best.value(curves.metric)), curves.best.epoch, *figures]
+
+
+def _points(value: float | None) -> float | None:
+    return None if value is None else 100 * value
