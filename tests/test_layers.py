@@ -35,6 +35,7 @@ LAYERS = [
     {"anchors", "matchers"},
     {"data.loader", "data.frames"},
     {"data", "image_input"},
+    {"data.limits"},
     {"structures", "signature", "plain_data", "data.images", "data.dataset", "data.normalised"},
     {"data.deep", "data.pixel_budget"},
     {"coders", "ops", "prediction", "stream"},
@@ -49,6 +50,7 @@ NETWORK |= {"losses", "layers", "anchors", "coders", "matchers", "ops", "structu
 NETWORK |= {"prediction", "image_input", "stream", "errors", "files", "eval_mode", "twin", "forked"}
 RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files", "conversions"}
 RECORDS |= {"forked", "data.deep"}
+RECORDS |= {"data.limits"}
 ONLY = {
     **dict.fromkeys(NETWORK, NETWORK | {"data.images", "data.deep"}),
     "weights": NETWORK | {"version"},

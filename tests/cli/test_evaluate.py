@@ -178,3 +178,26 @@ def test_pickle_is_refused(tiny_voc: Path, tmp_path: Path, capsys: Capture) -> N
     torch.save({"weights": torch.zeros(1)}, tmp_path / "model.pth")
     assert main(["evaluate", str(tmp_path / "model.pth"), str(tiny_voc)]) == 2
     assert "pickle" in capsys.readouterr().err
+
+
+def test_more_objects_than_the_metric_counts(shared: Path, capsys: Capture) -> None:
+    """150 objects of one class, all found: AP is 66.3, as pycocotools says, and it is said why."""
+    data = shared / "awkward_sets" / "13_more_than_100_objects"
+    if not data.is_dir():
+        pytest.skip(f"no {data}")
+    assert main(["evaluate", "--detections", str(data / "dets.json"), str(data), "--json"]) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert (document["coco"]["AP"], document["voc10"]["mAP"]) == (pytest.approx(0.663, abs=5e-4), 1.0)
+    assert "note: 1 image has more than 100 objects of one class (most: a.png, 150); 50 of 150 objects" in err
+
+
+def test_more_objects_than_the_detector_keeps(tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
+    import singleshot
+
+    names = ("cell", "other")
+    detector = singleshot.ssd(num_classes=2, class_names=names, backbone="mobilenetv2", image_size=64, detections=1)
+    singleshot.save(detector, tmp_path / "one.safetensors")
+    assert main(["evaluate", str(tmp_path / "one.safetensors"), str(tiny_voc)]) == 0
+    said = capsys.readouterr().err
+    assert "note: 2 images have more than 1 objects (most: e, 2); 2 of 4 objects are beyond this limit" in said

@@ -10,7 +10,7 @@ import pytest
 
 import singleshot as ss
 from singleshot.training.recipe import Recipe, override
-from singleshot.training.setup import open_data
+from singleshot.training.setup import limit_notes, open_data
 from singleshot.training.values import check_values
 
 
@@ -72,3 +72,11 @@ def test_a_limit_trains_on_fewer_images_and_validates_on_all(tiny_voc: Path) -> 
     assert f"data.limit is 1000, but there are only {len(whole.train)} images: all are used" in more.warnings
     with pytest.raises(ss.UserError, match="data.limit is 0; expected 1 or more images"):
         check_values(override(recipe, {"data.limit": 0}))
+
+
+def test_more_objects_than_can_be_counted_are_said(tiny_voc: Path) -> None:
+    data = open_data(override(Recipe(), {"data.path": str(tiny_voc)}))
+    assert limit_notes(data, 2) == []
+    train, val = limit_notes(data, 1)
+    assert train.startswith("train: 4 images have more than 1 objects (most: a, 2); 4 of 8 objects are beyond")
+    assert val.startswith("val: 2 images have more than 1 objects (most: e, 2); 2 of 4 objects are beyond this limit")

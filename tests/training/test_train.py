@@ -16,6 +16,7 @@ from tiny_detector import tiny
 
 import singleshot
 import singleshot.training
+from singleshot.data import limits
 from singleshot.errors import UserError
 from singleshot.training import from_yaml, override, saving, train, validation
 from singleshot.training.folder import RunFolder
@@ -29,6 +30,14 @@ MakeRecipe = Callable[..., Recipe]
 @pytest.mark.parametrize("name", singleshot.training.__all__)
 def test_each_public_name_is_there(name: str) -> None:
     assert getattr(singleshot.training, name).__module__.startswith("singleshot.training.")
+
+
+def test_what_metric_and_detector_cannot_count_is_said_at_the_start(
+    tmp_path: Path, make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "COCO_DETECTIONS", 0)
+    train(make_recipe(schedule__steps=1), out=tmp_path / "run")
+    assert "val: 4 images have more than 0 objects of one class (most: val0, 1)" in capsys.readouterr().err
 
 
 def test_the_run_folder(tmp_path: Path, make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jsonargparse import Namespace
@@ -81,6 +81,7 @@ def parse(words: Sequence[str]) -> Namespace:
 
 def run(options: Namespace) -> Result:
     """Measure."""
+    from singleshot.data.limits import detector_note
     from singleshot.data.open import open_dataset
     from singleshot.evaluation.detections import read_detections, save_detections, writable
     from singleshot.evaluation.metrics import evaluate
@@ -107,17 +108,27 @@ def run(options: Namespace) -> Result:
             choices = postprocesses(options.sweep, detector, options.model)
             with progress.shown("images") as bar:
                 found = sweep(detector, dataset, options.sweep.name, choices, **sizes, progress=bar)
+            _say_notes(found.metrics[0].notes)
             return Result(found.to_json(), found.table())
         if options.save_detections is not None:
             writable(options.save_detections)
         many = None if views is None else multi_scale(detector, views)
+        kept = (detector.spec.postprocess or {}).get("detections")
+        if many is None and kept is not None and (note := detector_note(dataset, kept)):
+            _say_notes([note])
         with shown(many) as bar:
             detections = detect_dataset(many or detector, dataset, **sizes, progress=bar)
     if options.save_detections is not None:
         save_detections(options.save_detections, dataset, detections)
         say(f"the detections are in {options.save_detections}")
     metrics = evaluate(dataset, detections)
+    _say_notes(metrics.notes)
     return Result(metrics.to_json(), metrics.table())
+
+
+def _say_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        say(f"note: {note}")
 
 
 def _announce(dataset: Any) -> None:

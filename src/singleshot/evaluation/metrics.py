@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from singleshot.data.dataset import Dataset
+from singleshot.data.limits import metric_note
 from singleshot.evaluation.coco import CocoMetrics, coco_metrics
 from singleshot.evaluation.detections import ImageDetections
 from singleshot.evaluation.voc import VocMetrics, voc_metrics
@@ -19,6 +20,7 @@ class Metrics:
     class_names: tuple[str, ...]
     coco: CocoMetrics
     voc: VocMetrics
+    notes: tuple[str, ...] = ()  # what a reader of the numbers has to know: a limit that the data exceeds
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; -1 (COCO) or None (VOC) where there is nothing to find. "boxes" counts the objects to find."""
@@ -63,7 +65,13 @@ def evaluate(dataset: Dataset, detections: Sequence[ImageDetections]) -> Metrics
 
     Raises `UserError` if an image has no annotation, or if the detections do not fit the dataset.
     """
-    return Metrics(dataset.class_names, coco_metrics(dataset, detections), voc_metrics(dataset, detections))
+    note = metric_note(dataset)
+    return Metrics(
+        dataset.class_names,
+        coco_metrics(dataset, detections),
+        voc_metrics(dataset, detections),
+        notes=() if note is None else (note,),
+    )
 
 
 def _percent(value: float | None) -> str:

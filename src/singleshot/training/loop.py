@@ -90,7 +90,13 @@ def train(
             if ranks.first and (chosen.stopped is None or notes):
                 run.folder.write(run.folder.recipe, to_yaml(run.recipe).encode())
             with run.display:
-                return _train(run, notes + found.warnings)
+                return _train(run, notes + found.warnings + _limits(run))
+
+
+def _limits(run: Run) -> list[str]:
+    """Said at the start: objects that the detector or the metric cannot count, however good the training is."""
+    kept = getattr(run.detector.postprocess, "detections", None)
+    return [] if kept is None else setup.limit_notes(run.data, kept)
 
 
 def _folder(run: Run, chosen: Resolved, out: str | Path | None) -> RunFolder:
