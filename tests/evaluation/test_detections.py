@@ -160,11 +160,19 @@ GOOD = {"image_id": "b", "category_id": 1, "bbox": [10, 10, 5, 5], "score": 0.5}
         ({**GOOD, "category_id": True}, "category_id must be"),
         ({**GOOD, "bbox": [1, 2, 3]}, "bbox must be four finite numbers"),
         ({**GOOD, "bbox": "1 2 3 4"}, "bbox must be four finite numbers"),
-        ({**GOOD, "bbox": [1, 2, 3, "4"]}, "bbox must be four finite numbers"),
+        ({**GOOD, "bbox": [1, 2, 3, "4,5"]}, "bbox must be four finite numbers"),
+        ({**GOOD, "bbox": [1, 2, 3, None]}, "bbox must be four finite numbers"),
+        ({**GOOD, "bbox": [1, 2, 3, -1]}, "the box is inverted: its width is 3, its height -1"),
+        ({**GOOD, "bbox": [1, 2, -(2**63), 4]}, "the box is inverted"),
+        ({**GOOD, "bbox": [1, 2, 3, 2e9]}, "a number is beyond 1e+09"),
+        ({**GOOD, "bbox": [-2e9, 2, 3, 4]}, "a number is beyond 1e+09"),
+        ({**GOOD, "score": -1e308}, "a number is beyond 1e+09: box [10.0, 10.0, 15.0, 15.0], score -1e+308"),
+        ({**GOOD, "score": "maybe"}, "score must be a finite number, got 'maybe'"),
+        ({**GOOD, "score": "１２"}, "score must be a finite number"),
+        ({**GOOD, "image_id": "x" * 100_000}, "is not among the 3 images"),
         ({**GOOD, "bbox": [1, 2, 3, float("nan")]}, "bbox must be four finite numbers"),
         ({**GOOD, "bbox": [1, 2, 3, 10**400]}, "bbox must be four finite numbers"),
         ({**GOOD, "score": float("inf")}, "score must be a finite number"),
-        ({**GOOD, "score": "0.5"}, "score must be a finite number"),
         ({**GOOD, "score": True}, "score must be a finite number"),
         ({"image_id": "b", "category_id": 1, "score": 1}, "'bbox' is missing"),
         ([1, 2], "expected an object, got a list"),
@@ -177,6 +185,32 @@ def test_a_bad_entry_is_named(tmp_path: Path, dataset, entry, words: str) -> Non
         read_detections(path, dataset)
     assert f"{path}: entry 1 (counted from 0): " in str(error.value)
     assert words in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+def test_numbers_as_text_are_read(tmp_path: Path, dataset) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([{**GOOD, "bbox": [10, "10", 5.0, "5e0"], "score": "0.5"}]))
+    (found,) = read_detections(path, dataset)[2:]
+    assert (found.boxes.tolist(), found.scores.tolist()) == ([[10, 10, 15, 15]], [0.5])
+
+
+def test_scores_of_other_kinds_and_repetitions_are_warnings(
+    tmp_path: Path, dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "results.json"
+    rows = [GOOD, {**GOOD, "score": 12.5}, {**GOOD, "bbox": [0, 0, 5, 0]}, {**GOOD, "score": -3}, GOOD, GOOD]
+    path.write_text(json.dumps(rows))
+    assert len(read_detections(path, dataset)[2]) == 6
+    scores, twice = (record.getMessage() for record in caplog.records)
+    assert scores.startswith(f"{path}: 2 of 6 scores are not between 0 and 1 (the first: {path}: entry 1 (counted from")
+    assert twice.startswith(f"{path}: 2 of 6 detections are there twice (the first: {path}: entry 4 (counted from 0))")
+    caplog.clear()
+    (tmp_path / "comp4_det_test_car.txt").write_text("b 97 1 2 3 4\n\nb 97 1 2 3 4\n000001 97 1 2 3 4\n")
+    read_detections(tmp_path, dataset)
+    scores, twice = (record.getMessage() for record in caplog.records)
+    assert f"3 of 3 scores are not between 0 and 1 (the first: {tmp_path / 'comp4_det_test_car.txt'}:1: 97)" in scores
+    assert f"1 of 3 detections are there twice (the first: {tmp_path / 'comp4_det_test_car.txt'}:3)" in twice
 
 
 @pytest.mark.parametrize(
@@ -207,6 +241,10 @@ def test_a_file_that_is_no_list_of_results(tmp_path: Path, dataset, content: byt
         ("b 0.5 1 2 3 x", "expected `image score x1 y1 x2 y2`"),
         ("b 0.5 1 2 3 nan", "expected `image score x1 y1 x2 y2`"),
         ("b inf 1 2 3 4", "expected `image score x1 y1 x2 y2`"),
+        ("b １２ 1 2 3 4", "expected `image score x1 y1 x2 y2`"),
+        ("b 1_0 1 2 3 4", "expected `image score x1 y1 x2 y2`"),
+        ("b 0.5 5 2 3 4", "the box is inverted: its width is -2, its height 2"),
+        ("b 0.5 5 2 2147483648 4", "a number is beyond 1e+09"),
         ("0.5 1 2 3 4", "expected `image score x1 y1 x2 y2`"),
         ("000002 0.5 1 2 3 4", "image '000002' is not among the 3 images of the data (such as '000001')"),
     ],
@@ -282,3 +320,36 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, dataset, found) -> None:
         save_detections(tmp_path / "file", dataset, found)
     with pytest.raises(UserError, match="3 images but detections for 1"):
         save_detections(tmp_path, dataset, found[:1])
+
+
+HOSTILE = ("results-34992d", "results-5f5dcd", "comp4-4ea5b8", "comp4-5f5dcd")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_files_that_were_once_accepted(
+    shared: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One message that names the file and the place; on the command line exit code 2."""
+    from singleshot.cli import main
+
+    file = shared / "hostile" / name
+    if not file.is_file():
+        pytest.skip(f"no {file}")
+    images = [
+        {"id": i, "file_name": f, "width": 99, "height": 99} for i, f in enumerate(("a.png", "b.png", "c.png"), 1)
+    ]
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0}
+    categories = [{"id": 1, "name": "cat"}, {"id": 7, "name": "dog"}]
+    data = tmp_path / "instances_val.json"
+    data.write_text(json.dumps({"images": images, "annotations": [box], "categories": categories}))
+    given = file
+    if name.startswith("comp4"):
+        given = tmp_path / "found"
+        given.mkdir()
+        (given / "comp4_det_test_cat.txt").write_bytes(file.read_bytes())
+    assert main(["evaluate", "--detections", str(given), str(data)]) == 2
+    said = capsys.readouterr().err
+    (message,) = (line for line in said.splitlines() if line.startswith("singleshot: "))
+    assert "Traceback" not in said
+    assert str(given) in message
+    assert len(message) < 600

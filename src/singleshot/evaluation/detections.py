@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import math
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,10 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from singleshot.conversions import Unclear, number
 from singleshot.data.dataset import Dataset, Floats
 from singleshot.data.normalised import refuse_normalised
-from singleshot.errors import UserError
+from singleshot.errors import UserError, short, shown
 from singleshot.evaluation.coco_results import RESULTS_NAME, ResultsText, coco_entries
+from singleshot.evaluation.suspicious import check_detections
 from singleshot.files import write_atomically
 
 VOC_PREFIX = "comp4_det_test_"
@@ -62,8 +63,10 @@ def read_detections(path: str | Path, dataset: Dataset) -> list[ImageDetections]
     `path` is a COCO results JSON, or a folder of VOC files `comp4_det_test_CLASS.txt` (any `*_CLASS.txt`). A folder
     without such files may hold one results JSON instead. No image is opened.
 
-    Raises `UserError`, with the file and the entry or line, for an unknown image or class, a wrong type, a number that
-    is not finite, or boxes that are divided by the image size.
+    Scores that are not between 0 and 1, and detections that are there twice, are warnings in the log.
+
+    Raises `UserError`, with the file and the entry or line, for an unknown image or class, what is not clearly a finite
+    number, inverted boxes, numbers beyond 1e9, or boxes that are divided by the image size.
     """
     path = Path(path)
     try:
@@ -156,25 +159,37 @@ def _read_results(path: Path, dataset: Dataset) -> list[ImageDetections]:
         images.append(_index(entry["image_id"], image_of, "image_id", "images of the data", fail))
         labels.append(_index(entry["category_id"], label_of, "category_id", "categories of the data", fail))
         box, score = entry["bbox"], entry["score"]
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
-            raise fail(f"bbox must be four finite numbers [x, y, w, h], got {box!r}")
-        if not _is_finite(score):
-            raise fail(f"score must be a finite number, got {score!r}")
-        boxes.append(box)
-        scores.append(score)
+        if not isinstance(box, list) or len(box) != 4:
+            raise fail(f"bbox must be four finite numbers [x, y, w, h], got {short(box)}")
+        try:
+            boxes.append([number(side) for side in box])
+        except Unclear as error:
+            raise fail(f"bbox must be four finite numbers [x, y, w, h], got {short(box)}: one {error}") from None
+        try:
+            scores.append(number(score))
+        except Unclear:
+            raise fail(f"score must be a finite number, got {short(score)}") from None
     xywh = np.array(boxes, np.float64).reshape(-1, 4)
     refuse_normalised(path, xywh)
+    check_detections(
+        shown(path),
+        lambda row: f"{shown(path)}: entry {row} (counted from 0)",
+        boxes=as_corners(xywh),
+        sides=xywh[:, 2:],
+        scores=np.array(scores, np.float64),
+        of=np.array([images, labels], np.int64).T.reshape(-1, 2),
+    )
     return _per_image(dataset, images, labels, scores, as_corners(xywh), xywh=xywh)
 
 
 def _index(value: Any, known: dict[int | str, int], key: str, what: str, fail: Callable[[str], UserError]) -> int:
     """The record or label that an id of the file refers to."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise fail(f"{key} must be a number or a text, got {value!r}")
+        raise fail(f"{key} must be a number or a text, got {short(value)}")
     index = known.get(value)  # type: ignore[arg-type]  # 42.0 also finds 42
     if index is None:
-        some = ", ".join(map(repr, list(known)[:3]))
-        raise fail(f"{key} {value!r} is not among the {len(known)} {what} (such as {some})")
+        some = ", ".join(map(short, list(known)[:3]))
+        raise fail(f"{key} {short(value)} is not among the {len(known)} {what} (such as {some})")
     return index
 
 
@@ -238,17 +253,17 @@ def _read_voc(files: Sequence[tuple[int, Path]], dataset: Dataset) -> list[Image
                 # Split from the right: the name of an image may have spaces.
                 name, *words = line.strip().rsplit(maxsplit=5)
                 try:
-                    row = [float(word) for word in words]
-                except ValueError:
+                    row = [number(word) for word in words]
+                except Unclear:
                     row = []
-                if len(row) != 5 or not all(map(math.isfinite, row)):
+                if len(row) != 5:
                     raise UserError(
                         f"{path}:{line_number}: expected `image score x1 y1 x2 y2`, the last five finite numbers, "
                         f"got {line.strip()[:200]!r}"
                     )
                 if name not in image_of:
                     raise UserError(
-                        f"{path}:{line_number}: image {name!r} is not among the {len(dataset)} images of the data"
+                        f"{path}:{line_number}: image {short(name)} is not among the {len(dataset)} images of the data"
                         + (f" (such as {dataset.records[0].name!r})" if len(dataset) else "")
                     )
                 images.append(image_of[name])
@@ -256,7 +271,17 @@ def _read_voc(files: Sequence[tuple[int, Path]], dataset: Dataset) -> list[Image
                 labels.append(label)
                 order.append(line_number)
     table = np.array(numbers, np.float64).reshape(-1, 5)
-    refuse_normalised(files[0][1].parent, table[:, 1:])
+    boxes = table[:, 1:]
+    refuse_normalised(files[0][1].parent, boxes)
+    file_of = dict(files)
+    check_detections(
+        shown(files[0][1].parent),
+        lambda row: f"{shown(file_of[labels[row]])}:{order[row]}",
+        boxes=boxes,
+        sides=boxes[:, 2:] - boxes[:, :2],
+        scores=table[:, 0],
+        of=np.array([images, labels], np.int64).T.reshape(-1, 2),
+    )
     return _per_image(dataset, images, labels, table[:, 0], table[:, 1:], order=np.array(order, np.int64))
 
 
@@ -325,14 +350,5 @@ def _per_image(
     return result
 
 
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer that is too large for a float
-        return False
-
-
 def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(type(value), repr(value))
+    return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(type(value), short(value))
