@@ -38,8 +38,8 @@ LAYERS = [
     {"data.limits"},
     {"structures", "signature", "plain_data", "data.images", "data.dataset", "data.normalised"},
     {"data.deep", "data.pixel_budget"},
-    {"coders", "ops", "prediction", "stream"},
-    {"files", "eval_mode", "twin", "version", "flags", "text_table", "terminal", "conversions"},
+    {"coders", "ops", "prediction", "stream", "yaml_text"},
+    {"files", "eval_mode", "twin", "version", "flags", "text_table", "terminal", "conversions", "paths", "ranges"},
     {"errors", "forked"},
 ]
 LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in layer}
@@ -47,10 +47,9 @@ LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in
 # Narrower than the order above: pictures and files are no business of the network, nor readers of the metrics.
 NETWORK = {"detectors", "spec", "heads", "necks", "refiner", "preprocess", "postprocess", "outputs", "backbones"}
 NETWORK |= {"losses", "layers", "anchors", "coders", "matchers", "ops", "structures", "signature"}
-NETWORK |= {"prediction", "image_input", "stream", "errors", "files", "eval_mode", "twin", "forked"}
+NETWORK |= {"prediction", "image_input", "stream", "errors", "files", "paths", "ranges", "eval_mode", "twin", "forked"}
 RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files", "conversions"}
-RECORDS |= {"forked", "data.deep"}
-RECORDS |= {"data.limits"}
+RECORDS |= {"forked", "paths", "data.deep", "data.limits"}
 ONLY = {
     **dict.fromkeys(NETWORK, NETWORK | {"data.images", "data.deep"}),
     "weights": NETWORK | {"version"},

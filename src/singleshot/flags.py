@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from singleshot.errors import short
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -35,16 +37,17 @@ class Flag:
             parser.add_argument(self.name, type=self.type, default=self.default, metavar=self.metavar, help=self.help)
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """The type of a flag that takes a whole number, `least` or more."""
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of a flag that takes a whole number, `least` or more, and not more than `most`."""
+    expected = f"a whole number, {least} or more{'' if most is None else f', at most {most:,}'}"
 
     def convert(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number, {least} or more, got {text!r}")
+        if value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {short(text)}")
         return value
 
     return convert
@@ -57,7 +60,7 @@ def number(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {short(text)}")
     return value
 
 
@@ -68,5 +71,5 @@ def fraction(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {short(text)}")
     return value

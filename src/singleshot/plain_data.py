@@ -4,73 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 import types
 import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-import yaml
-
 from singleshot.errors import UserError, did_you_mean, short
+from singleshot.ranges import check_ranges
+from singleshot.yaml_text import read_yaml
 
 T = TypeVar("T")
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-3 as a number (YAML 1.1 requires 1.0e-3) and refuses a key that is given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} is there twice", key_node.start_mark
-                )
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Safe YAML that quotes what `_Loader` would read as a number."""
-
-
-_number = re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$")
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver("tag:yaml.org,2002:float", _number, list("-+0123456789"))
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """Parse YAML text."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise UserError(f"{where}{line}: this is not valid YAML: {problem}") from None
-
-
-def load_yaml(path: Path, expected: str = "a mapping of recipe fields, such as `batch_size: 16`") -> dict[str, Any]:
-    """Read a YAML file that holds a mapping; `expected` describes it for messages."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: this is not a text file; expected YAML, {expected}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    tree = read_yaml(text, str(path))
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected {expected}, got {short(tree)}")
-    return tree
-
-
-def to_yaml_text(tree: dict[str, Any]) -> str:
-    """Plain data as YAML text; the order of the keys is kept."""
-    text: str = yaml.dump(
-        _lists(tree), Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=100
-    )
-    return text
 
 
 def to_plain(value: Any) -> Any:
@@ -123,14 +66,16 @@ def _put(tree: Any, keys: list[str], value: Any, place: str) -> dict[str, Any]:
 
 
 def from_plain(kind: type[T], tree: dict[str, Any], *, where: str = "", path: str = "") -> T:
-    """Build a dataclass from a plain tree, checking every key and type."""
+    """Build a dataclass from a plain tree, checking every key, type and range."""
     known = _types(kind)
     values = {}
     for name, value in tree.items():
         if name not in known:
             raise UserError(_unknown(f"{path}{name}", name, kind, where))
         values[name] = _convert(known[name], value, f"{path}{name}", where)
-    return kind(**values)
+    made = kind(**values)
+    check_ranges(made, path=path, where=where)
+    return made
 
 
 def _convert(kind: Any, value: Any, key: str, where: str) -> Any:
@@ -164,7 +109,7 @@ def _convert(kind: Any, value: Any, key: str, where: str) -> Any:
         return value
     if kind is int and not isinstance(value, bool) and isinstance(value, (int, float)) and value % 1 == 0:
         return int(value)
-    if kind is float and not isinstance(value, bool) and isinstance(value, (int, float)):
+    if kind is float and not isinstance(value, bool) and isinstance(value, (int, float)) and abs(value) < 1e300:
         return float(value)
     expected = {bool: "true or false", int: "a whole number", float: "a number", dict: "a mapping"}[origin or kind]
     raise UserError(f"{_place(where)}{key}: expected {expected}, got {short(value)}")

@@ -100,7 +100,7 @@ def test_recipe_from_a_file(tmp_path: Path) -> None:
         (["d", "--backbone-weights", ""], "--backbone-weights is empty: give it a file"),
         (["--data", "d"], "DATA, the first word after train"),
         (["d", "--seed", "18446744073709551616"], "seed is 18446744073709551616; expected 0 or more, below 2**63"),
-        (["d", "--batch_size", ".inf"], "batch_size: expected a whole number, got inf"),
+        (["d", "--batch_size", ".inf"], "batch_size, line 1: expected a finite number, got .inf"),
         (["~no-such-user/d"], "~no-such-user"),
         (["none"], "none: no such file or folder"),
         (["none", "--json"], "none: no such file or folder"),

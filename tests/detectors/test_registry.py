@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -58,3 +60,18 @@ def test_find_builder() -> None:
 def test_a_builder_keeps_its_name_and_documentation() -> None:
     assert ssd.__name__ == "ssd"
     assert "SSD300" in (ssd.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("ssd", {"image_size": 10**18}, "image_size is 1000000000000000000; expected at most 16,384"),
+        ("ssd", {"image_size": [300, 20_000]}, "image_size is 20000; expected at most 16,384"),
+        ("retinanet", {"channels": 10**9}, "channels is 1000000000; expected at most 16,384"),
+        ("refinedet", {"negatives": 1e30}, r"negatives is 1e\+30; expected at most 1,000,000"),
+        ("ssd", {"classification": {"type": "SoftmaxLoss", "ratio": 1e300}}, r"classification.ratio is 1e\+300"),
+    ],
+)
+def test_numbers_that_no_network_can_have(name: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        create(name, num_classes=2, **arguments)

@@ -12,7 +12,8 @@ import pytest
 from singleshot.errors import UserError
 from singleshot.multiscale import published as tta
 from singleshot.multiscale.views import MultiScale, View
-from singleshot.plain_data import to_plain, to_yaml_text
+from singleshot.plain_data import to_plain
+from singleshot.yaml_text import to_yaml_text
 
 
 def as_table(recipe: MultiScale) -> dict[object, str]:

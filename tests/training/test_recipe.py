@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from singleshot.errors import UserError
-from singleshot.plain_data import to_yaml_text
 from singleshot.training import from_yaml, override, to_yaml
 from singleshot.training.recipe import Data, Published, Recipe, Schedule, Validation
 from singleshot.training.values import check_values
+from singleshot.yaml_text import to_yaml_text
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_interval_of_validations_that_is_asked_for_counts(
     for changes in ({"validation": asked}, {f"validation.{key}": value for key, value in asked.items()}):
         found = override(base, changes).validation
         assert (found.every, found.times) == (every, times)
-    with pytest.raises(UserError, match="validation.times is 0; expected 1 or more, or null"):
+    with pytest.raises(UserError, match="validation.times is 0; expected 1 to 1,000,000, or null"):
         check_values(override(base, {"validation.times": 0}))
 
 

@@ -51,7 +51,7 @@ def test_overfitting_trains_and_validates_on_the_same_few_images(tiny_voc: Path)
     assert [record.name for record in data.train.records] == [record.name for record in data.val.records]
     assert len(data.train) == 2 < len(open_data(override(recipe, {"data.overfit": None})).train)
     assert data.train.split == data.val.split == "train"
-    with pytest.raises(ss.UserError, match="data.overfit is 0; expected 1 or more images"):
+    with pytest.raises(ss.UserError, match="data.overfit is 0; expected 1 to 1,000,000,000, or null"):
         check_values(override(recipe, {"data.overfit": 0}))
 
 
@@ -70,7 +70,7 @@ def test_a_limit_trains_on_fewer_images_and_validates_on_all(tiny_voc: Path) -> 
     more = open_data(override(recipe, {"data.limit": 1000}))
     assert len(more.train) == len(whole.train)
     assert f"data.limit is 1000, but there are only {len(whole.train)} images: all are used" in more.warnings
-    with pytest.raises(ss.UserError, match="data.limit is 0; expected 1 or more images"):
+    with pytest.raises(ss.UserError, match="data.limit is 0; expected 1 to 1,000,000,000, or null"):
         check_values(override(recipe, {"data.limit": 0}))
 
 

@@ -285,7 +285,7 @@ def test_recipes_that_cannot_be(tmp_path: Path, make_recipe: MakeRecipe) -> None
         ({"batch_size": 0}, "batch"),
         ({"optimizer__accumulate": 0}, "accumulate"),
         ({"schedule__steps": "null"}, "how long"),
-        ({"log__save_every": 0}, r"log\.save_every is 0; expected 1 or more steps"),
+        ({"log__save_every": 0}, r"log\.save_every is 0; expected 1 to 1,000,000,000, or null"),
         ({"ema__ramp": 0}, r"ema\.ramp is 0"),
         ({"optimizer__name": "adam", "optimizer__momentum": 1.5}, r"optimizer\.momentum is 1\.5"),
         ({"optimizer__momentum": 0, "optimizer__nesterov": True}, "false where momentum is 0"),

@@ -12,6 +12,7 @@ from singleshot.cli.dataset import add_data, add_format
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.errors import UserError
+from singleshot.ranges import MOST_IMAGES
 
 EPILOG = """\
 Draws images and their boxes on one sheet, FILE.png. With --recipe it draws the first images of a training run,
@@ -26,7 +27,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add = parser.add_argument
     add_data(parser)
     add("--out", metavar="FILE.png", help="where to write the sheet; no file is overwritten")
-    add("--number", type=whole(1), default=12, metavar="N", help="number of images (default: 12)")
+    add("--number", type=whole(1, MOST_IMAGES), default=12, metavar="N", help="number of images (default: 12)")
     add("--split", metavar="NAME", help="the split to draw from (default: train, else the only one)")
     add("--seed", type=whole(0), default=0, metavar="N", help="of the choice and the augmentation (default: 0)")
     add_format(parser)

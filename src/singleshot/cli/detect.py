@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from singleshot.cli.multiscale import HELP as TTA
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, fraction, whole
-from singleshot.inference.options import LEAST, Options
+from singleshot.inference.options import LEAST, MOST, Options
 
 if TYPE_CHECKING:
     from singleshot.prediction import Prediction
@@ -39,11 +39,16 @@ def parse(words: Sequence[str]) -> Namespace:
         help=f"leave out detections with a lower score (default: {Options.threshold})",
     )
     add("--classes", nargs="+", metavar="NAME", help="only these classes")
-    add("--top-k", type=whole(LEAST["top_k"]), metavar="N", help="keep at most the N best detections of each image")
+    add(
+        "--top-k",
+        type=whole(LEAST["top_k"], MOST["top_k"]),
+        metavar="N",
+        help="keep at most the N best detections of each image",
+    )
     add("--tta", metavar="NAME|FILE", help=TTA)
     for name, what in (("batch_size", "images at a time"), ("workers", "threads that read ahead")):
         default = getattr(Options, name)
-        flag, least = f"--{name.replace('_', '-')}", whole(LEAST[name])
+        flag, least = f"--{name.replace('_', '-')}", whole(LEAST[name], MOST[name])
         add(flag, type=least, default=default, metavar="N", help=f"{what} (default: {default})")
     add("--skip-bad", action="store_true", help="skip images that cannot be read, instead of stopping")
     add("--device", metavar="cpu|cuda", help="where to compute (default: cuda if available)")

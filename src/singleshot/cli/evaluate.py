@@ -13,6 +13,7 @@ from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.cli.sweep import postprocesses, sweep_of
 from singleshot.errors import UserError
+from singleshot.ranges import MOST_IMAGES, MOST_WORKERS
 from singleshot.terminal import say
 
 EPILOG = """\
@@ -50,9 +51,9 @@ def parse(words: Sequence[str]) -> Namespace:
         help="AP for several values of one number, in one pass: iou_alpha=product,1,0.9,...,0 or nms=0.4,0.5,0.6",
     )
     add("--tta", metavar="NAME|FILE", help=TTA)
-    add("--batch-size", type=whole(1), default=8, metavar="N", help="images at a time (default: 8)")
+    add("--batch-size", type=whole(1, MOST_IMAGES), default=8, metavar="N", help="images at a time (default: 8)")
     add("--device", metavar="cpu|cuda", help="where to compute (default: cuda if there is one)")
-    add("--workers", type=whole(0), default=0, metavar="N", help="threads that read ahead (default: 0)")
+    add("--workers", type=whole(0, MOST_WORKERS), default=0, metavar="N", help="threads that read ahead (default: 0)")
     add("--builder", metavar="NAME", help="builder of your own detector: my_lab.models:my_detector")
     options = parser.parse(words)
     if from_files:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
-from singleshot.errors import UserError
+from singleshot.errors import UserError, short
 
 if TYPE_CHECKING:
     from singleshot.detectors.detector import Detector
@@ -19,6 +19,7 @@ NONE = "none"
 _WORDS = f"{PRODUCT} is for iou_alpha and other outputs, {NONE} for soft_nms, vote and candidates_of_image"
 _FACTOR = "_alpha"  # the names of such factors end in this
 _MOST = 1000  # values of one sweep
+_SMALLEST = Decimal("1e-9")  # number, apart from 0
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ def _number(word: str) -> Decimal:
         value = Decimal(word)
     except InvalidOperation:
         value = Decimal("nan")
-    if not value.is_finite():
-        raise UserError(f"--sweep: expected numbers between the commas ({_WORDS}), got {word!r}")
+    # A number with an exponent of a million digits takes Python for ever to write down as a whole number.
+    if not value.is_finite() or not (value == 0 or _SMALLEST <= abs(value) <= 1 / _SMALLEST):
+        raise UserError(f"--sweep: expected numbers between the commas ({_WORDS}), got {short(word)}")
     return value
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from singleshot.backbones import VGG16, Backbone
 from singleshot.detectors.parts import restore_argument
-from singleshot.errors import UserError, did_you_mean
+from singleshot.errors import UserError, did_you_mean, short
 from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
 from singleshot.losses.criterion import LossTerm
 from singleshot.losses.regression import L1, GIoULoss, SmoothL1
@@ -17,6 +17,7 @@ from singleshot.outputs import OUTPUTS
 from singleshot.outputs.iou import IoUHead
 from singleshot.outputs.output import ExtraOutput, OutputKind
 from singleshot.postprocess import PerClassPostprocess
+from singleshot.ranges import MOST_PIXELS
 
 _NEGATIVES = 3.0  # hard negatives for each positive (SSD section 2.2, RefineDet section 4)
 
@@ -100,6 +101,31 @@ def two_sides(image_size: int | Sequence[int], smallest: int = 32) -> tuple[int,
     if min(height, width) < smallest:
         raise UserError(f"image_size must be at least {smallest} pixels on each side, got {height}x{width}")
     return height, width
+
+
+_MOST = 10**6  # of every number of a builder, except these:
+_MOST_OF = {"image_size": MOST_PIXELS, "max_size": MOST_PIXELS, "jitter": MOST_PIXELS, "channels": 2**14}
+
+
+def not_too_large(given: Mapping[str, Any]) -> None:
+    """Refuse numbers that no detector can have, also within lists and mappings; the ids of classes may be any number.
+
+    A larger one would end in an error of the library deep within the network, or fill the memory.
+    """
+    for name, value in given.items():
+        if name != "category_ids":
+            _refuse_large(name, value, _MOST_OF.get(name, _MOST))
+
+
+def _refuse_large(name: str, value: Any, most: int) -> None:
+    if isinstance(value, int | float) and abs(value) > most:
+        raise UserError(f"{name} is {short(value)}; expected at most {most:,}")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _refuse_large(f"{name}.{key}", item, most)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for item in value:
+            _refuse_large(name, item, most)
 
 
 def at_least(smallest: float, **numbers: float | None) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec
 
+from singleshot.detectors.builder_arguments import not_too_large
 from singleshot.detectors.detector import Detector
 from singleshot.errors import UserError, did_you_mean
 from singleshot.signature import bound, check_types
@@ -56,7 +57,13 @@ def remembers_arguments(build: Callable[P, Detector]) -> Callable[P, Detector]:
 
 def register(build: Callable[P, Detector]) -> Callable[P, Detector]:
     """Enter a builder of this package into the table."""
-    wrapped = remembers_arguments(build)
+
+    @functools.wraps(build)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> Detector:
+        not_too_large(bound(build, *args, **kwargs))
+        return build(*args, **kwargs)
+
+    wrapped = remembers_arguments(checked)
     BUILDERS[build.__name__] = wrapped
     return wrapped
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from singleshot.errors import UserError, did_you_mean, in_brackets
+from singleshot.errors import UserError, did_you_mean, in_brackets, short
+from singleshot.ranges import MOST_IMAGES, MOST_WORKERS
 
 LEAST = {"batch_size": 1, "top_k": 1, "workers": 0}
-"""The smallest allowed value of each option that is a count."""
+MOST = {"batch_size": MOST_IMAGES, "top_k": 10**6, "workers": MOST_WORKERS}
+"""The smallest and the largest allowed value of each option that is a count."""
 
 
 class Choices(TypedDict, total=False):
@@ -44,6 +46,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"{name} must be at least {least}, got {value}")
+            if value is not None and value > MOST[name]:
+                raise UserError(f"{name} must be at most {MOST[name]:,}, got {short(value)}")
         if self.classes is not None:
             named = (self.classes,) if isinstance(self.classes, str) else tuple(self.classes)
             if not named:

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from singleshot.errors import UserError, did_you_mean
 from singleshot.multiscale.views import MultiScale, View
-from singleshot.plain_data import from_plain, load_yaml, to_plain
+from singleshot.plain_data import from_plain, to_plain
+from singleshot.yaml_text import load_yaml
 
 T = TypeVar("T")
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from singleshot.errors import UserError
+from singleshot.ranges import MOST_PIXELS, check_ranges, within
 
 Merge = Literal["vote", "soft_vote", "nms"]
+
+_SIDE = within(least=1, most=MOST_PIXELS)
+_LENGTH = within(above=0, most=10**9)
+_NUMBER = within(least=1, most=10**6)
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,12 @@ class View:
     Boxes count by their sides x2 - x1 and y2 - y1, in pixels of the original image. None: all count.
     """
 
-    side: int | None = None
-    size: tuple[int, ...] | None = None
+    side: int | None = field(default=None, metadata=_SIDE)
+    size: tuple[int, ...] | None = field(default=None, metadata=_SIDE)
     turn: bool = False
-    scale: float | None = None
-    long_side_above: float | None = None  # boxes count whose longer side is longer than this
-    short_side_below: float | None = None  # boxes count whose shorter side is shorter than this
+    scale: float | None = field(default=None, metadata=within(above=0, most=20))
+    long_side_above: float | None = field(default=None, metadata=_LENGTH)  # boxes count whose longer side is longer
+    short_side_below: float | None = field(default=None, metadata=_LENGTH)  # boxes count whose shorter side is shorter
 
     def __post_init__(self) -> None:
         given = [name for name in ("side", "size", "scale") if getattr(self, name) is not None]
@@ -47,6 +52,7 @@ class View:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UserError(f"{name}: expected a number above 0, got {value!r}")
+        check_ranges(self)
 
     def __str__(self) -> str:
         if self.side is not None:
@@ -72,9 +78,9 @@ class MultiScale:
     merge: Merge = "vote"
     iou: float = 0.45
     threshold: float | None = None
-    candidates: int | None = None
+    candidates: int | None = field(default=None, metadata=_NUMBER)
     nms: float | None = None
-    detections: int | None = None
+    detections: int | None = field(default=None, metadata=_NUMBER)
 
     def __post_init__(self) -> None:
         if not self.views:
@@ -91,6 +97,7 @@ class MultiScale:
             value = getattr(self, name)
             if value is not None and not _is_whole(value):
                 raise UserError(f"{name}: expected a whole number, 1 or more, got {value!r}")
+        check_ranges(self)
 
     @property
     def passes(self) -> int:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from singleshot.errors import UserError, did_you_mean
-from singleshot.plain_data import load_yaml
 from singleshot.recipes import coco, finetune, ilsvrc, iou_retinanet, refinedet, retinanet, voc
 from singleshot.training.recipe import Recipe, from_tree
+from singleshot.yaml_text import load_yaml
 
 _RECIPES: dict[str, Recipe] = {
     recipe.name: recipe

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from singleshot.plain_data import to_plain, to_yaml_text
+from singleshot.plain_data import to_plain
 from singleshot.training.recipe import Recipe
+from singleshot.yaml_text import to_yaml_text
 
 _COLUMN = 44  # where comments begin, unless a line is longer
 _OTHERS = ("arguments", "defaults")  # fields whose keys are arguments of a builder

@@ -10,14 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from singleshot.plain_data import from_plain, load_yaml, merge, to_plain, to_yaml_text
+from singleshot.plain_data import from_plain, merge, to_plain
+from singleshot.ranges import MOST_IMAGES, MOST_WORKERS, within
+from singleshot.yaml_text import load_yaml, to_yaml_text
 
 T = TypeVar("T")
 
 
-def about(default: T, text: str) -> T:
-    """A field with its default and its meaning in one line (`singleshot recipes NAME` prints it)."""
-    return field(default=default, metadata={"about": text})
+def about(default: T, text: str, **limits: float) -> T:
+    """A field with its default and its meaning in one line (`singleshot recipes NAME` prints it).
+
+    `limits`: the range of its number, or of each of its numbers, as `ranges.within` takes it. docs/settings.md has it.
+    """
+    return field(default=default, metadata={"about": text, **(within(**limits) if limits else {})})
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Published:
     """A figure that others published for these settings. Not a promise: docs/results.md has what was measured here."""
 
     metric: str = field(metadata={"about": "on which images, and what was measured there"})
-    value: float = field(metadata={"about": "in per cent"})
+    value: float = field(metadata={"about": "in per cent", **within(least=0, most=100)})
     source: str = field(metadata={"about": "the paper and its table"})
 
 
@@ -44,9 +49,13 @@ class Data:
     skip_empty: bool = about(False, "true: images without an object to train on are left out")
     skip_bad: bool = about(False, "true: images with errors in the check are left out; false: they stop the run")
     # A detector that cannot learn 20 images by heart shows a mistake in data or settings.
-    overfit: int | None = about(None, "train and validate on this many images, the first ones; null: on all")
-    limit: int | None = about(None, "train on this many images, drawn evenly; null: on all")
-    workers: int | None = about(None, "processes that prepare images; null: by the number of cores")
+    overfit: int | None = about(
+        None, "train and validate on this many images, the first ones; null: on all", least=1, most=10**9
+    )
+    limit: int | None = about(None, "train on this many images, drawn evenly; null: on all", least=1, most=10**9)
+    workers: int | None = about(
+        None, "processes that prepare images; null: by the number of cores", least=0, most=MOST_WORKERS
+    )
 
     def __post_init__(self) -> None:
         if self.format == "none":  # lists of choices on the command line have no null: "none" stands for it
@@ -66,9 +75,11 @@ class Augmentation:
     expand: bool = about(True, "the image is put on a larger canvas: objects become smaller (zoom out)")
     crop: bool = about(True, "a part of the image is taken by SSD's seven samplers: objects become larger (zoom in)")
     flip: bool = about(True, "half of the images are mirrored")
-    expand_maximum: float = about(4.0, "largest side of the canvas, in sides of the image")
-    crop_scale: float = about(0.3, "smallest side of a crop, in sides of the image")
-    jitter: tuple[float, ...] = about((), "[smallest, largest] zoom in place of expand and crop, gentler; []: none")
+    expand_maximum: float = about(4.0, "largest side of the canvas, in sides of the image", least=1, most=10)
+    crop_scale: float = about(0.3, "smallest side of a crop, in sides of the image", above=0, most=1)
+    jitter: tuple[float, ...] = about(
+        (), "[smallest, largest] zoom in place of expand and crop, gentler; []: none", above=0, most=10
+    )
     vertical_flip: bool = about(False, "half of the images are turned upside down: cells, surfaces, views from above")
     quarter_turns: bool = about(
         False, "half of the images have their sides swapped; with both flips, all turns by 90 degrees"
@@ -80,22 +91,30 @@ class Optimizer:
     """How a gradient becomes a step."""
 
     name: Literal["sgd", "adam", "adamw"] = about("sgd", "sgd, adam or adamw")
-    lr: float = about(1e-3, "learning rate at base_batch_size images in a step")
-    base_batch_size: int = about(32, "the rate is multiplied by (images in a step) / this number; 0: never")
-    momentum: float = about(0.9, "of sgd; the first beta of adam and adamw")
-    beta2: float = about(0.999, "the second beta of adam and adamw")
+    lr: float = about(1e-3, "learning rate at base_batch_size images in a step", least=0, most=1_000)
+    base_batch_size: int = about(
+        32, "the rate is multiplied by (images in a step) / this number; 0: never", least=0, most=10**6
+    )
+    momentum: float = about(0.9, "of sgd; the first beta of adam and adamw", least=0, below=1)
+    beta2: float = about(0.999, "the second beta of adam and adamw", least=0, below=1)
     nesterov: bool = about(False, "true: sgd with Nesterov's momentum")
-    weight_decay: float = about(5e-4, "of the weights of convolutions")
-    bias_lr_factor: float = about(2.0, "biases of convolutions learn at this multiple of the rate")
+    weight_decay: float = about(5e-4, "of the weights of convolutions", least=0, most=1_000)
+    bias_lr_factor: float = about(2.0, "biases of convolutions learn at this multiple of the rate", least=0, most=1_000)
     bias_decay: bool = about(False, "true: biases decay too")
     norm_decay: bool = about(True, "false: scale and shift of norms do not decay")
     # The next two fields are for a pretrained backbone. A backbone with random weights learns as a whole, from the
     # first step, at the full rate (`resolve.with_nothing_to_keep`, which also drops the builder's `frozen_stages`).
-    backbone_lr_factor: float = about(1.0, "a trained backbone learns at this multiple of the rate")
-    freeze_norm_steps: int = about(0, "a trained backbone's batch norm is fixed for this many steps; -1: always")
-    clip_norm: float | None = about(None, "the norm of the gradient is cut to this; null: never")
+    backbone_lr_factor: float = about(
+        1.0, "a trained backbone learns at this multiple of the rate", least=0, most=1_000
+    )
+    freeze_norm_steps: int = about(
+        0, "a trained backbone's batch norm is fixed for this many steps; -1: always", least=-1, most=10**9
+    )
+    clip_norm: float | None = about(None, "the norm of the gradient is cut to this; null: never", above=0, most=10**9)
     # Equal except for what depends on one batch: batch norm's statistics, the padding of images of different shapes.
-    accumulate: int = about(1, "batches in a step; their gradient is that of one batch with all their images")
+    accumulate: int = about(
+        1, "batches in a step; their gradient is that of one batch with all their images", least=1, most=10**5
+    )
 
 
 @dataclass(frozen=True)
@@ -106,15 +125,15 @@ class Schedule:
     milestones are stretched to that length.
     """
 
-    steps: int | None = about(None, "length in steps of the optimiser; the milestones refer to it")
-    images: int | None = about(None, "length in images shown, with repeats; replaces steps")
-    epochs: float | None = about(None, "length in passes over the data; replaces images and steps")
+    steps: int | None = about(None, "length in steps of the optimiser; the milestones refer to it", least=1, most=10**9)
+    images: int | None = about(None, "length in images shown, with repeats; replaces steps", least=1, most=10**12)
+    epochs: float | None = about(None, "length in passes over the data; replaces images and steps", above=0, most=10**6)
     kind: Literal["step", "cosine", "constant"] = about("step", "the rate's course: step, cosine or constant")
-    milestones: tuple[int, ...] = about((), "step: the rate is multiplied by gamma at these steps")
-    gamma: float = about(0.1, "step: what the rate is multiplied by")
-    final_factor: float = about(0.0, "cosine: ends at this multiple of the rate")
-    warmup_steps: int = about(0, "the rate rises linearly over this many steps")
-    warmup_start: float = about(0.1, "the multiple of the rate that the warm-up begins with")
+    milestones: tuple[int, ...] = about((), "step: the rate is multiplied by gamma at these steps", least=0, most=10**9)
+    gamma: float = about(0.1, "step: what the rate is multiplied by", least=0, most=1_000)
+    final_factor: float = about(0.0, "cosine: ends at this multiple of the rate", least=0, most=1_000)
+    warmup_steps: int = about(0, "the rate rises linearly over this many steps", least=0, most=10**9)
+    warmup_start: float = about(0.1, "the multiple of the rate that the warm-up begins with", least=0, most=1_000)
 
     @property
     def unit(self) -> str | None:
@@ -129,19 +148,25 @@ LENGTHS = ("epochs", "images", "steps")  # fields of `Schedule`: the first that 
 class Ema:
     """The exponential moving average of the weights; it is evaluated and saved in their place."""
 
-    decay: float | None = about(None, "the share of the average that each step keeps; null: no average")
-    ramp: float = about(10.0, "the average begins with min(decay, (1 + step) / (ramp + step))")
+    decay: float | None = about(
+        None, "the share of the average that each step keeps; null: no average", above=0, below=1
+    )
+    ramp: float = about(10.0, "the average begins with min(decay, (1 + step) / (ramp + step))", above=0, most=10**9)
 
 
 @dataclass(frozen=True)
 class Validation:
     """When the detector is measured during training, and when training stops early."""
 
-    every: float = about(1.0, "epochs from one validation to the next")
-    times: int | None = about(None, "in place of every: the number of validations in the run, evenly spread")
+    every: float = about(1.0, "epochs from one validation to the next", above=0, most=10**6)
+    times: int | None = about(
+        None, "in place of every: the number of validations in the run, evenly spread", least=1, most=10**6
+    )
     metric: str = about("coco.AP", "what best means: coco.AP, coco.AP50, voc07.mAP, voc10.mAP and others")
-    patience: int | None = about(None, "stop after this many validations without a better one; null: never")
-    batch_size: int = about(8, "images at a time")
+    patience: int | None = about(
+        None, "stop after this many validations without a better one; null: never", least=1, most=10**6
+    )
+    batch_size: int = about(8, "images at a time", least=1, most=MOST_IMAGES)
 
 
 @dataclass(frozen=True)
@@ -159,9 +184,11 @@ class Compute:
 class Log:
     """What is written down, and how often."""
 
-    every: int = about(20, "steps from one line of the log to the next")
-    save_every: int | None = about(None, "save the state after this many steps too, not only after a validation")
-    save_minutes: float = about(5.0, "save the state after this many minutes too")
+    every: int = about(20, "steps from one line of the log to the next", least=1, most=10**9)
+    save_every: int | None = about(
+        None, "save the state after this many steps too, not only after a validation", least=1, most=10**9
+    )
+    save_minutes: float = about(5.0, "save the state after this many minutes too", least=0, most=10**6)
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = about((), "tensorboard, wandb, mlflow")
 
 
@@ -186,8 +213,10 @@ class Recipe:
     start: Literal["own", "file", "needed"] = about(
         "own", "own: builder and arguments here count; file: those of start_from; needed: own, with a start_from"
     )
-    batch_size: int = about(32, "images in a batch, for each process; a step takes this x processes x accumulate")
-    seed: int = about(0, "of everything random")
+    batch_size: int = about(
+        32, "images in a batch, for each process; a step takes this x processes x accumulate", least=1, most=MOST_IMAGES
+    )
+    seed: int = about(0, "of everything random", least=0, below=2**63)
     data: Data = Data()
     augmentation: Augmentation = Augmentation()
     optimizer: Optimizer = Optimizer()

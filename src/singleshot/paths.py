@@ -1,0 +1,30 @@
+"""Paths at the door: text that names a file or a folder, or a clear error."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from singleshot.errors import UserError, shown
+
+
+def to_path(path: str | os.PathLike[str]) -> Path:
+    """The path that a user, a recipe or a file gives.
+
+    Raises:
+        UserError: text that the system takes for no path.
+    """
+    if (found := no_name(os.fspath(path))) is not None:
+        raise UserError(f"{shown(path)}: no file or folder has such a name: it holds {found}; correct the path")
+    return Path(path)
+
+
+def no_name(text: str) -> str | None:
+    """What keeps this text from being a name, if anything does: NUL, or a lone surrogate that stands for no byte."""
+    if "\0" in text:
+        return "a NUL character"
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return "half of a character"
+    return None
