@@ -97,8 +97,9 @@ def run_demo(
         raise UserError(f"seed {seed}: expected a whole number, 0 or more.")
     folder = RunFolder.create(None, "demo").path if out is None else Path(out)
     run_folder = folder / "run"
-    if run_folder.exists():
-        raise UserError(f"{run_folder} exists, and the demo overwrites nothing. Choose another --out, or leave it out.")
+    for path in (run_folder, folder / "findings.png", folder / "metrics.json"):
+        if path.exists():
+            raise UserError(f"{path} exists, and the demo overwrites nothing. Choose another --out, or leave it out.")
 
     say(f"drawing {sum(images)} images into {folder / 'data'}")
     data = write_shapes(folder / "data", train=images[0], val=images[1], seed=seed)

@@ -80,8 +80,28 @@ def test_page(what: str, tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsy
     assert "<table>" in text
     assert 'src="data:image/svg+xml;base64,' in text
     assert [path.name for path in page.parent.iterdir()] == ["page.html"]
+    assert main([*words, "--html", str(page)]) == 2
+    assert "page.html exists already" in capsys.readouterr().err
+    assert page.read_text(encoding="utf-8") == text
     assert main(["analyse", what, "MODEL", str(tiny_voc), "--html", str(page.parent)]) == 2
     assert "give the name of a file that ends in .html" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["errors.json", "errors.png", "errors_examples.png"])
+def test_files_that_exist_are_not_overwritten(
+    name: str, tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found" / "comp4_det_test_cell.txt").write_text("e 0.9 8 8 40 40\n")
+    (tmp_path / name).write_text("mine")
+    (tmp_path / "other.png").write_text("mine")
+    words = ["analyse", "errors", "--detections", str(tmp_path / "found"), str(tiny_voc), "--out", str(tmp_path)]
+    assert main(words) == 2
+    assert f"{name} exists already" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine"
+    assert main([*words, "--overwrite"]) == 0
+    assert (tmp_path / "errors.json").stat().st_size > 100
+    assert (tmp_path / "other.png").read_text() == "mine"
 
 
 def test_where_nothing_can_be_written_is_asked_first(

@@ -27,6 +27,10 @@ def test_model(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture
     assert main(["evaluate", "--detections", str(results), str(tiny_voc), "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["coco"] == pytest.approx(document["coco"], abs=1e-6)
+    # A second time it is refused before anything is computed.
+    assert main([*words, "--save-detections", str(tmp_path / "found")]) == 2
+    assert "detections.json exists already (and others); choose another name" in capsys.readouterr().err
+    assert main([*words, "--save-detections", str(tmp_path / "found"), "--overwrite"]) == 0
 
 
 def test_perfect_detections(tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:

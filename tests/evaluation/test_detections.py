@@ -310,7 +310,7 @@ def test_a_broken_write_leaves_the_old_file_and_no_other(
 
     monkeypatch.setattr("singleshot.files.os.replace", full)
     with pytest.raises(UserError, match=r"detections.json: cannot be written \(No space left on device\)"):
-        save_detections(tmp_path, dataset, found)
+        save_detections(tmp_path, dataset, found, overwrite=True)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -353,3 +353,44 @@ def test_files_that_were_once_accepted(
     assert "Traceback" not in said
     assert str(given) in message
     assert len(message) < 600
+
+
+AWKWARD = (
+    "a\x00b",
+    "half\ud800",
+    "two\nlines",
+    "a/b",
+    "a%2Fb",
+    "100%",
+    'q"?*:<>|',
+    "L" * 300,
+    "L" * 299 + "M",
+    "..",
+    " x ",
+)
+
+
+def test_any_names_are_written_and_read_again(tmp_path: Path, make_dataset, make_found) -> None:
+    """Nothing that a class or an image is called makes the writing fail after a long evaluation, or loses a file."""
+    images = ("a\nb", "caf\udce9", " first", "last\t", "nul\x00", "a b", "%0A", "\u2028")
+    dataset = make_dataset([[(0, 1, 2, 30, 40)]] * len(images), AWKWARD, names=images)
+    found = [make_found([(k, 0.5, 1, 2, 30, 40 + i) for k in range(len(AWKWARD))]) for i in range(len(images))]
+    files = save_detections(tmp_path / "out", dataset, found)
+    assert len(files) == len(AWKWARD) + 1 == len(list((tmp_path / "out").iterdir()))
+    assert all(len(file.name.encode()) < 255 for file in files)
+    assert_same(read_detections(files[0], dataset), found)
+    assert_same(read_detections(tmp_path / "out", dataset), found)
+
+
+def test_files_that_exist_are_not_overwritten(tmp_path: Path, dataset, found) -> None:
+    (tmp_path / "comp4_det_test_car.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"comp4_det_test_car\.txt exists already; choose .* --overwrite"):
+        save_detections(tmp_path, dataset, found)
+    assert [path.name for path in tmp_path.iterdir()] == ["comp4_det_test_car.txt"]
+    save_detections(tmp_path, dataset, found, overwrite=True)
+    with pytest.raises(UserError, match=r"detections\.json exists already \(and others\)"):
+        save_detections(tmp_path, dataset, found)
+    (tmp_path / "detections.json").unlink()
+    (tmp_path / "detections.json").mkdir()
+    with pytest.raises(UserError, match=r"detections\.json is a folder"):
+        save_detections(tmp_path, dataset, found, overwrite=True)

@@ -278,3 +278,14 @@ def test_real_photographs(shared: Path) -> None:
     found = made([[width * 0.1, height * 0.1, width * 0.9, height * 0.9]], [0.83], [1], (height, width))
     changed = (draw(image, found) != image).any(-1)
     assert 0.001 < changed.mean() < 0.1
+
+
+def test_a_class_name_without_end_is_drawn_at_once() -> None:
+    from time import perf_counter
+
+    picture = np.zeros((64, 64, 3), np.uint8)
+    boxes, names = np.tile([4.0, 20.0, 60.0, 60.0], (20, 1)), ("a" * 10_000, "b\x00\ud800 " * 3000)
+    found = Prediction(boxes, np.full(20, 0.5), np.arange(20) % 2, names, (1, 2), (64, 64))
+    start = perf_counter()
+    assert draw(picture, found).any()
+    assert perf_counter() - start < 5  # a fifth of a second where nothing else runs; it took minutes

@@ -60,7 +60,7 @@ class AnalyseVerb:
 
     def run(self, options: Namespace) -> Result:
         """Measure, and write the result."""
-        _ask_where(options)
+        _ask_where(options, self.name)
         own = {flag.keyword: options[flag.keyword] for flag in self.analysis.flags}
         if self.analysis.takes == "runs":
             found, about = self.analysis.measure(options.runs, **own), ", ".join(options.runs)
@@ -122,14 +122,14 @@ class AnalyseVerb:
             out = Path(options.out)
             names = [path.name for path in write_pictures(section, out, self.name)]
             names.append(f"{self.name}.json")
-            write_atomically(out / names[-1], f"{write(result, as_json=True)}\n".encode())
+            write_atomically(out / names[-1], f"{write(result, as_json=True)}\n".encode(errors="backslashreplace"))
             *others, last = names
             told = f"{', '.join(others)} and {last} are" if others else f"{last} is"
             text = f"{text}\n\n{told} in {out}"
         if options.html is not None:
             from singleshot.analysis.render.html import to_html
 
-            write_atomically(Path(options.html), to_html([section], about=about).encode())
+            write_atomically(Path(options.html), to_html([section], about=about).encode(errors="backslashreplace"))
             text = f"{text}\n\nThe page is {options.html}"
         return Result(result.document, text)
 
@@ -146,6 +146,7 @@ def _add_data(parser: VerbParser, *, model: bool) -> None:
 def _add_outputs(parser: VerbParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="write the figures and the numbers into this folder")
     parser.add_argument("--html", metavar="FILE", help="write tables and figures as one page, such as DIR/page.html")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of --out and --html that exist already")
 
 
 def _add_pass(parser: VerbParser, *, anchors: bool) -> None:
@@ -159,19 +160,21 @@ def _add_pass(parser: VerbParser, *, anchors: bool) -> None:
     add("--builder", metavar="NAME", help="builder of your own detector: my_lab.models:my_detector")
 
 
-def _ask_where(options: Namespace) -> None:
-    """Check, before anything is computed, that the requested files can be written."""
+def _ask_where(options: Namespace, name: str) -> None:
+    """Check, before anything is computed, that the requested files can be written and that none is lost by it."""
     if options.out is None and options.html is None:
         return
     from singleshot.evaluation.detections import writable
 
     if options.out is not None:
-        writable(options.out)
+        names = [f"{name}.json", f"{name}.png"]
+        names += sorted(path.name for path in Path(options.out).glob(f"{name}_*") if path.suffix in (".png", ".jpg"))
+        writable(options.out, names, overwrite=options.overwrite)
     if options.html is not None:
         page = Path(options.html)
         if page.suffix.lower() not in _PAGES or page.is_dir():
             raise UserError(f"--html {options.html}: give the name of a file that ends in .html, such as page.html")
-        writable(page.parent)
+        writable(page.parent, [page.name], overwrite=options.overwrite)
 
 
 def _open(options: Namespace, class_names: Sequence[str] | None = None) -> Dataset:

@@ -45,6 +45,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add_format(parser)
     add("--detections", metavar="FILE_OR_DIR", help="measure detections from files, without a model")
     add("--save-detections", metavar="DIR", help="write the detections as VOC and COCO files, for their servers")
+    add("--overwrite", action="store_true", help="replace files of --save-detections that exist already")
     add(
         "--sweep",
         metavar="NAME=VALUES",
@@ -84,7 +85,7 @@ def run(options: Namespace) -> Result:
     """Measure."""
     from singleshot.data.limits import detector_note
     from singleshot.data.open import open_dataset
-    from singleshot.evaluation.detections import read_detections, save_detections, writable
+    from singleshot.evaluation.detections import read_detections, save_detections, saved_names, writable
     from singleshot.evaluation.metrics import evaluate
 
     asked: dict[str, Any] = {"split": options.split, "format": options.format, "prefer": PREFERRED}
@@ -112,7 +113,7 @@ def run(options: Namespace) -> Result:
             _say_notes(found.metrics[0].notes)
             return Result(found.to_json(), found.table())
         if options.save_detections is not None:
-            writable(options.save_detections)
+            writable(options.save_detections, saved_names(dataset), overwrite=options.overwrite)
         many = None if views is None else multi_scale(detector, views)
         kept = (detector.spec.postprocess or {}).get("detections")
         if many is None and kept is not None and (note := detector_note(dataset, kept)):
@@ -120,7 +121,7 @@ def run(options: Namespace) -> Result:
         with shown(many) as bar:
             detections = detect_dataset(many or detector, dataset, **sizes, progress=bar)
     if options.save_detections is not None:
-        save_detections(options.save_detections, dataset, detections)
+        save_detections(options.save_detections, dataset, detections, overwrite=options.overwrite)
         say(f"the detections are in {options.save_detections}")
     metrics = evaluate(dataset, detections)
     _say_notes(metrics.notes)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import json
+import os
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -19,12 +21,16 @@ from numpy.typing import NDArray
 from singleshot.conversions import Unclear, number
 from singleshot.data.dataset import Dataset, Floats
 from singleshot.data.normalised import refuse_normalised
-from singleshot.errors import UserError, short, shown
+from singleshot.errors import UserError, in_brackets, short, shown
 from singleshot.evaluation.coco_results import RESULTS_NAME, ResultsText, coco_entries
 from singleshot.evaluation.suspicious import check_detections
 from singleshot.files import write_atomically
 
 VOC_PREFIX = "comp4_det_test_"
+
+_LONGEST_NAME = 200  # bytes of a class name in a file's name; disks take 255, VOC's prefix and an ending included
+_NOT_IN_LINES = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NOT_IN_NAMES = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff%/\\\\<>:"|?*]')  # the last are Windows'
 
 
 @dataclass(frozen=True)
@@ -88,34 +94,41 @@ def read_detections(path: str | Path, dataset: Dataset) -> list[ImageDetections]
     )
 
 
-def save_detections(folder: str | Path, dataset: Dataset, detections: Sequence[ImageDetections]) -> list[Path]:
+def save_detections(
+    folder: str | Path, dataset: Dataset, detections: Sequence[ImageDetections], *, overwrite: bool = False
+) -> list[Path]:
     """Write the detections in both formats: `detections.json` and one VOC file per class. Returns the files.
 
     The JSON has the image ids and category ids of the data's own files. Numbers are written with all their digits, so
-    that reading them back gives the same metrics. Every file is written completely or not at all.
+    that reading them back gives the same metrics. Every file is written completely or not at all. Letters that a file's
+    name or a line cannot have are written as `%0A`, as in web addresses; reading knows both forms.
 
-    Raises `UserError` if the folder cannot be written.
+    Raises `UserError` if the folder cannot be written, or, without `overwrite`, if one of the files exists.
     """
     if len(detections) != len(dataset):
         raise UserError(f"{len(dataset)} images but detections for {len(detections)}: one entry per record is needed")
-    folder = target = writable(folder)
-    try:
-        target = folder / RESULTS_NAME
-        write_atomically(target, _results(dataset, detections).encode(errors="backslashreplace"))
-        written = [target]
-        for name, lines in zip(dataset.class_names, _voc_lines(dataset, detections), strict=True):
-            target = folder / f"{VOC_PREFIX}{_file_form(name)}.txt"
-            write_atomically(target, "".join(lines).encode())
-            written.append(target)
-    except OSError as error:
-        raise _not_written(target, error) from None
-    return written
+    folder = writable(folder, saved_names(dataset), overwrite=overwrite)
+    json_name, *voc_names = saved_names(dataset)
+    contents = {json_name: _results(dataset, detections).encode(errors="backslashreplace")}
+    for name, lines in zip(voc_names, _voc_lines(dataset, detections), strict=True):
+        contents[name] = "".join(lines).encode()
+    for name, content in contents.items():
+        try:
+            write_atomically(folder / name, content)
+        except OSError as error:
+            raise _not_written(folder / name, error) from None
+    return [folder / name for name in contents]
 
 
-def writable(folder: str | Path) -> Path:
-    """Create the folder if needed, and check that files can be written in it. Call this before a long run.
+def saved_names(dataset: Dataset) -> list[str]:
+    """The names of the files that `save_detections` writes."""
+    return [RESULTS_NAME, *(f"{VOC_PREFIX}{_file_form(name)}.txt" for name in dataset.class_names)]
 
-    Raises `UserError` if they cannot be written.
+
+def writable(folder: str | Path, names: Iterable[str] = (), *, overwrite: bool = False) -> Path:
+    """Create the folder if needed, and check that files of these names can be written in it. Call before a long run.
+
+    Raises `UserError` if they cannot be written, or, without `overwrite`, if one of them exists.
     """
     folder = Path(folder)
     try:
@@ -124,6 +137,14 @@ def writable(folder: str | Path) -> Path:
             pass
     except OSError as error:
         raise _not_written(folder, error) from None
+    standing = [folder / name for name in names if os.path.lexists(folder / name)]
+    if standing and not overwrite:
+        raise UserError(
+            f"{shown(standing[0])} exists already{in_brackets('and others') if len(standing) > 1 else ''}; choose "
+            "another name, or give --overwrite (in Python overwrite=True)"
+        )
+    if folders := [path for path in standing if path.is_dir()]:
+        raise UserError(f"{shown(folders[0])} is a folder, but a file is to be written; choose another name")
     return folder
 
 
@@ -220,6 +241,8 @@ def _results(dataset: Dataset, detections: Sequence[ImageDetections]) -> str:
 def _class_files(folder: Path, dataset: Dataset) -> list[tuple[int, Path]]:
     """The label and the file of every class that has detections in the folder."""
     names = {_file_form(name): label for label, name in enumerate(dataset.class_names)}
+    for label, own in enumerate(dataset.class_names):  # other programs leave the letters as they are
+        names.setdefault(own, label)
     longest_first = sorted(names, key=len, reverse=True)  # "race_car" before "car"
     found: dict[int, Path] = {}
     for path in sorted(folder.glob("*.txt")):
@@ -299,8 +322,10 @@ def _voc_lines(dataset: Dataset, detections: Sequence[ImageDetections]) -> list[
 
 def _voc_names(dataset: Dataset) -> list[str]:
     """The names of the images in VOC files: the stem, or the id if images share a stem (a/1.jpg and b/1.jpg)."""
-    stems = [Path(record.name).stem if record.stem is None else record.stem for record in dataset.records]
-    return stems if len(set(stems)) == len(stems) else [str(record.id) for record in dataset.records]
+    stems = [_line_form(Path(record.name).stem if record.stem is None else record.stem) for record in dataset.records]
+    if len(set(stems)) == len(stems):
+        return stems
+    return [_line_form(str(record.id)) for record in dataset.records]
 
 
 def _images_by_name(dataset: Dataset) -> dict[Any, int]:
@@ -312,9 +337,25 @@ def _images_by_name(dataset: Dataset) -> dict[Any, int]:
     return known
 
 
+def _line_form(name: str) -> str:
+    """A name in the form that it has in a line of a VOC file: without what would end the line or cannot be written."""
+    if name.isprintable() and name == name.strip():  # nearly always
+        return name
+    bad = _NOT_IN_LINES.sub(_escaped, name)
+    return re.sub(r"^\s+|\s+$", _escaped, bad)
+
+
 def _file_form(name: str) -> str:
-    """A class name in the form that it has in a file name."""
-    return name.replace("/", "%2F").replace("\\", "%5C")
+    """A class name in the form that it has in a file's name. Two names never have the same form."""
+    form = _NOT_IN_NAMES.sub(_escaped, name)
+    if len(form.encode()) <= _LONGEST_NAME:
+        return form
+    start = form.encode()[: _LONGEST_NAME - 20].decode(errors="ignore")
+    return f"{start}%{hashlib.sha256(form.encode()).hexdigest()[:16]}"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode(errors="surrogatepass"))
 
 
 # ---- both

@@ -14,6 +14,7 @@ from singleshot.inference.fonts import font_for
 Box = tuple[int, int, int, int]  # xyxy in whole pixels; the last row and column belong to the box
 
 _SMALLEST = 8  # font size in pixels; smaller letters cannot be read
+_LONGEST = 300  # letters of a name that are looked at: more fit into no picture, and measuring them takes long
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ def fit(name: str, score: str, number: int, *, size: int, room: tuple[int, int])
     First the letters get smaller, then the score is dropped, then the end of the name. A name that no font of this
     machine can write is replaced by the number of the class.
     """
+    name = name[:_LONGEST]
     name = re.sub(r"\s+", " ", "".join(letter if letter.isprintable() else " " for letter in name)).strip()
     if not name or font_for(name, size) is None:
         name = f"#{number}"

@@ -130,3 +130,11 @@ def test_an_image_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"GIF89a")
     with pytest.raises(UserError, match="a.png: this is not a PNG or JPEG file"):
         to_html([Section("Title", "", (Image(tmp_path / "a.png", alt=""),))])
+
+
+def test_no_control_character_reaches_the_page() -> None:
+    page = to_html([Section("nul\x00", "half\ud800 <b>")], about="on\x1b[2J").encode()
+    assert b"\x00" not in page
+    assert b"\x1b" not in page
+    for shown in (rb"nul\x00", rb"half\ud800 &lt;b&gt;", rb"on\x1b[2J"):
+        assert shown in page

@@ -124,3 +124,16 @@ def test_letters_of_other_languages_are_left_to_the_page(recwarn: pytest.Warning
 def test_room_for_the_legend_above_bars() -> None:
     alone, explained = (drawn(Panel([Bars(["a"], [4], label)])) for label in ("", "x"))
     assert alone.get_ylim()[1] < 4.5 < explained.get_ylim()[1]
+
+
+def test_any_name_is_drawn(tmp_path: Path) -> None:
+    """Control characters are shown escaped; a name without end is cut, and leaves room for the bars."""
+    names = ["nul\x00", "half\ud800", "two\nlines", "$x$", "L" * 10_000]
+    axes = drawn(Panel([Bars(names, [1.0] * 5, "bars\x1b")], lying=True))
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[:2] == ["nul\\x00", "half\\ud800"]
+    assert len(labels[4]) < 200
+    (path,) = write_pictures(
+        Section("", "", (Figure([Panel([Bars(names, [1.0] * 5)], lying=True)], ""),)), tmp_path, "a"
+    )
+    assert Picture.open(path).size[0] > 100

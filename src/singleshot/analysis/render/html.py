@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import html
 from collections.abc import Sequence
-from html import escape
 from itertools import pairwise
 
 from singleshot.analysis.figure import Figure
 from singleshot.analysis.render.pictures import to_picture
 from singleshot.analysis.section import Block, Image, Section, Table
+from singleshot.errors import escaped
 from singleshot.version import __version__
 
 _DARK = "(prefers-color-scheme: dark)"
@@ -59,21 +60,21 @@ def to_html(sections: Sequence[Section], *, title: str = "", about: str = "") ->
     """
     title = title or sections[0].title
     several = len(sections) > 1
-    parts = [f"<h1>{escape(title)}</h1>"]
+    parts = [f"<h1>{_safe(title)}</h1>"]
     if about:
-        parts.append(f'<p class="about">{escape(about)}</p>')
+        parts.append(f'<p class="about">{_safe(about)}</p>')
     if several:
-        entries = [f'<li><a href="#part-{k}">{escape(one.title)}</a></li>' for k, one in enumerate(sections, 1)]
+        entries = [f'<li><a href="#part-{k}">{_safe(one.title)}</a></li>' for k, one in enumerate(sections, 1)]
         parts.append(f"<nav><ul>\n{_lines(entries)}\n</ul></nav>")
     for k, section in enumerate(sections, 1):
-        heading = [f"<h2>{escape(section.title)}</h2>"] if several or section.title != title else []
+        heading = [f"<h2>{_safe(section.title)}</h2>"] if several or section.title != title else []
         parts.append(f'<section id="part-{k}">\n{_lines([*heading, *_body(section)])}\n</section>')
-    parts.append(f"<footer>Written by singleshot {escape(__version__)}.</footer>")
+    parts.append(f"<footer>Written by singleshot {_safe(__version__)}.</footer>")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{_safe(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"{_lines(parts)}\n</main>\n</body>\n</html>\n"
     )
 
@@ -81,13 +82,13 @@ def to_html(sections: Sequence[Section], *, title: str = "", about: str = "") ->
 def _body(section: Section) -> list[str]:
     parts = [_block(block) for block in (section.lead, *section.blocks) if block]
     if section.next_step:
-        parts.append(f'<p class="next"><strong>Next:</strong> {escape(section.next_step)}</p>')
+        parts.append(f'<p class="next"><strong>Next:</strong> {_safe(section.next_step)}</p>')
     return parts
 
 
 def _block(block: Block) -> str:
     if isinstance(block, str):
-        return f"<p>{escape(block)}</p>"
+        return f"<p>{_safe(block)}</p>"
     if isinstance(block, Table):
         return _table(block)
     return _figure(block) if isinstance(block, Figure) else _image(block)
@@ -104,14 +105,14 @@ def _table(table: Table) -> str:
         first = "td" if right[0] else 'th scope="row"'  # what the row is about
         tags = [first, *["td"] * (len(texts) - 1)]
         inner = "".join(
-            f"<{tag}{classes(c)}>{escape(text)}</{tag[:2]}>"
+            f"<{tag}{classes(c)}>{_safe(text)}</{tag[:2]}>"
             for c, (tag, text) in enumerate(zip(tags, texts, strict=True))
         )
         kind = ' class="total"' if last and table.total else ""
         return f"<tr{kind}>{inner}</tr>"
 
-    title = f"<figcaption>{escape(table.title)}</figcaption>\n" if table.title else ""
-    top = "".join(f'<th scope="col"{classes(c)}>{escape(head.title)}</th>' for c, head in enumerate(heads))
+    title = f"<figcaption>{_safe(table.title)}</figcaption>\n" if table.title else ""
+    top = "".join(f'<th scope="col"{classes(c)}>{_safe(head.title)}</th>' for c, head in enumerate(heads))
     top = f"{_groups(table)}<tr>{top}</tr>"
     body = _lines([row(texts, last=k == len(cells)) for k, texts in enumerate(cells, 1)])
     # tabindex: people who use the keyboard can reach and scroll a wide table.
@@ -129,7 +130,7 @@ def _groups(table: Table) -> str:
         return ""
     row = f'<td colspan="{starts[0]}"></td>' if starts[0] else ""
     for start, end in pairwise([*starts, len(heads)]):
-        row += f'<th scope="colgroup" class="group" colspan="{end - start}">{escape(heads[start].group)}</th>'
+        row += f'<th scope="colgroup" class="group" colspan="{end - start}">{_safe(heads[start].group)}</th>'
     return f"<tr>{row}</tr>"
 
 
@@ -144,16 +145,16 @@ def _figure(figure: Figure) -> str:
             picture = _data(to_picture(figure, "svg", stacked=stacked, dark=dark, letters=True), "svg+xml")
             sources.append(f'<source media="{media}" srcset="{picture}">')
     picture = _data(to_picture(figure, "svg", letters=True), "svg+xml")
-    sources.append(f'<img src="{picture}" alt="{escape(figure.alt)}">')
+    sources.append(f'<img src="{picture}" alt="{_safe(figure.alt)}">')
     return f"<figure><picture>{_lines(sources)}</picture>{_caption(figure.caption)}</figure>"
 
 
 def _image(image: Image) -> str:
-    return f'<figure><img src="{_data(*image.read())}" alt="{escape(image.alt)}">{_caption(image.caption)}</figure>'
+    return f'<figure><img src="{_data(*image.read())}" alt="{_safe(image.alt)}">{_caption(image.caption)}</figure>'
 
 
 def _caption(text: str) -> str:
-    return f"<figcaption>{escape(text)}</figcaption>" if text else ""
+    return f"<figcaption>{_safe(text)}</figcaption>" if text else ""
 
 
 def _data(content: bytes, kind: str) -> str:
@@ -162,3 +163,8 @@ def _data(content: bytes, kind: str) -> str:
 
 def _lines(parts: Sequence[str]) -> str:
     return "\n".join(parts)
+
+
+def _safe(text: str) -> str:
+    """Text for a page. The newlines must be our own; control characters of names are shown escaped."""
+    return html.escape("\n".join(map(escaped, text.split("\n"))))

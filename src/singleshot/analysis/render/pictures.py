@@ -18,7 +18,7 @@ from matplotlib.ticker import PercentFormatter
 
 from singleshot.analysis.figure import GREY, Axis, Bars, Figure, Line, Panel, Points, Rule
 from singleshot.analysis.section import Section
-from singleshot.errors import UserError
+from singleshot.errors import UserError, cut, readable_lines
 from singleshot.files import write_atomically
 
 
@@ -54,6 +54,7 @@ _NARROW = 4.4  # inches of panels one below the other, with the colour bar of a 
 _FEW = 1500  # up to this number, points are drawn one by one
 _CELLS = 40  # of the density, along each side
 _SMALL = 8  # font size in points
+_LONGEST = 60  # letters of a name beside a bar: longer ones would leave no room for the figure
 
 
 def write_pictures(section: Section, folder: Path, name: str) -> list[Path]:
@@ -198,7 +199,7 @@ def _draw_bars(place: Any, panel: Panel, theme: _Theme) -> None:
             texts = [f"{value:{bars.form}}" if np.isfinite(value) else "" for value in values]
             place.bar_label(drawn, texts, padding=3, fontsize=_SMALL)
         base = base + np.nan_to_num(values)
-    names = [_plain(name) for name in groups[0].names]
+    names = [_plain(cut(name, _LONGEST)) for name in groups[0].names]
     if panel.lying:
         place.set_yticks(ticks, names)
     else:
@@ -272,8 +273,8 @@ def _colour(theme: _Theme, wanted: int | None, own: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """The text escaped, so that matplotlib does not read it as a formula."""
-    return text.replace("$", r"\$")
+    """The text as matplotlib draws it letter by letter: no formula, and no control character."""
+    return readable_lines(text).replace("$", r"\$")
 
 
 def _file_name(name: str, own: str) -> str:
