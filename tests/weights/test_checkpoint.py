@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -55,6 +57,12 @@ def path(detector: Detector, tmp_path: Path) -> Path:
 def found(detector: Detector) -> dict[str, Tensor]:
     with torch.no_grad():
         return detector([IMAGE])[0]  # type: ignore[return-value]
+
+
+def text_of(path: Path) -> dict[str, str]:
+    """The metadata as it is in the file."""
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata())
 
 
 def rewritten(path: Path, target: Path, **changes: object) -> Path:
@@ -223,6 +231,41 @@ class TestLoadRefuses:
         with pytest.raises(UserError, match="not a safetensors file"):
             load(path)
 
+    def test_a_rotten_bit(self, path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        content[-1000] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"model\.safetensors: damaged: .* checksum"):
+            load(path)
+
+    @pytest.mark.parametrize("name", ["weight", "running_var"])
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
+    def test_broken_weights_are_neither_read_nor_written(self, path: Path, name: str, value: float) -> None:
+        detector, before = load(path), path.read_bytes()
+        key = next(key for key in detector.state_dict() if key.endswith(name))
+        detector.state_dict()[key].view(-1)[0] = value
+        with pytest.raises(UserError, match=rf"not written: 1 with NaN or infinite values: {re.escape(key)}; "):
+            save(detector, path)
+        assert path.read_bytes() == before
+        weights = load_file(path)
+        weights[key].view(-1)[0] = value
+        save_file(weights, path, {name: text for name, text in text_of(path).items() if name != "sha256"})
+        with pytest.raises(UserError, match=rf"model\.safetensors: 1 with NaN or infinite values: {re.escape(key)}; "):
+            load(path)
+
+    def test_weights_beyond_the_range_of_16_bits_keep_32(self, path: Path, tmp_path: Path) -> None:
+        detector = load(path)
+        weight = next(value for value in detector.state_dict().values() if value.ndim == 4)
+        weight.view(-1)[0] = 1e6
+        save(detector, tmp_path / "half.safetensors", half=True)
+        assert all(value.isfinite().all() for value in load(tmp_path / "half.safetensors").state_dict().values())
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+    def test_a_named_pipe(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "model.safetensors")
+        with pytest.raises(UserError, match="is a named pipe"):
+            load(tmp_path / "model.safetensors")
+
     def test_missing_file_and_folder(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no such file"):
             load(tmp_path / "nothing.safetensors")
@@ -316,6 +359,9 @@ class TestLoadRefuses:
             {"version": None},
             {"class_names": None},
             {"format": "other"},
+            {"metrics": "9" * 5000},
+            {"recipe": "[" * 100_000},
+            {"arguments": {"num_classes": 10**400}},
         ],
     )
     def test_broken_metadata(self, path: Path, changes: dict[str, object]) -> None:

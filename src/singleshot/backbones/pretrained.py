@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from singleshot.backbones.backbone import Backbone
 from singleshot.errors import UserError, some
+from singleshot.tensor_files import refuse_broken, unpacked
 
 WRAPPERS = ("module.", "model.", "backbone.", "body.", "state_dict.")
 """Prefixes that other programs (and our own detectors) put before a backbone's keys."""
@@ -56,9 +55,7 @@ def load_backbone_weights(backbone: Backbone, path: str | Path) -> None:
             f"Give weights of the same architecture, with torchvision's names"
         )
     fitting = {key: value for key, value in weights.items() if key in own}
-    broken = [key for key, value in fitting.items() if value.is_floating_point() and not value.isfinite().all()]
-    if broken:
-        raise UserError(f"{path}: {some(broken, 'with NaN or infinite values')}; the file is damaged: use another one")
+    refuse_broken(fitting, f"{path}: ", "the file is damaged: use another one")
     backbone.load_state_dict(fitting, strict=False)
 
 
@@ -71,12 +68,12 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             head = file.read(9)
         if head[8:] == b"{":  # safetensors: 8 bytes of length, then JSON
-            return load_file(path)
+            return unpacked(path.read_bytes(), f"{path}: ")[0]
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except SafetensorError as error:
-        raise UserError(f"{path}: this safetensors file is damaged ({error}); use another copy") from error
+    except UserError:
+        raise
     except Exception as error:  # with damaged bytes the unpickler may raise any exception
         raise UserError(
             f"{path}: not a weights file: expected safetensors, or a PyTorch file that holds only tensors "

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from singleshot.errors import UserError, short, some
 from singleshot.plain_data import from_plain
+from singleshot.tensor_files import packed, unpacked
 from singleshot.training.made_by import MadeBy
 
 VERSION = 1
@@ -76,9 +75,8 @@ def pack_state(
                 tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
     for rank, state in enumerate(random):
         tensors.update({f"random.{kind}.{rank}": value for kind, value in state.items()})
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     text = {"progress": json.dumps(asdict(progress)), "made_by": json.dumps(asdict(made_by))}
-    return save(plain, {"version": str(VERSION), **text})
+    return packed(tensors, {"version": str(VERSION), **text})
 
 
 @dataclass(frozen=True)
@@ -100,10 +98,8 @@ class SavedState:
         """
         try:
             stamp = file_stamp(path)
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (OSError, SafetensorError) as error:
+            tensors, metadata = unpacked(path.read_bytes(), "")
+        except (OSError, UserError) as error:
             raise _no_state(path, str(error)) from None
         if metadata.get("version") != str(VERSION):
             raise UserError(

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from singleshot.data.loader import TrainBatch
 from singleshot.errors import UserError
+from singleshot.tensor_files import packed, unpacked
 from singleshot.training.folder import RunFolder
 from singleshot.training.parallel import Ranks
 
@@ -93,20 +93,17 @@ class PendingReport:
         for batch in self.batches:
             for image, target, name in zip(batch.images, batch.targets, batch.names, strict=True):
                 index = len(names)
-                tensors[f"{index}.image"] = image.cpu().contiguous().clone()
-                tensors.update({f"{index}.{key}": value.cpu().contiguous().clone() for key, value in target.items()})
+                tensors[f"{index}.image"] = image
+                tensors.update({f"{index}.{key}": value for key, value in target.items()})
                 names.append(name)
         text = {"names": json.dumps(names), "step": str(self.step), "losses": json.dumps(losses)}
-        RunFolder(path.parent).write(path, save(tensors, text))
+        RunFolder(path.parent).write(path, packed(tensors, text))
 
 
 def load_batch(path: str | Path) -> tuple[list[Tensor], list[dict[str, Tensor]], list[str]]:
     """The images, targets and names of a step that was saved because its loss was not finite."""
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        names = json.loads(file.metadata()["names"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    tensors, text = unpacked(Path(path).read_bytes(), f"{path}: ")
+    names = json.loads(text["names"])
     images = [tensors.pop(f"{i}.image") for i in range(len(names))]
     targets = [
         {name.partition(".")[2]: value for name, value in tensors.items() if name.partition(".")[0] == str(i)}

@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from singleshot.detectors import BUILDERS, Detector
 from singleshot.detectors.parts import restore_argument, store_argument
-from singleshot.errors import UserError
-from singleshot.files import write_atomically
+from singleshot.errors import UserError, short
+from singleshot.files import not_a_file, write_atomically
 from singleshot.ops.shapes import without_values
 from singleshot.spec import Spec
+from singleshot.tensor_files import all_finite, packed, refuse_broken, unpacked
 from singleshot.version import __version__
 
 FORMAT = "singleshot"
@@ -41,8 +41,8 @@ def save(
     """Write a detector to a file from which `load` rebuilds it. The file is written completely or not at all.
 
     `recipe` and `metrics` are stored in the metadata. With `half` the weights of convolutions are stored in 16 bits
-    (half the size; outputs change in the third digit). Raises `UserError` for a detector without a known builder, or
-    with an argument that cannot be stored.
+    (half the size; outputs change in the third digit). The same content gives the same bytes. Raises `UserError` for a
+    detector without a known builder, with an argument that cannot be stored, or with NaN or infinite weights.
     """
     if detector.builder is None:
         raise UserError(
@@ -72,15 +72,19 @@ def save(
         "version": __version__,
         "spec": detector.spec.to_json(),
     }
-    state = {name: _stored(tensor, half) for name, tensor in detector.state_dict().items()}
+    state = detector.state_dict()
+    refuse_broken(state, f"{path}: not written: ", "such a detector finds nothing; was its learning rate too high?")
     text = {name: json.dumps(value) for name, value in metadata.items()}
-    write_atomically(Path(path), to_bytes(state, {"format": FORMAT, **text}))
+    stored = {name: _stored(tensor, half) for name, tensor in state.items()}
+    write_atomically(Path(path), packed(stored, {"format": FORMAT, **text}))
 
 
 def _stored(tensor: Tensor, half: bool) -> Tensor:
     # Scales, shifts and statistics stay in 32 bits: they are few, and variances may exceed the range of 16 bits.
-    stored = tensor.half() if half and tensor.is_floating_point() and tensor.ndim >= 2 else tensor
-    return stored.detach().cpu().contiguous()
+    if not half or not tensor.is_floating_point() or tensor.ndim < 2:
+        return tensor
+    short = tensor.half()
+    return short if all_finite(short) else tensor
 
 
 def load(
@@ -89,10 +93,13 @@ def load(
     """Rebuild a detector from its file alone, in eval mode.
 
     `builder`: the function to build with, for your own detector (`singleshot.detectors.find_builder` finds one by its
-    dotted path). Raises `UserError` for a file that is missing, broken, a pickle, or made by an unknown builder.
+    dotted path). Raises `UserError` for a file that is missing, broken, a pickle, made by an unknown builder, or with
+    NaN or infinite weights. A file whose checksum (see `singleshot.tensor_files`) is not that of its content is broken.
     """
     path = Path(path)
-    metadata = read_metadata(path)
+    read_metadata(path)  # a foreign file is refused before it is read as a whole
+    tensors, text = unpacked(path.read_bytes(), f"{path}: ")
+    metadata = _metadata(text, path)
     name = metadata["detector"]
     build = builder or BUILDERS.get(name)
     if build is None:
@@ -101,12 +108,13 @@ def load(
             "if it is your own, pass it: builder=... or --builder package.module:function"
         )
     detector = _build(build, metadata, path, lazily=builder is None)
-    # Copies, since tensors in the file begin at any byte. On some processors a convolution with weights that are not
-    # aligned differs in the last bit. (Also, the file may be replaced while the detector is in use.)
-    state = {
-        key: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
-        for key, value in _tensors(path).items()
-    }
+    # Copies, since tensors in a file begin at any byte. On some processors a convolution with weights that are not
+    # aligned differs in the last bit.
+    state = {}
+    while tensors:
+        key, value = tensors.popitem()
+        state[key] = value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+    refuse_broken(state, f"{path}: ", "the file is damaged, or its training diverged: take another one")
     expected = detector.state_dict()
     wrong = sorted(state.keys() ^ expected.keys()) or [
         key
@@ -146,22 +154,29 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """What a file says about its detector: detector, arguments, class_names, category_ids, recipe, metrics, version."""
     path = Path(path)
     with _open(path) as file:
-        text = file.metadata() or {}
+        return _metadata(file.metadata() or {}, path)
+
+
+def _metadata(text: Mapping[str, str], path: Path) -> dict[str, Any]:
     if text.get("format") != FORMAT or not text.keys() >= set(_FIELDS):
         lacking = ", ".join(sorted({"format", *_FIELDS} - text.keys())) or "the right format"
         raise UserError(
             f"{path}: holds weights but not a detector (its metadata lacks {lacking}); "
             "expected a file written by singleshot. Give weights of a backbone as backbone_weights"
         )
-    try:
-        metadata = {name: json.loads(text[name]) for name in _FIELDS}
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: broken metadata: {error}") from error
+    metadata = {name: _document(text[name], name, path) for name in _FIELDS}
     kinds = {"detector": str, "arguments": dict, "class_names": list, "category_ids": list}
     for name, kind in kinds.items():
         if not isinstance(metadata[name], kind):
-            raise UserError(f"{path}: broken metadata: {name} is {metadata[name]!r}, expected a {kind.__name__}")
+            raise UserError(f"{path}: broken metadata: {name} is {short(metadata[name])}, expected a {kind.__name__}")
     return metadata
+
+
+def _document(text: str, name: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
+        raise UserError(f"{path}: broken metadata: {name}: {error}") from error
 
 
 def read_spec(path: str | Path) -> Spec:
@@ -171,21 +186,19 @@ def read_spec(path: str | Path) -> Spec:
         text = (file.metadata() or {}).get("spec")
     if text is None:
         raise UserError(f"{path}: has no spec (what surrounds the network); load the detector and save it again")
+    tree = _document(text, "spec", path)
     try:
-        return Spec.from_json(json.loads(text))
-    except (json.JSONDecodeError, RecursionError, UserError) as error:
+        return Spec.from_json(tree)
+    except (UserError, RecursionError) as error:
         raise UserError(f"{path}: broken metadata: spec: {error}") from error
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    with _open(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safetensors handle is no dict
 
 
 def _open(path: Path) -> Any:
     if path.is_dir():
         raise UserError(f"{path}: this is a folder, expected a .safetensors file (a run folder holds best.safetensors)")
     try:
+        if (kind := not_a_file(path)) is not None:
+            raise UserError(f"{path}: this is {kind}, expected a .safetensors file")
         with path.open("rb") as file:
             start = file.read(16)
     except FileNotFoundError:

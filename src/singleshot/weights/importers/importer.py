@@ -16,6 +16,7 @@ from singleshot.backbones.pretrained import read_tensors
 from singleshot.detectors import BUILDERS, Detector
 from singleshot.errors import UserError, some
 from singleshot.ops.shapes import without_values
+from singleshot.tensor_files import refuse_broken
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The tensors of a file, for recognising the layout: name -> shape."""
@@ -126,8 +127,7 @@ def translated(
             f"{where}these weights are not those of {importer.TITLE} on {trunk}: {'; '.join(filter(None, problems))}. "
             "If they have another backbone, name it, such as backbone='resnet101'"
         )
-    if broken := [key for key, value in state.items() if not value.isfinite().all()]:
-        raise UserError(f"{where}{some(broken, 'with NaN or infinite values')}; the weights are damaged")
+    refuse_broken(state, where, "the weights are damaged")
     return state
 
 
