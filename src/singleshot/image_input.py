@@ -157,18 +157,23 @@ def _checked_floats(tensor: Tensor) -> Tensor:
             "tensor.to(torch.uint8) if it is in [0, 255]"
         )
     tensor = tensor.detach().float()
-    low, high = (float(bound) for bound in tensor.aminmax())
+    low, high = tensor.aminmax()
+    refuse_values(float(low), float(high))
+    return tensor
+
+
+def refuse_values(low: float, high: float, where: str = "") -> None:
+    """Raise `UserError` if the lowest and highest value of a float image are not in [0, 1]. `where` starts it."""
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise UserError("a tensor with NaN or infinite values is not an image; expected floats in [0, 1]")
+        raise UserError(f"{where}a tensor with NaN or infinite values is not an image; expected floats in [0, 1]")
     if low < -_SLACK:
         raise UserError(
-            f"a tensor with values from {low:.4g} to {high:.4g} is not an image; expected floats in [0, 1]: "
+            f"{where}a tensor with values from {low:.4g} to {high:.4g} is not an image; expected floats in [0, 1]: "
             "do not normalise the image, since the detector does that itself"
         )
     if high > 1 + _SLACK:
         hint = "tensor / 255" if high > 2 else "tensor.clamp(0, 1)"
         raise UserError(
-            f"a float tensor with values from {low:.4g} to {high:.4g} is not an image; "
+            f"{where}a float tensor with values from {low:.4g} to {high:.4g} is not an image; "
             f"expected floats in [0, 1]: {hint}"
         )
-    return tensor

@@ -73,7 +73,8 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, C, H, W] -> the same shape and dtype."""
-        return super().forward(features.float()).to(features.dtype)
+        scale, shift = self.weight.float(), self.bias.float()  # 16 bits after `.half()`
+        return F.group_norm(features.float(), self.num_groups, scale, shift, self.eps).to(features.dtype)
 
 
 class SqueezeExcitation(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,3 +165,31 @@ def test_predict_of_a_list_with_an_image_that_cannot_be_read(picture: Path, tmp_
     assert seen == [2]
     with pytest.raises(UserError, match="batch_size must be at least 1, got 0"):
         found.predict([picture], batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda image: image * 255, "float tensor with values from .* tensor / 255"),
+        (lambda image: image - 0.5, "do not normalise the image"),
+        (lambda image: image.masked_fill(image > 0.99, torch.nan), "NaN or infinite"),
+        (lambda image: image.double().masked_fill(image > 0.99, torch.inf), "NaN or infinite"),
+        (lambda image: image.half() * 2, "clamp"),
+    ],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_every_door_refuses_values_that_are_no_image(change: Any, said: str, training: bool) -> None:
+    sound = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    images = [sound, change(sound)]
+    target = {"boxes": torch.tensor([[8.0, 8.0, 40.0, 40.0]]), "labels": torch.tensor([1])}
+    used = detector()
+    used.train(training)
+    try:
+        for door in (used, used.losses_and_detections, used.counts):
+            with pytest.raises(UserError, match=f"image 1: .*{said}"):
+                door(images, [target] * 2)
+        with pytest.raises(UserError, match=said):
+            used.predict(images)
+    finally:
+        used.eval()
+    assert len(used([sound, sound.half()])) == 2

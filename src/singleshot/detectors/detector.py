@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from singleshot.anchors import AnchorMaker
 from singleshot.detectors.classes import Classes
+from singleshot.detectors.images import check_images
 from singleshot.detectors.sizes import Sizes
 from singleshot.detectors.targets import checked_targets
 from singleshot.detectors.whole import found_in
@@ -106,6 +107,11 @@ class Detector(nn.Module):
         return torch.device("cpu") if held is None else held.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the weights: float32, or 16 bits after `.half()`. The network's input becomes it too."""
+        return next((held.dtype for held in self.parameters() if held.is_floating_point()), torch.float32)
+
+    @property
     def spec(self) -> Spec:
         """What surrounds the network, as plain data: classes, pre-processing, numbers of the post-processing."""
         return Spec(self.class_names, self.category_ids, known_rule(self.preprocess), stored.store(self.postprocess))
@@ -148,7 +154,7 @@ class Detector(nn.Module):
 
     def _parts(self, pixels: Tensor) -> Predictions:
         with self._autocast(pixels.device):
-            maps = self.backbone(pixels)
+            maps = self.backbone(pixels.to(self.dtype))
             predictions = cast(Predictions, self.head(self.neck(maps)))
             return predictions if self.refiner is None else {**self.refiner(maps), **predictions}
 
@@ -270,14 +276,7 @@ class Detector(nn.Module):
         return {**first, **self.criterion(raw.predictions, raw.anchors, targets, raw.keep, counts)}
 
     def _batch(self, images: Sequence[Tensor], preprocess: Preprocess) -> ImageBatch:
-        if not len(images):
-            raise UserError("no images: expected a list of at least one tensor [3, H, W]")
-        for i, image in enumerate(images):
-            if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-                came = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-                raise UserError(f"image {i}: expected a tensor [3, H, W], got {came}")
-            if not image.is_floating_point() and image.dtype != torch.uint8:
-                raise UserError(f"image {i}: expected float in 0..1 or uint8, got {image.dtype}")
+        check_images(images)
         return preprocess(images, self.device, training=self.training)
 
     def _truth(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]]) -> Targets:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from singleshot.engines.engine import Run
 from singleshot.errors import UserError
-from singleshot.image_input import Picture, to_picture
+from singleshot.image_input import Picture, refuse_values, to_picture
 from singleshot.prediction import Prediction
 from singleshot.preprocess import arrays
 from singleshot.preprocess.preprocess import by_input_size
@@ -76,6 +76,9 @@ class ExportedDetector:
 
         Pictures of the same input size are batched, so that no picture is padded because of another.
         """
+        for place, picture in enumerate(pictures):
+            if picture.dtype != np.uint8 and picture.size:
+                refuse_values(float(picture.min()), float(picture.max()), f"image {place}: ")
         if self.spec.input_size is not None:
             alike = {self.spec.input_size: list(range(len(pictures)))}
         else:
