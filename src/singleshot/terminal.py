@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TextIO
 
 from singleshot.errors import readable_lines
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print lines for people to read, by default on stderr, and flush. The newlines must be our own."""
-    put(readable_lines(text), sys.stderr if stream is None else stream)
+    """Print lines for people to read, by default on stderr, and flush. The newlines must be our own.
+
+    When nobody reads stderr any more (the terminal was closed), nothing happens: the exit code still tells the result.
+    """
+    if stream is not None:
+        put(readable_lines(text), stream)
+        return
+    with suppress(OSError):
+        put(readable_lines(text), sys.stderr)
 
 
 def put(text: str, stream: TextIO) -> None:

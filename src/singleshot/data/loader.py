@@ -8,8 +8,12 @@ with any number of workers, in one process or several, and from any first step.
 
 from __future__ import annotations
 
+import multiprocessing.connection
+import shutil
 import signal
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from singleshot.data.dataset import Dataset, ImageRecord
 from singleshot.data.images import read_image
@@ -27,6 +31,10 @@ from singleshot.data.transforms import Sample, Transform
 from singleshot.errors import UserError
 
 _ORDER, _SAMPLE = 0, 1  # two streams of random numbers under one seed
+
+
+class WorkerLostError(UserError):
+    """A process that prepares images was killed, or ended by itself. All batches before were whole."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,9 @@ def train_loader(
     """The batches of steps `start_step`, `start_step` + 1, ... below `steps` (without end when None).
 
     `batch_size` is the number of images of one rank. Workers are started once and end with the iteration. An image
-    that cannot be read raises a `UserError` that names it. `drop_difficult` leaves VOC's difficult objects out (SSD
-    trains on them). `crowd` drops COCO's crowd regions, or passes them on as regions to ignore ("iscrowd").
+    that cannot be read raises a `UserError` that names it; a worker that was killed, a `WorkerLostError`.
+    `drop_difficult` leaves VOC's difficult objects out (SSD trains on them). `crowd` drops COCO's crowd regions, or
+    passes them on as regions to ignore ("iscrowd").
     """
     if batch_size < 1:
         raise UserError(f"a batch of {batch_size} images: give a batch size of at least 1.")
@@ -192,7 +201,7 @@ def _loader(dataset: Any, batches: Iterable[Any], workers: int) -> DataLoader[An
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_hand_over,
         worker_init_fn=_start_worker,
         # torch draws a base seed for the workers, by default from the global generator. That would advance it, and a
         # resumed run would differ from an uninterrupted one. Nothing here uses that seed.
@@ -200,19 +209,61 @@ def _loader(dataset: Any, batches: Iterable[Any], workers: int) -> DataLoader[An
     )
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
+def _hand_over(found: Any) -> Any:
+    """Put a worker's batch into shared memory here. Later it would be done by a thread whose errors lose the batch."""
+    if isinstance(found, _Failure) or get_worker_info() is None:
+        return found
+    try:
+        images = found.images if isinstance(found.images, list) else [found.images]
+        for tensor in (*images, found.boxes, found.labels, found.crowd):
+            tensor.share_memory_()
+    except (RuntimeError, OSError) as error:
+        return _Failure(
+            f"a batch finds no place in shared memory ({str(error).splitlines()[0]}){_shared_memory()}. Give it "
+            "more (in a container: --shm-size 2g), or use fewer processes: --data.workers N, with 0 for none"
+        )
+    return found
+
+
+def _shared_memory() -> str:
+    """How much shared memory this machine has, where the system says so."""
+    try:
+        found = shutil.disk_usage("/dev/shm")
+    except OSError:
+        return ""
+    return f"; /dev/shm has {found.total >> 20:,} MiB, {found.free >> 20:,} of them free"
 
 
 def _start_worker(_: int) -> None:
-    # One worker is one thread. Ctrl-C reaches the whole process group, and only the main process handles it.
+    # One worker is one thread. A signal to the whole process group reaches the workers too; only the main process
+    # handles it, and ends them.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _batches(loader: DataLoader[Any]) -> Iterator[TrainBatch]:
-    for packed in loader:
+    with _same_child_handler():
+        source = iter(loader)
+    while True:
+        try:
+            packed = next(source)
+        except StopIteration:
+            return
+        except (RuntimeError, OSError, EOFError) as error:
+            if str(error).startswith("Caught "):  # an error of our code in a worker, not the end of one
+                raise
+            workers = getattr(source, "_workers", ())
+            # A worker that is killed while it hands over a batch breaks the connection, and is gone a moment later.
+            ended = multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=2)
+            for worker in workers:
+                if worker.sentinel in ended:
+                    worker.join(timeout=2)
+            if codes := [worker.exitcode for worker in workers if worker.exitcode]:
+                raise WorkerLostError(_lost(min(codes))) from error
+            raise
         if isinstance(packed, _Failure):
             raise UserError(packed.message)
         parts = (tensor.split(packed.counts) for tensor in (packed.boxes, packed.labels, packed.crowd))
@@ -220,3 +271,32 @@ def _batches(loader: DataLoader[Any]) -> Iterator[TrainBatch]:
             {"boxes": boxes, "labels": labels, "iscrowd": crowd} for boxes, labels, crowd in zip(*parts, strict=True)
         ]
         yield TrainBatch(list(packed.images), targets, packed.names, packed.step)
+
+
+@contextmanager
+def _same_child_handler() -> Iterator[None]:
+    """Keep the handler of SIGCHLD. torch's raises an error in the middle of a step as soon as a worker has ended.
+
+    Without it, a worker that has ended is found when the next batch is asked for: all steps until then are whole.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+
+
+def _lost(code: int) -> str:
+    """What happened to a worker, by its exit code, and what to do."""
+    how = f"it ended with the exit code {code}"
+    if code < 0:
+        with suppress(ValueError):
+            how = f"it was killed by the signal {signal.Signals(-code).name}"
+    return (
+        f"a process that prepares images is gone: {how}. Is the machine out of memory{_shared_memory()}? Use fewer "
+        "such processes (--data.workers N, with 0 for none) or smaller images; in a container, give it more memory "
+        "(--memory) and more shared memory (--shm-size 2g)"
+    )

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, stop."""
+"""Ctrl-C, SIGTERM, SIGHUP (the terminal is gone) and SIGUSR1 (clusters): finish the step, save, stop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+MAYBE_IGNORED = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1") if hasattr(signal, name))
+"""Where the system has them. If they are ignored, as `nohup` asks for SIGHUP, they stay ignored."""
 
 
 class StopSignals:
@@ -52,7 +54,8 @@ def stop_signals() -> Iterator[StopSignals]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before: dict[signal.Signals, Any] = {number: signal.signal(number, asked.receive) for number in SIGNALS}
+    caught = [*SIGNALS, *(number for number in MAYBE_IGNORED if signal.getsignal(number) is not signal.SIG_IGN)]
+    before: dict[signal.Signals, Any] = {number: signal.signal(number, asked.receive) for number in caught}
     try:
         yield asked
     finally:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from singleshot.data.loader import TrainBatch
+from singleshot.data.loader import TrainBatch, WorkerLostError
+from singleshot.errors import UserError
 from singleshot.plain_data import to_plain
 from singleshot.training import due, log, saving, setup, start, tracking, validation
 from singleshot.training.folder import RunFolder
@@ -138,13 +139,8 @@ def loop(run: Run, asked: StopSignals) -> None:
     while not progress.finished:
         try:
             taken = [next(batches) for _ in range(run.accumulate)]
-        except RuntimeError:  # a signal to the whole process group also ends the loader's workers
-            if asked.stop and run.ranks.world == 1:
-                if pending is not None:
-                    log.record(run, pending)
-                saving.save(run)
-                saving.interrupted(run)
-            raise
+        except WorkerLostError as lost:
+            _without_worker(run, pending, asked, lost)
         losses = step(run, taken)
 
         # The losses of the previous step have arrived by now: reading them does not make the device wait.
@@ -164,6 +160,23 @@ def loop(run: Run, asked: StopSignals) -> None:
             saving.save(run)
         if stop and not progress.finished:
             saving.interrupted(run)
+
+
+def _without_worker(run: Run, pending: PendingReport | None, asked: StopSignals, lost: WorkerLostError) -> NoReturn:
+    """Save what was done, and stop. A signal to the whole process group also ends the loader's workers."""
+    if run.ranks.world > 1:  # the other processes do not know, and all of them are needed for saving
+        raise UserError(
+            f"{lost}. Continue from the state saved last with `singleshot train --resume {run.folder.path}`"
+        )
+    if pending is not None:
+        log.record(run, pending)
+    saving.save(run)
+    if asked.stop:
+        saving.interrupted(run)
+    raise UserError(
+        f"{lost}. Everything is saved after step {run.progress.step} of {run.total}: continue with "
+        f"`singleshot train --resume {run.folder.path}`"
+    ) from lost
 
 
 def step(run: Run, batches: list[TrainBatch]) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -36,15 +38,26 @@ class Display:
             )
 
     def __enter__(self) -> Display:
-        if self.bar is not None:
-            self.bar.start()
+        with self._while_there_is_a_screen():
+            if self.bar is not None:
+                self.bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.bar is not None:
-            self.bar.stop()
+        with self._while_there_is_a_screen():
+            if self.bar is not None:
+                self.bar.stop()
+
+    @contextmanager
+    def _while_there_is_a_screen(self) -> Iterator[None]:
+        """When the terminal was closed, or the program that reads our messages has ended, the run goes on silently."""
+        try:
+            yield
+        except OSError:
+            self.quiet = self.console.quiet = True
+            self.bar = None
 
     def begin(self, step: int) -> None:
         """Training starts, or continues, after this step."""
@@ -59,7 +72,8 @@ class Display:
         text = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         text += f" lr {rate:.2e} {speed:.1f} images/s"
         if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, completed=step, text=text)
+            with self._while_there_is_a_screen():
+                self.bar.update(self.task, completed=step, text=text)
         elif (now := time.monotonic()) - self._last >= self.interval:
             self._last = now
             done = step - self._first_step
