@@ -96,7 +96,7 @@ def _convert(kind: Any, value: Any, key: str, where: str) -> Any:
         raise UserError(f"{_place(where)}{key}: expected a mapping of {', '.join(_types(kind))}, got {short(value)}")
     if kind is str:
         if isinstance(value, (str, Path)):
-            return str(value)
+            return value if isinstance(value, str) else str(value)
         raise UserError(f"{_place(where)}{key}: expected text, got {short(value)}")
     if isinstance(value, str):
         value = read_yaml(value, f"{_place(where)}{key}")

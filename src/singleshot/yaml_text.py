@@ -46,6 +46,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+_Dumper.add_multi_representer(str, _Dumper.represent_str)
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(f"{_TAG}float", _EXPONENT, list("-+0123456789"))
 

@@ -211,3 +211,32 @@ def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(train, "run", stopped)
     assert main(["train", "d", "--json"]) == 130
     assert capsys.readouterr() == ("", "\nsaved; go on with: singleshot train --resume runs/x-1\n")
+
+
+def test_a_recipe_imports_no_code(
+    tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file must not decide which code runs; the user's own flag may."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("evil_lab.py").write_text("open('imported', 'w').close()\n")
+    Path("base.yaml").write_text("builder: evil_lab:build\n")
+    Path("mine.yaml").write_text("recipe: base.yaml\nschedule: {steps: 1}\n")
+    for words in (["train"], ["data", "show", "--out", "x.png"], ["train", "--seed", "2", "--arguments.a", "1"]):
+        assert main([*words, str(tiny_voc), "--recipe", "mine.yaml"]) == 2
+        assert "which code runs: name it yourself too, with --builder evil_lab:build" in capsys.readouterr().err
+        assert not Path("imported").exists()
+        assert not Path("runs").exists()
+    assert main(["recipes", "mine.yaml"]) == 0
+    assert "builder: evil_lab:build" in capsys.readouterr().out
+    assert main(["train", str(tiny_voc), "--recipe", "mine.yaml", "--builder", "evil_lab:build"]) == 2
+    assert "builder 'evil_lab:build' cannot be imported: module 'evil_lab' has no attribute" in capsys.readouterr().err
+    assert Path("imported").exists()
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "..", '"a\\0b"'])
+def test_a_recipe_that_names_no_folder(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text(f"name: {name}\n")
+    assert main(["train", str(tmp_path), "--recipe", str(tmp_path / "mine.yaml")]) == 2
+    assert "name" in capsys.readouterr().err
+    assert not Path("runs").exists()

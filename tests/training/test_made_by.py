@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_detector import OWN
 
 from singleshot.errors import UserError
 from singleshot.training import from_yaml, made_by, override, train
@@ -39,7 +40,7 @@ def run(tmp_path: Path, data: Path, make_recipe: MakeRecipe) -> Path:
 
 def longer(run: Path, **changes: Any) -> Recipe:
     changes = {name.replace("__", "."): value for name, value in changes.items()}
-    return override(from_yaml(run / "recipe.yaml"), {"schedule.steps": 3, **changes})
+    return override(from_yaml(run / "recipe.yaml"), {"builder": OWN, "schedule.steps": 3, **changes})
 
 
 def rewrite(run: Path, change: Callable[[dict[str, str]], None]) -> None:
@@ -63,9 +64,9 @@ def test_an_edited_recipe_is_compared_with_that_of_the_state(run: Path, capsys: 
     text = (run / "recipe.yaml").read_text()
     (run / "recipe.yaml").write_text(text.replace("lr: 0.01", "lr: 0.5"))
     with pytest.raises(UserError, match=r"optimizer\.lr 0\.01 -> 0\.5"):
-        train(resume=run)
+        train(resume=run, builder=OWN)
     (run / "recipe.yaml").write_text(text.replace("steps: 2\n", "steps: 3\n", 1))
-    train(resume=run)
+    train(resume=run, builder=OWN)
     assert told(capsys, "schedule.steps") == ["changed since the run began: schedule.steps 2 -> 3"]
     assert SavedState.read(run / "state.safetensors").progress.step == 3
 

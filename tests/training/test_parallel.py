@@ -36,7 +36,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path, make_rec
     program.write_text(
         "import sys\nimport torch\ntorch.set_num_threads(1)\n"
         "from singleshot.training import from_yaml, train\n"
-        "result = train(from_yaml(sys.argv[1]), out=sys.argv[2])\n"
+        "result = train(from_yaml(sys.argv[1]), out=sys.argv[2], builder='tiny_detector:tiny')\n"
         "assert result.metrics and result.last.exists()\n"
     )
     path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -17,7 +17,9 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
+from tiny_detector import OWN
 
+from singleshot.cli import main
 from singleshot.errors import UserError
 from singleshot.training import from_yaml, log, override, to_yaml, train, validation
 from singleshot.training.folder import RunFolder
@@ -73,7 +75,7 @@ def test_killed_in_mid_epoch(
         stop_after(patch, killed)
         with pytest.raises(Killed):
             train(recipe, out=tmp_path / "parts")
-    result = train(resume=tmp_path / "parts")
+    result = train(resume=tmp_path / "parts", builder=OWN)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
     assert result.metrics["coco"].keys() >= {"AP", "AP50"}
 
@@ -93,8 +95,8 @@ def test_accumulation_channels_last_and_two_stops(
         with monkeypatch.context() as patch:
             stop_after(patch, killed)
             with pytest.raises(Killed):
-                train(recipe, out=tmp_path / "parts") if killed == 2 else train(resume=tmp_path / "parts")
-    train(resume=tmp_path / "parts")
+                train(recipe, out=tmp_path / "parts") if killed == 2 else train(resume=tmp_path / "parts", builder=OWN)
+    train(resume=tmp_path / "parts", builder=OWN)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -110,7 +112,7 @@ def test_sigkill_of_a_process(tmp_path: Path, make_recipe: MakeRecipe) -> None:
     )
     process.send_signal(signal.SIGKILL)
     process.wait()
-    train(resume=run)
+    train(resume=run, builder=OWN)
     assert_same_run(tmp_path / "whole", run)
 
 
@@ -131,7 +133,7 @@ def test_sigterm_at_a_step(tmp_path: Path, make_recipe: MakeRecipe, monkeypatch:
         with pytest.raises(KeyboardInterrupt, match="stopped after step 4 of 5"):
             train(recipe, out=tmp_path / "parts")
     assert signal.getsignal(signal.SIGTERM) is before
-    train(resume=tmp_path / "parts")
+    train(resume=tmp_path / "parts", builder=OWN)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -144,7 +146,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, make_recipe: MakeRec
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=300)[1]
     assert process.returncode == 130
-    assert f"singleshot train --resume {run}" in said
+    assert f"singleshot train --resume {run} --builder {OWN}" in said
     step = SavedState.read(run / "state.safetensors").progress.step
     assert 0 < step < 400
     assert all(entry["step"] <= step for entry in log_of(run))
@@ -155,7 +157,7 @@ def start(recipe: Path, run: Path) -> subprocess.Popen[str]:
     program = (
         "import sys\nfrom pathlib import Path\nimport torch\ntorch.set_num_threads(1)\n"
         "from singleshot.training import from_yaml, train\n"
-        "try:\n    train(from_yaml(sys.argv[1]), out=sys.argv[2])\n"
+        "try:\n    train(from_yaml(sys.argv[1]), out=sys.argv[2], builder='tiny_detector:tiny')\n"
         "except KeyboardInterrupt as stop:\n    print(stop, file=sys.stderr)\n    sys.exit(130)\n"
     )
     path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -191,7 +193,7 @@ def test_a_stopped_validation_is_made_again(
         patch.setattr(validation, "measure", measure)
         with pytest.raises(KeyboardInterrupt, match="--resume"):
             train(recipe, out=tmp_path / "parts")
-    train(resume=tmp_path / "parts")
+    train(resume=tmp_path / "parts", builder=OWN)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -199,7 +201,7 @@ def test_a_finished_run(tmp_path: Path, make_recipe: MakeRecipe, capsys: pytest.
     result = train(make_recipe(schedule__steps=3), out=tmp_path / "run")
     before = result.last.read_bytes()
     capsys.readouterr()
-    again = train(resume=tmp_path / "run")
+    again = train(resume=tmp_path / "run", builder=OWN)
     assert "finished" in capsys.readouterr().err
     assert again == result
     assert again.last.read_bytes() == before
@@ -261,10 +263,21 @@ def test_another_architecture_is_refused_beside_a_file_too(tmp_path: Path, make_
     recipe = make_recipe(schedule__steps=1, start_from=str(first.last), start="file", defaults={"vote": 0.05})
     run = train(recipe, out=tmp_path / "run").run
     train(override(recipe, {"schedule.steps": 2}), resume=run)
-    settled = from_yaml(run / "recipe.yaml")
+    settled = override(from_yaml(run / "recipe.yaml"), {"builder": OWN})
     train(override(settled, {"schedule.steps": 3}), resume=run)
     with pytest.raises(UserError, match=r"arguments\.dropout 0\.2 -> 0\.1"):
         train(override(settled, {"arguments.dropout": 0.1}), resume=run)
+
+
+def test_a_run_decides_no_more_than_a_recipe_which_code_runs(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    run = train(make_recipe(schedule__steps=1), out=tmp_path / "run").run
+    for recipe in (None, from_yaml(run / "recipe.yaml"), override(from_yaml(run / "recipe.yaml"), {"log.every": 3})):
+        with pytest.raises(UserError, match="which code runs: name it yourself too, with --builder tiny_detector:tiny"):
+            train(recipe, resume=run)
+    assert main(["train", "--resume", str(run)]) == 2
+    assert main(["train", "--resume", str(run), "--builder", OWN, "--schedule.steps", "2"]) == 0
+    with pytest.raises(UserError, match=r"builder tiny_detector:tiny -> tiny_detector:other"):
+        train(resume=run, builder="tiny_detector:other")
 
 
 def test_another_recipe_is_refused(tmp_path: Path, make_recipe: MakeRecipe) -> None:
@@ -276,15 +289,15 @@ def test_another_recipe_is_refused(tmp_path: Path, make_recipe: MakeRecipe) -> N
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none: there is no folder of this name; give --resume the folder of a run"):
-        train(resume=tmp_path / "none")
+        train(resume=tmp_path / "none", builder=OWN)
     with pytest.raises(UserError, match=r"this folder has no recipe\.yaml, so it is not a run folder; give --resume"):
-        train(resume=tmp_path)
+        train(resume=tmp_path, builder=OWN)
     (tmp_path / "recipe.yaml").write_text("name: x\n")
     with pytest.raises(UserError, match="nothing to resume"):
-        train(resume=tmp_path)
+        train(resume=tmp_path, builder=OWN)
     (tmp_path / "state.safetensors").write_bytes(b"rubbish")
     with pytest.raises(UserError, match="this file is not the state of a run"):
-        train(resume=tmp_path)
+        train(resume=tmp_path, builder=OWN)
 
 
 def test_one_process_at_a_time(tmp_path: Path, make_recipe: MakeRecipe) -> None:

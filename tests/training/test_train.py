@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_detector import tiny
+from tiny_detector import OWN, tiny
 
 import singleshot
 import singleshot.training
@@ -87,7 +87,7 @@ def test_validations_and_states_keep_a_distance_whatever_an_epoch_is(
 
 def test_recipe_yaml_repeats_the_run(tmp_path: Path, make_recipe: MakeRecipe) -> None:
     first = train(make_recipe(schedule__steps=5), out=tmp_path / "first")
-    second = train(from_yaml(first.run / "recipe.yaml"), out=tmp_path / "second")
+    second = train(from_yaml(first.run / "recipe.yaml"), out=tmp_path / "second", builder=OWN)
     one, two = load_file(first.last), load_file(second.last)
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert (first.run / "recipe.yaml").read_bytes() == (second.run / "recipe.yaml").read_bytes()
@@ -185,7 +185,7 @@ def test_from_a_checkpoint_of_the_same_classes(tmp_path: Path, make_recipe: Make
     assert found.class_names == ("red", "green")
     for name, value in source.state_dict().items():
         assert torch.equal(found.state_dict()[name], value), name
-    train(resume=result.run)
+    train(resume=result.run, builder=OWN)
 
 
 def test_from_a_checkpoint_of_other_classes(
@@ -251,7 +251,7 @@ def test_full_disk(tmp_path: Path, make_recipe: MakeRecipe, monkeypatch: pytest.
     with pytest.raises(UserError, match=r"No space left.*saved before is intact.*--resume"):
         train(make_recipe(log__save_every=3), out=tmp_path / "run")
     monkeypatch.undo()
-    train(resume=tmp_path / "run")
+    train(resume=tmp_path / "run", builder=OWN)
 
 
 def test_images_without_any_object(tmp_path: Path, make_recipe: MakeRecipe, squares: Path) -> None:

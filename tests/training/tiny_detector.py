@@ -20,6 +20,8 @@ from singleshot.ops.fit import ShortSide
 from singleshot.postprocess import ClassScores, PerClassPostprocess
 from singleshot.preprocess import KeepAspect, Stretch
 
+OWN = "tiny_detector:tiny"  # how a user names it
+
 
 class Trunk(Backbone):
     """Strides 8 and 16."""

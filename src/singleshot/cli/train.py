@@ -107,7 +107,7 @@ def run(options: Namespace) -> Result:
     from singleshot.cli.model import allow_local_imports
     from singleshot.training import train
 
-    allow_local_imports()  # the recipe may name a builder of the user's own
+    allow_local_imports()  # for --builder
     result = train(choose_recipe(options), out=options.out, resume=options.resume)
     document = {"run": result.run, "best": result.best, "last": result.last, "metrics": result.metrics}
     silent = os.environ.get("RANK", "0") != "0"  # torchrun starts the whole command several times

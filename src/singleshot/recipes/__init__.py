@@ -9,7 +9,7 @@ from pathlib import Path
 
 from singleshot.errors import UserError, did_you_mean
 from singleshot.recipes import coco, finetune, ilsvrc, iou_retinanet, refinedet, retinanet, voc
-from singleshot.training.recipe import Recipe, from_tree
+from singleshot.training.recipe import Recipe, read_tree
 from singleshot.yaml_text import load_yaml
 
 _RECIPES: dict[str, Recipe] = {
@@ -64,4 +64,4 @@ def _load_file(path: Path, seen: tuple[Path, ...]) -> Recipe:
     tree.setdefault("name", path.stem)
     if base.start == "file" and tree.keys() & {"builder", "arguments"}:
         tree.setdefault("start", "own")  # but this file sets them
-    return from_tree(tree, where=str(path), base=base)
+    return read_tree(tree, where=str(path), base=base)

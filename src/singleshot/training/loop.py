@@ -45,6 +45,7 @@ def train(
     from_checkpoint: str | Path | None = None,
     skip_bad: bool = False,
     device: str | None = None,
+    builder: str | None = None,
 ) -> TrainResult:
     """Train a detector as a recipe says, in a new run folder, or continue a run.
 
@@ -58,6 +59,8 @@ def train(
         from_checkpoint: weights of a trained detector to start from (in place of `recipe.start_from`).
         skip_bad: leave out images in which the check of the data finds errors (as `recipe.data.skip_bad` does).
         device: "cpu", "cuda", ... (in place of `recipe.compute.device`).
+        builder: your own builder, as module:function (in place of `recipe.builder`). It must be named here, or in a
+            recipe made in Python: the name in a recipe's file or in a run alone imports nothing.
 
     Raises:
         UserError: bad data, a bad recipe or folder, a full disk; or its subclass `DivergedError`: a loss is not finite.
@@ -71,6 +74,7 @@ def train(
         from_checkpoint=from_checkpoint,
         skip_bad=skip_bad,
         device=device,
+        builder=builder,
     )
     with start_ranks(chosen.recipe.compute.device) as ranks:
         keep_freed_memory(ranks.device)

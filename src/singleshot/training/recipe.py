@@ -6,7 +6,7 @@ saved in the run folder as `recipe.yaml`, and training from that file repeats th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,6 +23,15 @@ def about(default: T, text: str, **limits: float) -> T:
     `limits`: the range of its number, or of each of its numbers, as `ranges.within` takes it. docs/settings.md has it.
     """
     return field(default=default, metadata={"about": text, **(within(**limits) if limits else {})})
+
+
+class FromFile(str):
+    """The name of a builder of the user's own, as a file has it. No file decides which code runs: it is not imported.
+
+    It counts only when the user gives the name too: `--builder`, `train(builder=...)`, `override`.
+    """
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -198,7 +207,7 @@ class Recipe:
 
     name: str = about("custom", "names the recipe and its run folders")
     expected: tuple[Published, ...] = about((), "published figures for these settings")
-    builder: str = about("ssd", "a detector of this package, or your own as my_lab.models:my_detector")
+    builder: str = about("ssd", "a detector of this package; your own, my_lab.models:my_detector, only with --builder")
     arguments: dict[str, Any] = field(
         default_factory=dict, metadata={"about": "for the builder; the classes come from the data"}
     )
@@ -252,10 +261,18 @@ def to_yaml(recipe: Recipe) -> str:
 def from_yaml(path: str | Path, *, base: Recipe | None = None) -> Recipe:
     """Read a recipe from a YAML file. Fields that the file does not set come from `base`.
 
+    A builder of your own that the file names is not imported (`FromFile`) before you name it yourself.
+
     Raises:
         UserError: no such file, broken YAML (with its line), an unknown key or a value of the wrong type.
     """
-    return from_tree(load_yaml(Path(path)), where=str(path), base=base)
+    return read_tree(load_yaml(Path(path)), where=str(path), base=base)
+
+
+def read_tree(tree: dict[str, Any], *, where: str, base: Recipe | None = None) -> Recipe:
+    """`from_tree` of what a file holds: its builder, if it is the user's own, is `FromFile`."""
+    recipe = from_tree(tree, where=where, base=base)
+    return replace(recipe, builder=FromFile(recipe.builder)) if ":" in recipe.builder else recipe
 
 
 def from_tree(tree: dict[str, Any], *, where: str = "recipe", base: Recipe | None = None) -> Recipe:

@@ -12,7 +12,7 @@ from typing import Any
 
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.parts import store_argument
-from singleshot.detectors.registry import BUILDERS, find_builder
+from singleshot.detectors.registry import BUILDERS
 from singleshot.engines import refuse_exported
 from singleshot.errors import UserError
 from singleshot.training import tracking
@@ -21,6 +21,7 @@ from singleshot.training.parallel import find_device
 from singleshot.training.recipe import Recipe, from_yaml, override
 from singleshot.training.resume import Stopped, check_changes, differences
 from singleshot.training.setup import choose_precision
+from singleshot.training.start import named_builder
 from singleshot.training.values import check_values
 from singleshot.weights import checkpoint
 
@@ -57,6 +58,7 @@ def resolve(
     from_checkpoint: str | Path | None = None,
     skip_bad: bool = False,
     device: str | None = None,
+    builder: str | None = None,
 ) -> Resolved:
     """The recipe of a run. The arguments are those of `train`.
 
@@ -72,6 +74,7 @@ def resolve(
     recipe = recipe or (Recipe() if stopped is None else from_yaml(stopped.folder.recipe))
     asked = replace(
         recipe,
+        builder=recipe.builder if builder is None else builder,
         data=replace(
             recipe.data,
             path=recipe.data.path if data is None else str(data),
@@ -170,7 +173,7 @@ def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
         return with_nothing_to_keep(recipe) if at_random else recipe, None
     refuse_exported(recipe.start_from, wanted="training from a model")
     named = _file_builder(recipe.start_from)
-    own = find_builder(recipe.builder) if named is None and ":" in recipe.builder else None
+    own = named_builder(recipe) if named is None and ":" in recipe.builder else None
     source = checkpoint.load(recipe.start_from, builder=own)
     # The file's own weights count, not the backbone weights that its training once started from.
     leave = ("num_classes", "class_names", "category_ids", "backbone_weights")
@@ -201,7 +204,7 @@ def resolve_resumed(before: Recipe, now: Recipe) -> tuple[Recipe, list[str]]:
         if agrees or now.start == "file":
             now = replace(
                 now,
-                builder=before.builder,
+                builder=now.builder if now.builder == before.builder else before.builder,  # `FromFile` or not
                 arguments=before.arguments,
                 defaults=before.defaults and now.defaults,  # empty if the file describes the network
                 start=before.start,

@@ -9,7 +9,7 @@ from typing import Any
 from singleshot.errors import UserError
 from singleshot.plain_data import to_plain
 from singleshot.training.folder import RunFolder
-from singleshot.training.recipe import Recipe, from_tree, from_yaml
+from singleshot.training.recipe import Recipe, from_yaml, read_tree
 from singleshot.training.run import Run
 from singleshot.training.state import SavedState, file_stamp
 
@@ -50,7 +50,7 @@ class Stopped:
         state = SavedState.read(folder.state)
         # recipe.yaml may have been edited. Only states of older programs do not say what they were made by.
         made_by = state.made_by.recipe
-        return cls(folder, from_tree(made_by, where=str(state.path)) if made_by else from_yaml(folder.recipe), state)
+        return cls(folder, read_tree(made_by, where=str(state.path)) if made_by else from_yaml(folder.recipe), state)
 
     def must_be_last(self) -> None:
         """Refuse a run that another process has continued since its state was read here."""

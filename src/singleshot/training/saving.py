@@ -79,9 +79,12 @@ def restore(run: Run, stopped: Stopped) -> list[str]:
 
 def interrupted(run: Run) -> NoReturn:
     """Stop as Ctrl-C does, and say how to continue."""
+    own = (
+        f" --builder {run.recipe.builder}" if ":" in run.recipe.builder else ""
+    )  # no file may name the user's own code
     raise KeyboardInterrupt(
         f"stopped after step {run.progress.step} of {run.total}; everything is saved. "
-        f"Continue with: singleshot train --resume {run.folder.path}"
+        f"Continue with: singleshot train --resume {run.folder.path}{own}"
     )
 
 

@@ -13,7 +13,7 @@ from singleshot.detectors.registry import BUILDERS, Builder, find_builder, remem
 from singleshot.detectors.transfer import transfer
 from singleshot.errors import UserError, did_you_mean
 from singleshot.training.optimizer import find_trunk, has_first_statistics
-from singleshot.training.recipe import Recipe
+from singleshot.training.recipe import FromFile, Recipe
 
 FEW_IMAGES = 5_000  # with fewer images the user is told that pretrained weights help (docs/results.md: 205 and 500)
 
@@ -28,7 +28,7 @@ class Built(NamedTuple):
 
 def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None) -> Built:
     """The detector of a recipe for the classes of the data. It takes the weights of `source` that fit (`transfer`)."""
-    build = find_builder(recipe.builder)
+    build = named_builder(recipe)
     own = ":" in recipe.builder
     if own and not hasattr(build, "__wrapped__"):
         build = remembers_arguments(build)
@@ -56,6 +56,20 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
     if len(data) < FEW_IMAGES:
         said += f"; with {len(data)} images it would learn much more from ImageNet weights (docs/how_to/small_data.md)"
     return Built(detector, said, fresh=True)
+
+
+def named_builder(recipe: Recipe) -> Builder:
+    """The builder that a recipe names.
+
+    Raises:
+        UserError: there is none of this name; or it is the user's own, and only a file names it.
+    """
+    if isinstance(recipe.builder, FromFile):
+        raise UserError(
+            f"builder: {recipe.builder!r} is code of your own, and no recipe's file decides which code runs: name it "
+            f"yourself too, with --builder {recipe.builder} (in Python train(builder={str(recipe.builder)!r}))"
+        )
+    return find_builder(recipe.builder)
 
 
 def _defaults(recipe: Recipe, build: Builder) -> dict[str, Any]:

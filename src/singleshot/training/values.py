@@ -27,7 +27,9 @@ def check_values(recipe: Recipe) -> None:
     check_ranges(recipe)
     optimizer, form, metric = recipe.optimizer, recipe.data.format, recipe.validation.metric
     still = not optimizer.nesterov or optimizer.momentum > 0
+    single = recipe.name not in ("", ".", "..") and not set(recipe.name) & set("/\\\0")  # it names the run's folder
     rules = (
+        ("name", recipe.name, single, "the name of a folder"),
         ("data.format", form, form is None or form in FORMATS, f"null or {', '.join(FORMATS)}"),
         ("optimizer.nesterov", optimizer.nesterov, still, "false where momentum is 0"),
         ("validation.metric", metric, metric in METRICS, ", ".join(METRICS)),
