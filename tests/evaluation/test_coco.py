@@ -294,3 +294,26 @@ def test_says_nothing(library: str, capfd: pytest.CaptureFixture[str], coco_data
     coco_metrics(dataset, coco_found(dataset, results))
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_an_annotation_with_id_0_is_the_one_exception(coco_dataset, coco_found, library: str) -> None:
+    """pycocotools takes the id 0 for "no object", so a detection of it is wrong. Here ids are those that start at 1."""
+    box = {"image_id": 1, "category_id": 1, "area": 400, "iscrowd": 0}
+    content = {
+        "images": [{"id": 1}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [{**box, "id": k, "bbox": [50 * k, 0, 20, 20]} for k in range(2)],
+    }
+    results = [{"image_id": 1, "category_id": 1, "bbox": [50 * k, 0, 20, 20], "score": 0.9 - k / 10} for k in range(2)]
+    dataset = coco_dataset(content)
+    ours = coco_metrics(dataset, coco_found(dataset, results)).numbers
+    theirs, _ = oracle(content, results)
+    assert (ours["AP"], ours["AR100"]) == (1.0, 1.0)
+    assert (theirs["AP"] < 0.6, theirs["AR100"]) == (True, 0.5)
+    for annotation in content["annotations"]:
+        annotation["id"] += 1
+    assert oracle(content, results)[0] == {
+        **theirs,
+        **ours,
+        **coco_metrics(dataset, coco_found(dataset, results)).by_iou,
+    }
