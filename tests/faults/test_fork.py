@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from faults.forking import in_child
 
 from singleshot.errors import UserError
 from singleshot.evaluation import apart
@@ -19,29 +18,6 @@ from singleshot.evaluation.coco import coco_metrics
 from singleshot.stream import Frame, read_ahead
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-
-LONG = 30  # seconds: far more than any of this takes
-
-
-def in_child(function: Callable[[], Any]) -> Any:
-    """What the function gives in a forked process. A process that hangs is killed and fails the test."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            answer = function()
-        except BaseException as error:
-            answer = f"{type(error).__name__}: {error}"
-        os.write(writer, json.dumps(answer).encode())
-        os._exit(0)
-    os.close(writer)
-    try:
-        with os.fdopen(reader, "rb") as file:
-            assert select.select([file], [], [], LONG)[0], "the forked process hangs"
-            return json.loads(file.read())
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
 
 
 @pytest.fixture
