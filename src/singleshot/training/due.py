@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
+from singleshot.training.pace import now
 from singleshot.training.run import Run
 
 
@@ -32,4 +31,4 @@ def save(run: Run) -> bool:
 
 def save_by_the_clock(run: Run) -> bool:
     """Whether the last save is `log.save_minutes` ago. Only the first process decides this."""
-    return run.ranks.first and time.monotonic() - run.saved_at > 60 * run.recipe.log.save_minutes
+    return run.ranks.first and now() - run.saved_at > 60 * run.recipe.log.save_minutes

@@ -68,9 +68,8 @@ def record(run: Run, pending: PendingReport) -> StepReport:
     for name, value in report.losses.items():
         progress.sums[name] = progress.sums.get(name, 0.0) + value
     progress.summed += 1
-    speed = run.speed.update(report.step)
-    rate = run.rate_at(report.step - 1)
-    run.display.step(report.step, report.losses, rate, speed)
+    rate, speed = run.rate_at(report.step - 1), run.speed
+    run.display.step(report.step, report.losses, rate=rate, speed=speed, left=run.time_left(report.step))
     if report.step % run.recipe.log.every == 0 or report.step == run.total:
         losses = {name: value / progress.summed for name, value in progress.sums.items()}
         progress.sums, progress.summed = {}, 0

@@ -136,9 +136,11 @@ def loop(run: Run, asked: StopSignals) -> None:
     batches = run.batches()
     pending: PendingReport | None = None
     run.display.begin(progress.step)
+    run.pace.begin()
     if due.validation(run):  # the run was stopped during a validation
-        validation.validate(run, asked)
-        saving.save(run)
+        with run.pace.pause():
+            validation.validate(run, asked)
+            saving.save(run)
 
     while not progress.finished:
         try:
@@ -155,13 +157,16 @@ def loop(run: Run, asked: StopSignals) -> None:
         pending = PendingReport(
             progress.step, losses, taken, run.ranks, stop=asked.stop, save=due.save_by_the_clock(run)
         )
-        if stop or save or due.validation(run):
+        if around := stop or save or due.validation(run):
             log.record(run, pending)  # it also checks that losses are finite: only then a state is saved
             pending = None
-            if due.validation(run) and not stop:
-                validation.validate(run, asked)
-            progress.finished = progress.finished or (progress.step >= run.total and not due.validation(run))
-            saving.save(run)
+        run.pace.step()
+        if around:
+            with run.pace.pause():
+                if due.validation(run) and not stop:
+                    validation.validate(run, asked)
+                progress.finished = progress.finished or (progress.step >= run.total and not due.validation(run))
+                saving.save(run)
         if stop and not progress.finished:
             saving.interrupted(run)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from singleshot.errors import readable_lines
+from singleshot.training.pace import now
 
 
 class Display:
@@ -25,15 +25,14 @@ class Display:
         self.total = total
         self.bar: Progress | None = None
         self.task: TaskID | None = None
-        self._last = self._start = time.monotonic()
-        self._first_step = 0
+        self._last = now()
         if not quiet and sys.stderr.isatty():
             self.bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[text]}"),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[left]}"),
                 console=self.console,
             )
 
@@ -61,24 +60,22 @@ class Display:
 
     def begin(self, step: int) -> None:
         """Training starts, or continues, after this step."""
-        self._first_step, self._start = step, time.monotonic()
         if self.bar is not None:
-            self.task = self.bar.add_task("training", total=self.total, completed=step, text="")
+            self.task = self.bar.add_task("training", total=self.total, completed=step, text="", left="")
 
-    def step(self, step: int, losses: dict[str, float], rate: float, speed: float) -> None:
-        """Show a finished step; `speed` is in images per second."""
+    def step(self, step: int, losses: dict[str, float], *, rate: float, speed: float, left: float | None) -> None:
+        """Show a finished step. `speed` is in images per second, `left` in seconds; None: not known yet."""
         if self.quiet:
             return
         text = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         text += f" lr {rate:.2e} {speed:.1f} images/s"
+        time_left = "" if left is None else f"{minutes(left)} left"
         if self.bar is not None and self.task is not None:
             with self._while_there_is_a_screen():
-                self.bar.update(self.task, completed=step, text=text)
-        elif (now := time.monotonic()) - self._last >= self.interval:
-            self._last = now
-            done = step - self._first_step
-            left = (now - self._start) / done * (self.total - step) if done else 0.0
-            self.say(f"step {step}/{self.total} {text} {_minutes(left)} left")
+                self.bar.update(self.task, completed=step, text=text, left=time_left)
+        elif now() - self._last >= self.interval:
+            self._last = now()
+            self.say(f"step {step}/{self.total} {text} {time_left}".rstrip())
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""
@@ -86,26 +83,8 @@ class Display:
             self.console.print(readable_lines(text), markup=False)
 
 
-class Speedometer:
-    """Images per second, over about the last ten steps."""
-
-    def __init__(self, images_per_step: int) -> None:
-        self._images = images_per_step
-        self._seconds: float | None = None  # per step, smoothed
-        self._last = time.monotonic()
-        self._step: int | None = None
-
-    def update(self, step: int) -> float:
-        """The speed after this step."""
-        now = time.monotonic()
-        if self._step is not None and step > self._step:
-            seconds = (now - self._last) / (step - self._step)
-            self._seconds = seconds if self._seconds is None else 0.9 * self._seconds + 0.1 * seconds
-        self._last, self._step = now, step
-        return self._images / self._seconds if self._seconds else 0.0
-
-
-def _minutes(seconds: float) -> str:
+def minutes(seconds: float) -> str:
+    """A duration to read: 2:31 min, 3 h 20 min."""
     whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60} min"

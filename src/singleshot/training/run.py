@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import torch
@@ -18,8 +17,9 @@ from singleshot.training.ema import Average
 from singleshot.training.folder import RunFolder
 from singleshot.training.made_by import MadeBy, image_files, machine, objects
 from singleshot.training.optimizer import create_optimizer, keep_norm_statistics
+from singleshot.training.pace import Pace, now
 from singleshot.training.parallel import Ranks
-from singleshot.training.progress import Display, Speedometer
+from singleshot.training.progress import Display
 from singleshot.training.recipe import Recipe
 from singleshot.training.schedule import rate_factor, scaled_rate, total_steps
 from singleshot.training.state import Progress
@@ -59,8 +59,8 @@ class Run:
             devices = [ranks.device] if ranks.device.type == "cuda" else None
             self.model = DistributedDataParallel(self.detector, device_ids=devices, gradient_as_bucket_view=True)
         self.display = Display(self.total, quiet=not ranks.first)
-        self.speed = Speedometer(self.images_per_step)
-        self.saved_at = time.monotonic()  # when the state was written last
+        self.pace = Pace()
+        self.saved_at = now()  # when the state was written last
         self.made_by = MadeBy(
             recipe=to_plain(recipe),
             train=objects(data.train),
@@ -106,6 +106,16 @@ class Run:
         steps = self.recipe.optimizer.freeze_norm_steps
         if steps < 0 or self.progress.step < steps:
             keep_norm_statistics(self.detector)
+
+    @property
+    def speed(self) -> float:
+        """Images per second, over the last ten steps of this process."""
+        return self.images_per_step / self.pace.recent if self.pace.recent else 0.0
+
+    def time_left(self, step: int) -> float | None:
+        """Seconds that the steps after this one take, without validations and saves; None: not known yet."""
+        typical = self.pace.typical
+        return None if typical is None else typical * (self.total - step)
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step; the first step is 0."""

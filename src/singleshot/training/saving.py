@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from singleshot.plain_data import to_plain
 from singleshot.training import due, folder
+from singleshot.training.pace import now
 from singleshot.training.resume import Stopped, check_run, same_measure
 from singleshot.training.run import Run
 from singleshot.training.state import pack_state, random_state, set_random_state
@@ -32,7 +32,7 @@ def write(run: Run, random: list[dict[str, Tensor]]) -> None:
         average = run.average.detector if run.average is not None else None
         content = pack_state(run.progress, run.made_by, run.detector, run.optimizer, average, random)
         run.folder.write(run.folder.state, content)
-    run.saved_at = time.monotonic()
+    run.saved_at = now()
 
 
 def save_weights(run: Run, path: Path) -> None:
