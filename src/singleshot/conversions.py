@@ -100,9 +100,10 @@ def flag(value: Any) -> bool:
     Raises:
         Unclear: anything else, such as 2, NaN, `"maybe"`, or nothing at all.
     """
-    if isinstance(value, int | float) and (value == 0 or value == 1):
-        return value == 1
-    if type(value) is str and (found := _FLAGS.get(value.strip().lower())) is not None:
+    kind = type(value)
+    if (kind is int or kind is bool or kind is float) and (value == 0 or value == 1):
+        return bool(value)
+    if kind is str and (found := _FLAGS.get(value.strip().lower())) is not None:
         return found
     raise Unclear(f"is {short(value)}, expected 0 or 1 (or false or true)")
 

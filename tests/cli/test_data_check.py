@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from singleshot.cli import main
 
@@ -124,3 +125,51 @@ def test_data_split(data: Path, capsys: Capture) -> None:
     assert "split val): 3 images" in capsys.readouterr().out
     assert main(["data", "split", str(data)]) == 2
     assert "no list is overwritten" in capsys.readouterr().err
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Path:
+    """A COCO folder that names an image outside of it, and has one object with an unclear flag."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for place in (tmp_path / "secret.png", folder / "a.png", folder / "b.png"):
+        Image.new("RGB", (40, 30)).save(place)
+    names = ["../secret.png", "a.png", "b.png"]
+    content = {
+        "images": [{"id": k, "file_name": name, "width": 40, "height": 30} for k, name in enumerate(names)],
+        "annotations": [
+            {"id": k + 1, "image_id": k, "category_id": 1, "bbox": [1, 1, 20, 20], "iscrowd": flag}
+            for k, flag in enumerate((0, 0, "maybe"))
+        ],
+        "categories": [{"id": 1, "name": "ant"}],
+    }
+    (folder / "all.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_images_that_are_left_out_are_counted_with_the_reason(stranger: Path, capsys: Capture) -> None:
+    assert main(["data", "check", str(stranger)]) == 2
+    out = capsys.readouterr().out
+    assert "error: outside of the data (1): with --skip-bad the image is left out" in out
+    assert "annotations[2]: image b.png: iscrowd is 'maybe', expected 0 or 1 (or false or true)" in out
+    assert "left: 1 of 3 images; left out for: outside of the data (1), broken annotation (1)" in out
+    assert main(["data", "check", str(stranger), "--skip-bad", "--json"]) == 0
+    (split,) = json.loads(capsys.readouterr().out)["splits"]
+    assert (split["images"], split["usable"]) == (3, 1)
+    assert split["left_out"] == {"outside of the data": 1, "broken annotation": 1}
+
+
+@pytest.mark.parametrize("verb", ["data show --out x.png", "data split --split all", "evaluate --detections x.json"])
+def test_every_verb_refuses_what_lies_outside(
+    stranger: Path, verb: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(stranger)
+    assert main([*verb.split(), str(stranger)]) == 2
+    err = capsys.readouterr().err
+    assert "outside of" in err
+    assert "--allow-outside" in err
+    path = stranger / "all.json"
+    path.write_text(path.read_text().replace('"maybe"', "0"))
+    main([*verb.split(), str(stranger), "--allow-outside"])
+    assert "outside of" not in capsys.readouterr().err
+    assert main(["data", "check", str(stranger), "--allow-outside"]) == 0

@@ -36,9 +36,10 @@ def recipe(*words: str) -> Recipe:
 
 def test_flags_are_fields() -> None:
     words = "my_data --format voc --split a --val-split b --skip-bad --epochs 2.5 --batch-size 3 --seed 4 --device cpu"
-    found = recipe(*words.split(), "--builder", "x:y", "--backbone-weights", "w.safetensors")
+    found = recipe(*words.split(), "--allow-outside", "--builder", "x:y", "--backbone-weights", "w.safetensors")
     assert (found.data.path, found.data.format, found.data.split, found.data.val_split) == ("my_data", "voc", "a", "b")
     assert found.data.skip_bad
+    assert found.data.allow_outside
     assert (found.schedule.epochs, found.batch_size, found.seed, found.compute.device) == (2.5, 3, 4, "cpu")
     assert found.builder == "x:y"
     assert recipe("my_data", "--from", "m.safetensors").start_from == "m.safetensors"

@@ -132,25 +132,150 @@ def test_a_list_of_images_has_no_truth(tmp_path: Path) -> None:
     assert data.class_names == ("zebra", "ant")
 
 
-def test_entries_that_cannot_be_read_are_problems_and_the_rest_is_kept(tmp_path: Path) -> None:
+def test_entries_that_cannot_be_read_are_problems_and_their_images_are_left_out(tmp_path: Path) -> None:
     value = content()
     value["images"] += [{"id": 42, "file_name": "c.jpg"}, {"id": None, "file_name": "d.jpg"}, {"id": 8}, "e.jpg"]
     value["annotations"] += [
         {"image_id": 42, "category_id": 3},
         {"image_id": 42, "category_id": 3, "bbox": [1, 2, 3]},
-        {"image_id": 42, "category_id": 3, "bbox": [1, 2, 3, "4"]},
+        {"image_id": 42, "category_id": 3, "bbox": [1, 2, 3, "wide"]},
         {"image_id": 42, "bbox": [1, 2, 3, 4]},
         {"category_id": 3, "bbox": [1, 2, 3, 4]},
         None,
     ]
     data = read_coco(write(tmp_path / "a.json", value))
-    assert [record.name for record in data.records] == ["a.jpg", "b.jpg"]
-    assert [len(record.labels) for record in data.records] == [2, 1]
+    assert [record.name for record in data.records] == ["b.jpg"]  # without some of its objects, a.jpg would be wrong
+    assert [len(record.labels) for record in data.records] == [1]
+    assert data.left_out == ("broken annotation",)
     assert [problem.kind for problem in data.problems].count("duplicate image id") == 1
     assert [problem.kind for problem in data.problems].count("broken annotation") == 9
     assert all(problem.where.startswith(str(tmp_path / "a.json")) for problem in data.problems)
     assert any("images[2]" in problem.where and "a.jpg" in problem.message for problem in data.problems)
     assert any("annotations[4]" in problem.where for problem in data.problems)
+
+
+def broken(field: str, value: Any) -> dict[str, Any]:
+    """A sound file but for one value of the first object, which belongs to a.jpg."""
+    found = content()
+    found["annotations"][0][field] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "column", "expected"),
+    [
+        ("iscrowd", "0", "crowd", False),
+        ("iscrowd", "false", "crowd", False),
+        ("iscrowd", 0.0, "crowd", False),
+        ("iscrowd", False, "crowd", False),
+        ("iscrowd", None, "crowd", False),
+        ("iscrowd", "1", "crowd", True),
+        ("iscrowd", True, "crowd", True),
+        ("area", "7.5", "areas", 7.5),
+        ("area", None, "areas", 12.0),
+        ("area", 0, "areas", 0.0),
+        ("bbox", ["1", "2.0", 3, " 4 "], "boxes", [1, 2, 4, 6]),
+        ("category_id", "3", "labels", 1),
+    ],
+)
+def test_what_is_clear_is_taken(tmp_path: Path, field: str, value: Any, column: str, expected: object) -> None:
+    data = read_coco(write(tmp_path / "a.json", broken(field, value)))
+    assert not data.problems
+    assert getattr(data.records[0], column)[0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("iscrowd", value) for value in (2, -1, float("nan"), "maybe", "", [], 0.5)),
+        *(("area", value) for value in (float("nan"), float("inf"), -1, "-1", "big", True, {}, 10**400)),
+        *(("bbox", value) for value in ([1, 2, 3, "4_0"], [1, 2, 3, None], [1, 2, 3, True], "1 2 3 4", {}, None)),
+        *(("category_id", value) for value in (None, 3.5, True, float("nan"), [], "a\0", 2**64)),
+    ],
+)
+def test_what_is_not_clear_is_a_problem_and_its_image_is_left_out(tmp_path: Path, field: str, value: Any) -> None:
+    path = write(tmp_path / "a.json", broken(field, value))
+    data = read_coco(path)
+    (problem,) = data.problems
+    assert (problem.kind, problem.where) == ("broken annotation", f"{path}: annotations[0]")
+    assert problem.message.startswith(f"image a.jpg: {field} is ")
+    assert "expected" in problem.message
+    assert [record.name for record in data.records] == ["b.jpg"]
+    with pytest.raises(UserError, match=f"image a.jpg: {field} is "):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize("value", ["a\0.jpg", "a\n.jpg", "\ud800.jpg", "\x1b[2J", "", 3, None])
+def test_names_that_no_file_can_have(tmp_path: Path, value: Any) -> None:
+    found = content()
+    found["images"][0]["file_name"] = value
+    data = read_coco(write(tmp_path / "a.json", found))
+    assert data.problems[0].where.endswith("images[0]")
+    assert "file_name is" in data.problems[0].message
+    assert [record.name for record in data.records] == ["b.jpg"]
+    (note,) = data.notes  # on the two objects of that image
+    assert note.kind == "annotation without image"
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\0", "\udfff", "", True, [], 1.5])
+def test_names_that_no_class_can_have(tmp_path: Path, value: Any) -> None:
+    """Objects of this class cannot be read either, so their image is left out."""
+    found = content()
+    found["categories"][0]["name"] = value
+    data = read_coco(write(tmp_path / "a.json", found))
+    assert [problem.kind for problem in data.problems] == ["broken annotation", "unknown class"]
+    assert data.problems[0].where.endswith("categories[0]")
+    assert [record.name for record in data.records] == ["b.jpg"]
+    assert data.left_out == ("unknown class",)
+
+
+def test_names_that_are_numbers(tmp_path: Path) -> None:
+    assert read_coco(
+        write(tmp_path / "a.json", content(categories=[{"id": 90, "name": 7}, {"id": 3, "name": "8"}]))
+    ).class_names == ("7", "8")
+
+
+def test_ids_that_are_the_same_as_text_are_the_same(tmp_path: Path) -> None:
+    found = content()
+    found["annotations"][0] |= {"image_id": "42", "category_id": "90"}
+    found["annotations"][1] |= {"image_id": "7"}
+    data = read_coco(write(tmp_path / "a.json", found))
+    assert [record.labels.tolist() for record in data.records] == [[0, 1], [1]]
+    assert [note.kind for note in data.notes] == ["id of another type"] * 2
+    assert "2 times; the first is '42'" in data.notes[0].message
+    found["images"].append({"id": "42", "file_name": "c.jpg"})  # the same type counts first
+    data = read_coco(write(tmp_path / "a.json", found))
+    assert [record.labels.tolist() for record in data.records] == [[1], [1], [0]]
+
+
+def test_polygons_without_boxes(tmp_path: Path) -> None:
+    found = content()
+    del found["annotations"][0]["bbox"]
+    found["annotations"][0]["segmentation"] = [[20, 30, 70.5, 30, 70, 60], ["10", 40, 15, 40, 15, 50]]
+    data = read_coco(write(tmp_path / "a.json", found))
+    assert data.records[0].boxes[0].tolist() == [10, 30, 70.5, 60]
+    assert [note.kind for note in data.notes] == ["polygon without box"]
+    assert not data.problems
+    for no_polygon in ([], [[]], [[1, 2, 3]], [[1, 2, 3, 4]], {"counts": "x", "size": [1, 1]}, [[1, 2, 3, 4, 5, "x"]]):
+        found["annotations"][0]["segmentation"] = no_polygon
+        data = read_coco(write(tmp_path / "a.json", found))
+        assert [record.name for record in data.records] == ["b.jpg"]
+        assert "bbox is None" in data.problems[0].message
+
+
+def test_a_key_that_occurs_twice(tmp_path: Path) -> None:
+    """JSON keeps the last value only: here it would be half of the data."""
+    text = json.dumps(content())
+    path = tmp_path / "a.json"
+    path.write_text(
+        text.replace('"categories"', '"annotations": [], "categories"').replace('"area"', '"id": 9, "area"')
+    )
+    data = read_coco(path)
+    assert [problem.kind for problem in data.problems] == ["key twice"] * 2
+    assert any("'id' occurs more than once in 2 objects" in problem.message for problem in data.problems)
+    assert any("'annotations' occurs" in problem.message for problem in data.problems)
+    with pytest.raises(UserError, match="occurs more than once"):
+        open_dataset(path)
 
 
 def test_nan_and_negative_sides_are_left_to_the_check(tmp_path: Path) -> None:
@@ -170,8 +295,8 @@ def test_annotations_of_images_that_are_not_listed(tmp_path: Path) -> None:
     assert note.kind == "annotation without image"
     assert "1 annotations" in note.message
     assert not data.problems
-    value["images"] = [{"id": "42", "file_name": "a.jpg"}]
-    with pytest.raises(UserError, match=r"'42'.* 42"):
+    value["images"] = [{"id": "042", "file_name": "a.jpg"}]
+    with pytest.raises(UserError, match=r"'042'.* 42"):
         read_coco(write(tmp_path / "a.json", value))
 
 
@@ -191,7 +316,8 @@ def test_boxes_divided_by_the_image_size_are_refused(tmp_path: Path) -> None:
         ('{"images": [\n  {"id": 1,,}]}', r"a\.json:2: broken JSON at column 12"),
         ("", r"a\.json:1: broken JSON"),
         ('{"images": []', r"a\.json:1: broken JSON"),
-        ("[" * 100_000, "broken JSON"),
+        ("[" * 100_000, "broken JSON: .*nested too deeply"),
+        ('{"images": [\n{"id": ' + "1" * 5_000 + "}]}", r"a\.json:2: broken JSON"),
         ('[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 1, 1], "score": 0.5}]', "results file.*--detections"),
         ("[]", "a list; expected a COCO dataset"),
         ("3", "int '3'"),
@@ -236,6 +362,55 @@ def test_images_are_found_where_they_usually_are(tmp_path: Path, annotation: str
     wanted = [tmp_path / image.format(name) for name in ("a.jpg", "b.jpg")]
     touch(*wanted)
     assert [record.path for record in read_coco(path).records] == wanted
+
+
+OUT = [
+    "../../out/a.jpg",
+    "x/../../../out/a.jpg",
+    "/etc/passwd",
+    "//etc/passwd",
+    "{}/out/a.jpg",
+    "../..",
+    "..\\..\\out\\a.jpg",
+]
+
+
+@pytest.mark.parametrize("name", OUT)
+@pytest.mark.parametrize("given", ["data", "data/annotations/val.json"])
+def test_an_image_outside_of_the_data_is_refused(tmp_path: Path, name: str, given: str) -> None:
+    """The file may come from a stranger, and could name any file of this computer."""
+    touch(tmp_path / "out/a.jpg", tmp_path / "data/images/b.jpg")
+    name = name.format(tmp_path)
+    images = [{"id": 42, "file_name": name}, {"id": 7, "file_name": "b.jpg"}]
+    write(tmp_path / "data/annotations/val.json", content(images=images))
+    data = read_coco(tmp_path / given)
+    assert [record.name for record in data.records] == ["b.jpg"]
+    (problem,) = data.problems
+    assert problem.kind == "outside of the data"
+    assert "--allow-outside" in problem.message
+    assert problem.where.endswith("images[0]")
+    assert data.left_out == ("outside of the data",)
+    trusted = read_coco(tmp_path / given, allow_outside=True)
+    assert len(trusted.records) == 2
+    assert not trusted.problems
+    if "out" in name:
+        assert trusted.records[0].path.samefile(tmp_path / "out/a.jpg")
+
+
+@pytest.mark.parametrize(
+    "name", ["../images/sub/a.jpg", "images/x/../sub/a.jpg", "{}/data/images/sub/a.jpg", "link/a.jpg"]
+)
+@pytest.mark.parametrize("given", ["data", "data/annotations/val.json"])
+def test_an_image_inside_of_the_data_is_found_however_it_is_named(tmp_path: Path, name: str, given: str) -> None:
+    """Also through a link that lies in the data: its owner has put it there."""
+    touch(tmp_path / "data/images/sub/a.jpg", tmp_path / "out/a.jpg")
+    (tmp_path / "data/images/link").symlink_to(tmp_path / "out")
+    images = [{"id": 42, "file_name": name.format(tmp_path)}]
+    write(tmp_path / "data/annotations/val.json", content(images=images, annotations=[]))
+    data = read_coco(tmp_path / given)
+    assert not data.problems
+    place = "out" if "link" in name else "data/images/sub"
+    assert data.records[0].path.samefile(tmp_path / place / "a.jpg")
 
 
 @pytest.mark.parametrize("name", ["deep/er/a.jpg", "deep\\er\\a.jpg", "/elsewhere/deep/a.jpg", r"C:\deep\a.jpg"])

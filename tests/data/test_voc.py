@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from singleshot.data.dataset import Dataset
+from singleshot.data.dataset import Dataset, Problem
 from singleshot.data.formats.voc import find_parts
 from singleshot.data.formats.vocxml import Annotation, parse
 from singleshot.data.open import find_splits, open_dataset
@@ -129,6 +129,135 @@ def test_fields_and_their_defaults(tmp_path: Path) -> None:
 def test_sizes(tmp_path: Path, size: str, expected: tuple[int, int]) -> None:
     write_xml(tmp_path / "Annotations/a.xml", thing("x", (1, 1, 2, 2)), size=size)
     assert read_voc(tmp_path).records[0].size == expected
+
+
+@pytest.mark.parametrize("flag", ["difficult", "truncated"])
+def test_flags_that_are_clear(tmp_path: Path, flag: str) -> None:
+    said = {"1": True, " True ": True, "yes": True, "1.0": True, "0": False, "no": False, "FALSE": False, "": False}
+    things = [thing("x", (1, 2, 3, 4), f"<{flag}>{text}</{flag}>") for text in said]
+    write_xml(tmp_path / "Annotations/a.xml", *things)
+    (record,) = read_voc(tmp_path).records
+    assert getattr(record, flag).tolist() == list(said.values())
+
+
+@pytest.mark.parametrize("flag", ["difficult", "truncated"])
+def test_flags_that_are_not_clear(tmp_path: Path, flag: str) -> None:
+    """The image is left out: the object could be one or the other."""
+    texts = ["2", "maybe", "5\u00a0", "nan", "-1", "0 1", "\uff11"]
+    for place, text in enumerate(texts):
+        write_xml(tmp_path / f"Annotations/{place}.xml", thing("x", (1, 2, 3, 4), f"<{flag}>{text}</{flag}>"))
+    write_xml(tmp_path / "Annotations/sound.xml", thing("x", (1, 2, 3, 4)))
+    data = read_voc(tmp_path)
+    assert [problem.where for problem in data.problems] == [
+        str(tmp_path / f"Annotations/{place}.xml") for place in range(len(texts))
+    ]
+    for problem in data.problems:
+        assert problem.kind == "broken annotation"
+        assert problem.message.startswith(f"object 1 (x): {flag} is ")
+    assert [record.name for record in data.records] == ["sound"]
+    assert data.left_out == ("broken annotation",) * len(texts)
+
+
+@pytest.mark.parametrize("side", ["1_0", "0x10", "1,5", "", "\uff11", "true"])
+def test_numbers_that_are_not_clear(tmp_path: Path, side: str) -> None:
+    write_xml(tmp_path / "Annotations/a.xml", thing("x", (side, 2, 3, 4)))
+    (problem,) = read_voc(tmp_path).problems
+    assert "object 1 (x): xmin is " in problem.message
+
+
+def test_a_class_name_of_two_lines(tmp_path: Path) -> None:
+    write_xml(tmp_path / "Annotations/a.xml", thing("a\nb", (1, 2, 3, 4)))
+    (problem,) = read_voc(tmp_path).problems
+    assert "control character (U+000A)" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding", "name", "said"),
+    [
+        ("GBK", "gbk", "安全帽", None),
+        ("utf8", "utf-8", "Tür", None),
+        ("Shift_JIS", "shift_jis", "帽子", None),
+        ("latin-1", "latin-1", "Tür", None),
+        (None, "utf-8", "Tür", None),
+        (None, "gbk", "安全帽", "is no utf-8 text, and the file declares no other"),
+        (None, "latin-1", "Tür", "the byte 0xFC is no utf-8 text"),
+        ("GBK", "latin-1", "Tü", "is no gbk text, and the file declares this encoding"),
+        ("punycode", "utf-8", "Tur", "cannot be read; save the file as UTF-8"),
+        ("klingon", "utf-8", "Tur", "'klingon' is unknown"),
+    ],
+)
+def test_encodings(tmp_path: Path, declared: str | None, encoding: str, name: str, said: str | None) -> None:
+    first = f"<?xml version='1.0' encoding='{declared}'?>\n" if declared else "\n"
+    path = tmp_path / "a.xml"
+    path.write_bytes(f"{first}<annotation>{thing(name, (1, 2, 3, 4))}</annotation>".encode(encoding))
+    found = parse(str(path), 0, 0)
+    if said is None:
+        assert isinstance(found, Annotation)
+        assert found.names == (name,)
+    else:
+        assert isinstance(found, Problem)
+        assert said in found.message
+        if "byte 0x" in said:
+            assert found.where == f"{path}:2"
+
+
+def test_rotated_boxes_are_named(tmp_path: Path) -> None:
+    write_xml(tmp_path / "Annotations/a.xml", "<object><name>ship</name><robndbox><cx>60</cx></robndbox></object>")
+    (problem,) = read_voc(tmp_path).problems
+    assert "rotated box" in problem.message
+
+
+def test_a_small_file_takes_little(tmp_path: Path) -> None:
+    """However deep it is, and however long its texts are."""
+    path = tmp_path / "a.xml"
+    path.write_text("<annotation>" + "<a>" * 50_000 + "</a>" * 50_000 + "</annotation>")
+    assert parse(str(path), 0, 0) == Annotation(str(path), "", (0, 0), (), (), (), ())
+    long = "1" * 2_000_000
+    path.write_text(f"<annotation>{thing('x', (long, 2, 3, long))}</annotation>")
+    found = parse(str(path), 1, 0)
+    assert isinstance(found, Annotation)
+    assert found.boxes[0][0] == float("inf")
+    path.write_text(f"<annotation>{thing('x', (f'x{long}', 2, 3, 4))}</annotation>")
+    wrong = parse(str(path), 2, 0)
+    assert isinstance(wrong, Problem)
+    assert len(wrong.message) < 200
+
+
+def test_names_cannot_lead_out_of_the_data(tmp_path: Path) -> None:
+    """Of the names in lists and XML files only the last part counts."""
+    write_xml(tmp_path / "out/a.xml", thing("x", (1, 2, 3, 4)))
+    (tmp_path / "out/a.jpg").write_bytes(b"")
+    write_xml(tmp_path / "data/Annotations/b.xml", "<filename>../../out/a.jpg</filename><path>/etc/passwd</path>")
+    write_xml(tmp_path / "data/Annotations/c.xml")
+    (tmp_path / "data/ImageSets/Main").mkdir(parents=True)
+    names = ["../../out/a.jpg", "../../out/d", f"{tmp_path}/out/e", "..", "b", "/etc/passwd", "c"]
+    (tmp_path / "data/ImageSets/Main/train.txt").write_text("\n".join(names))
+    data = read_voc(tmp_path / "data")
+    assert len(data.records) == len(names)
+    assert not any(".." in record.path.parts for record in data.records)
+    assert all(record.path.is_relative_to(tmp_path / "data") for record in data.records)
+    assert not any(record.path.exists() for record in data.records)
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    write_xml(tmp_path / "Annotations/a.xml", thing("x", (1, 2, 3, 4)))
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/train.txt").write_text("a\nb\0c\nd\x1b[2J\n")
+    data = read_voc(tmp_path, split="train")
+    assert [record.name for record in data.records] == ["a"]
+    assert ["U+0000" in problem.message for problem in data.problems] == [True, False]
+
+
+def test_links_that_lead_in_a_circle(tmp_path: Path) -> None:
+    write_xml(tmp_path / "Annotations/a.xml", thing("x", (1, 2, 3, 4)))
+    for folder in (tmp_path, tmp_path / "Annotations"):
+        (folder / "loop.xml").symlink_to("loop.xml")
+        (folder / "JPEGImages").symlink_to("JPEGImages")
+        (folder / "round").symlink_to("..")
+    assert [record.name for record in read_voc(tmp_path).records] == ["a"]
+    assert [record.name for record in open_dataset(tmp_path).records] == ["a"]  # all formats are asked
+    with pytest.raises(UserError, match="no such file"):
+        read_voc(tmp_path / "loop.xml")
 
 
 def test_nan_infinite_and_inverted_boxes_are_left_to_the_check(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 
 from singleshot.analysis import Analysis, Findings, find_analysis
-from singleshot.cli.dataset import add_data, add_format
+from singleshot.cli.dataset import add_data, add_reading, reading
 from singleshot.cli.output import Result, write
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.errors import UserError
@@ -140,7 +140,7 @@ def _add_data(parser: VerbParser, *, model: bool) -> None:
         add("model", metavar="MODEL", help="a detector's file, such as RUN/best.safetensors")
     add_data(parser)
     add("--split", metavar="NAME", help="the split to analyse (default: val, else test, else the only one)")
-    add_format(parser)
+    add_reading(parser)
 
 
 def _add_outputs(parser: VerbParser) -> None:
@@ -181,7 +181,7 @@ def _open(options: Namespace, class_names: Sequence[str] | None = None) -> Datas
     from singleshot.data.open import open_dataset
 
     dataset = open_dataset(
-        options.data, split=options.split, format=options.format, prefer=PREFERRED, class_names=class_names
+        options.data, split=options.split, prefer=PREFERRED, class_names=class_names, **reading(options)
     )
     if class_names is not None:
         say(f"{dataset.root}: {len(dataset)} images of split {dataset.split!r} ({dataset.format})")

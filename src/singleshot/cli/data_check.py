@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
-from singleshot.cli.dataset import add_data, add_format
+from singleshot.cli.dataset import add_data, add_reading, reading
 from singleshot.cli.output import Result, table
 from singleshot.cli.parser import VerbParser
 from singleshot.errors import UserError
@@ -34,7 +34,7 @@ def parse(words: Sequence[str]) -> Namespace:
     parser.usage = "singleshot data check DATA [flags]"
     add_data(parser)
     parser.add_argument("--split", metavar="NAME", help="the split to check (default: all splits)")
-    add_format(parser)
+    add_reading(parser)
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave errors out, as in training, and give exit code 0"
     )
@@ -63,7 +63,7 @@ def _check(options: Namespace, split: str, *, alone: bool) -> tuple[dict[str, An
     from singleshot.data.summary import summarise
 
     try:
-        dataset = open_dataset(options.data, split=split, format=options.format, need_truth=False, strict=False)
+        dataset = open_dataset(options.data, split=split, need_truth=False, strict=False, **reading(options))
     except UserError as error:
         if alone:
             raise
@@ -74,8 +74,6 @@ def _check(options: Namespace, split: str, *, alone: bool) -> tuple[dict[str, An
     known = {"split": dataset.split, "format": dataset.format, "class_names": dataset.class_names}
     summary = summarise(usable)
     text = report.text(MOST)
-    if report.usable < report.images:
-        text += f"\n  left: {report.usable} of {report.images} images"
     if report.usable:
         text += f"\n{_summary_text(summary)}"
     return {**known, **report.to_json(), **summary.to_json()}, text

@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from singleshot.cli import train
-from singleshot.cli.dataset import add_data, add_format
+from singleshot.cli.dataset import add_data, add_reading, reading
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.errors import UserError
@@ -30,7 +30,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add("--number", type=whole(1, MOST_IMAGES), default=12, metavar="N", help="number of images (default: 12)")
     add("--split", metavar="NAME", help="the split to draw from (default: train, else the only one)")
     add("--seed", type=whole(0), default=0, metavar="N", help="of the choice and the augmentation (default: 0)")
-    add_format(parser)
+    add_reading(parser)
     add("--recipe", metavar="NAME|FILE", help="draw the images as training with this recipe sees them")
     words, overrides = train.take_recipe_fields(words, parser.flags())
     options = parser.parse(words)
@@ -57,7 +57,7 @@ def run(options: Namespace) -> Result:
         from singleshot.data.open import open_dataset
         from singleshot.training.setup import TRAIN_SPLITS
 
-        dataset = open_dataset(options.data, split=options.split, format=options.format, prefer=TRAIN_SPLITS)
+        dataset = open_dataset(options.data, split=options.split, prefer=TRAIN_SPLITS, **reading(options))
         pictures = samples.labelled(dataset, options.number, options.seed)
     else:
         from singleshot import recipes

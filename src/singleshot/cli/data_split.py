@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jsonargparse import Namespace
 
-from singleshot.cli.dataset import add_data, add_format
+from singleshot.cli.dataset import add_data, add_reading, reading
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, number, whole
 
@@ -25,7 +25,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add("--val", type=number, default=0.2, metavar="SHARE", help="share of the images for validation (default: 0.2)")
     add("--split", metavar="NAME", help="the split to divide (default: the only one)")
     add("--seed", type=whole(0), default=0, metavar="N", help="of the random choice (default: 0)")
-    add_format(parser)
+    add_reading(parser)
     return parser.parse(words)
 
 
@@ -33,6 +33,6 @@ def run(options: Namespace) -> Result:
     """Write the lists, and print where they are."""
     from singleshot.data.divide import write_parts
 
-    parts = write_parts(options.data, options.val, split=options.split, format=options.format, seed=options.seed)
+    parts = write_parts(options.data, options.val, split=options.split, seed=options.seed, **reading(options))
     document = {part: {"file": str(file), "images": images} for part, (file, images) in parts.items()}
     return Result(document, "\n".join(f"{part}: {images} images, {file}" for part, (file, images) in parts.items()))

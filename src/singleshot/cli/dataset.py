@@ -1,6 +1,10 @@
-"""DATA and `--format`: the arguments for a dataset, the same in every verb."""
+"""DATA, `--format` and `--allow-outside`: the arguments for a dataset, the same in every verb."""
 
 from __future__ import annotations
+
+from typing import Any
+
+from jsonargparse import Namespace
 
 from singleshot.cli.parser import VerbParser
 from singleshot.data.formats import FORMATS
@@ -15,6 +19,16 @@ def add_data(parser: VerbParser, *, optional: bool = False) -> None:
         parser.add_argument("data", metavar="DATA", help=formats)
 
 
-def add_format(parser: VerbParser) -> None:
-    """Add `--format`; its values are the names in the table of formats."""
+def add_reading(parser: VerbParser) -> None:
+    """Add `--format`, whose values are the names in the table of formats, and `--allow-outside`."""
     parser.add_argument("--format", choices=list(FORMATS), help="the format to read, if a folder holds several")
+    parser.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="read images that the annotations name outside of DATA too; give it only if you trust them",
+    )
+
+
+def reading(options: Namespace) -> dict[str, Any]:
+    """The arguments of `open_dataset` that `add_reading` added."""
+    return {"format": options.format, "allow_outside": options.allow_outside}

@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from singleshot.cli.dataset import add_data, add_format
+from singleshot.cli.dataset import add_data, add_reading, reading
 from singleshot.cli.multiscale import HELP as TTA
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
@@ -42,7 +42,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add_data(parser)
     add = parser.add_argument
     add("--split", metavar="NAME", help="the split to measure on (default: val, else test, else the only one)")
-    add_format(parser)
+    add_reading(parser)
     add("--detections", metavar="FILE_OR_DIR", help="measure detections from files, without a model")
     add("--save-detections", metavar="DIR", help="write the detections as VOC and COCO files, for their servers")
     add("--overwrite", action="store_true", help="replace files of --save-detections that exist already")
@@ -88,7 +88,7 @@ def run(options: Namespace) -> Result:
     from singleshot.evaluation.detections import read_detections, save_detections, saved_names, writable
     from singleshot.evaluation.metrics import evaluate
 
-    asked: dict[str, Any] = {"split": options.split, "format": options.format, "prefer": PREFERRED}
+    asked: dict[str, Any] = {"split": options.split, "prefer": PREFERRED, **reading(options)}
     if options.model is None:
         dataset = open_dataset(options.data, **asked)
         _announce(dataset)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
-from singleshot.cli.dataset import add_data, add_format
+from singleshot.cli.dataset import add_data, add_reading
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, number, take_overrides, whole
 from singleshot.errors import UserError
@@ -31,6 +31,7 @@ FIELDS = {
     "split": "data.split",
     "val_split": "data.val_split",
     "skip_bad": "data.skip_bad",
+    "allow_outside": "data.allow_outside",
     "epochs": "schedule.epochs",
     "batch_size": "batch_size",
     "seed": "seed",
@@ -94,7 +95,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add("--from", metavar="MODEL", help="start from the file of a trained detector; its classes may differ")
     add("--resume", metavar="RUN", help="continue a stopped run exactly")
     add("--skip-bad", action="store_true", help="leave out images in which the check finds errors, instead of stopping")
-    add_format(parser)
+    add_reading(parser)
     add("--builder", metavar="NAME", help="a builder of this package, or your own as my_lab.models:my_detector")
     words, overrides = take_recipe_fields(words, parser.flags())
     options = parser.parse(words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,12 @@ _IMAGE_OUT = "the image is left out"
 ERRORS: Mapping[str, str] = {
     "missing image": _IMAGE_OUT,
     "unreadable image": _IMAGE_OUT,
-    "broken annotation": "what it describes is left out",
+    "broken annotation": "its image is left out",
+    "outside of the data": _IMAGE_OUT,
+    "key twice": "the last value counts",
     "duplicate image id": "the first image is kept",
     "invalid box": _IMAGE_OUT,
-    "unknown class": "its boxes are left out",
+    "unknown class": "its boxes are left out, with their images if the file itself does not know the class",
 }
 """The kinds of problem that stop training, each with what `skip_bad` does about it."""
 
@@ -37,6 +39,8 @@ WARNINGS: Mapping[str, str] = {
     "no annotation": _IMAGE_OUT,
     "no boxes": "the image is kept",
     "annotation without image": "left out",
+    "polygon without box": "its box is computed from the polygon",
+    "id of another type": "ids that are the same as text are the same",
     "similar class names": "they remain different classes",
     "shared image": "each entry counts as a separate image, in which the objects of the other entries are background",
 }
@@ -50,11 +54,12 @@ class Report:
     """What the check of one split found."""
 
     title: str
-    images: int  # checked
+    images: int  # that the files describe
     boxes: int
     usable: int  # images that remain
     errors: list[Problem]
     warnings: list[Problem]
+    left_out: Mapping[str, int] = field(default_factory=dict)  # kind of problem -> images that do not remain for it
 
     def counts(self) -> dict[str, int]:
         """How often each kind occurs, errors first."""
@@ -80,6 +85,9 @@ class Report:
                 lines += [f"    {finding}" for finding in group[:limit]]
                 if len(group) > limit:
                     lines.append(f"    ... and {len(group) - limit} more")
+        if self.left_out:
+            why = ", ".join(f"{kind} ({number})" for kind, number in self.left_out.items())
+            lines.append(f"  left: {self.usable} of {self.images} images; left out for: {why}")
         return lines
 
     def to_json(self) -> dict[str, object]:
@@ -90,6 +98,7 @@ class Report:
             "boxes": self.boxes,
             "usable": self.usable,
             "counts": self.counts(),
+            "left_out": dict(self.left_out),
             "errors": [vars(finding) for finding in self.errors],
             "warnings": [vars(finding) for finding in self.warnings],
         }
@@ -132,6 +141,7 @@ def examine(
     paths = [record.path for record in dataset.records]
     sizes = decode_all(paths, memory=memory, workers=workers, progress=progress)
     errors, warnings, kept = list(dataset.problems), list(dataset.notes), []
+    left_out = Counter(dataset.left_out)
     for record in dataset.records:
         inspection = _Inspection(record, dataset.class_names)
         mended = inspection.mend(sizes[record.path])
@@ -139,16 +149,19 @@ def examine(
         warnings += inspection.warnings
         if mended is not None:
             kept.append(mended)
+        else:
+            left_out[(*inspection.errors, *inspection.warnings)[0].kind] += 1
     warnings += [*_shared_images(dataset), *_similar_classes(dataset)]
     report = Report(
         title=f"{dataset.root} ({dataset.format}, split {dataset.split})",
-        images=len(dataset.records),
+        images=len(dataset.records) + len(dataset.left_out),
         boxes=sum(len(record.labels) for record in dataset.records),
         usable=len(kept),
         errors=errors,
         warnings=warnings,
+        left_out=left_out,
     )
-    return replace(dataset, records=tuple(kept), problems=(), notes=()), report
+    return replace(dataset, records=tuple(kept), problems=(), notes=(), left_out=()), report
 
 
 def _shared_images(dataset: Dataset) -> list[Problem]:

@@ -60,7 +60,8 @@ class Dataset:
     records: tuple[ImageRecord, ...]
     splits: tuple[str, ...] = field(default=())  # every split that the folder offers
     problems: tuple[Problem, ...] = field(default=())  # what the reader could not take and left out of `records`
-    notes: tuple[Problem, ...] = field(default=())  # what the reader left out without harm
+    notes: tuple[Problem, ...] = field(default=())  # what the reader left out or understood without harm
+    left_out: tuple[str, ...] = field(default=())  # for each image that is missing from `records`: its kind of problem
     # Whether the images have ids in the files (COCO), which then say the order of images and classes where a metric
     # depends on it. False: they have names alone, and the order of the split and of the classes counts.
     own_ids: bool = False

@@ -13,7 +13,7 @@ import numpy as np
 from singleshot.data.dataset import Dataset
 from singleshot.data.folders import each_listed_once
 from singleshot.data.formats import FORMATS, load
-from singleshot.data.open import find_dataset
+from singleshot.data.open import find_dataset, refuse
 from singleshot.errors import UserError
 from singleshot.files import write_atomically
 
@@ -55,15 +55,21 @@ def divide(dataset: Dataset, share: float, seed: int = 0) -> tuple[tuple[int, ..
 
 
 def write_parts(
-    path: str | Path, share: float = 0.2, *, split: str | None = None, format: str | None = None, seed: int = 0
+    path: str | Path,
+    share: float = 0.2,
+    *,
+    split: str | None = None,
+    format: str | None = None,
+    seed: int = 0,
+    allow_outside: bool = False,
 ) -> dict[str, tuple[Path, int]]:
     """Divide one split of a dataset (the only one, or `split`) and write the lists.
 
     Returns part -> (file, number of images).
 
     Raises:
-        UserError: as `open_dataset` and `divide`; the format has no lists of images; or a list of that name exists,
-            since no list is overwritten.
+        UserError: as `open_dataset` and `divide`; an image has annotations that cannot be read; the format has no lists
+            of images; or a list of that name exists, since no list is overwritten.
     """
     found = find_dataset(path, format=format)
     splits = tuple(found.splits)
@@ -81,7 +87,9 @@ def write_parts(
         )
     with each_listed_once():
         chosen = found.choose(split)
-        dataset = found.read(chosen)
+        dataset = found.read(chosen, allow_outside=allow_outside)
+        if dataset.left_out:  # these images would be in neither list
+            refuse(dataset, dataset.problems)
         indices = dict(zip(PARTS, divide(dataset, share, seed), strict=True))
         parts = {part: [dataset.records[k] for k in rows] for part, rows in indices.items()}
         contents = found.format.lists(chosen, parts)

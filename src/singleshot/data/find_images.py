@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from singleshot.data.folders import files, folders
@@ -9,9 +10,13 @@ from singleshot.data.splits import is_split_name
 
 
 class ImageFinder:
-    """Finds images by name in the usual folders, and lists each folder once."""
+    """Finds images by name in the usual folders, and lists each folder once.
 
-    def __init__(self, source: Path, split: str) -> None:
+    A name may not lead out of the folder `inside` (None: it may lead anywhere), except to one of the usual folders.
+    Links within it are followed: its owner has put them there. A name may be a stranger's.
+    """
+
+    def __init__(self, source: Path, split: str, inside: Path | None) -> None:
         here = source.absolute().parent
         near, far = [here, here.parent], [here.parent.parent, here.parent.parent.parent]
         own = [split, f"images/{split}", f"{split}/images"]
@@ -21,30 +26,46 @@ class ImageFinder:
         # Of the folders further up, only those with a usual name count: an unrelated folder must not be taken for ours.
         places += [*near, *(root / name for root in far for name in inner)]
         self.folders = [place for place in dict.fromkeys(places) if place.is_dir()]
+        self.inside = inside
         self.tables: dict[str, dict[str, Path]] = {}
         # A split without its own folder uses the images of other splits: valminusminival2014 lies in val2014.
         self.has_own = any((root / name).is_dir() for root in near for name in own)
         self.near = near
         self.others: dict[str, Path] | None = None
 
-    def path(self, name: str) -> Path:
-        """The image of this name, or the place where it is expected if it is not found."""
+    def path(self, name: str) -> Path | None:
+        """The image of this name, or the place where it is expected if it is not found. None if that is outside."""
         parent, _, base = name.replace("\\", "/").rpartition("/")
         for inner in dict.fromkeys((parent, "")):  # with the folders in its name, then without
             folder = self._table(inner).get(base)
-            if folder is not None:
+            if folder is not None and self._allowed(name, folder):
                 return folder / base
         if not self.has_own and (folder := self._other_splits().get(base)) is not None:
-            return folder / base
-        return self.expected / parent / base
+            return folder / base if self._allowed(name, folder) else None
+        return self._within(self.expected, name.replace("\\", "/"))
+
+    def _within(self, place: Path, inner: str) -> Path | None:
+        """What `inner` means below a place; None if it leads out of the data. The disk is not asked for that."""
+        path = place / inner
+        if _leads(inner):
+            path = Path(os.path.normpath(path))
+        return path if self._allowed(inner, path) else None
+
+    def _allowed(self, name: str, path: Path) -> bool:
+        """Whether a name may lead to a path."""
+        if self.inside is None or not _leads(name):  # nearly always
+            return True
+        usual = (folder for folder in self.folders if folder not in self.near)
+        return any(path.is_relative_to(root) for root in (self.inside, *usual))
 
     def _table(self, inner: str) -> dict[str, Path]:
         """File name -> its folder, over all places; the first place counts."""
         if inner not in self.tables:
             table: dict[str, Path] = {}
-            for folder in (place / inner for place in self.folders):
-                for name in files(folder):
-                    table.setdefault(name, folder)
+            for folder in (self._within(place, inner) for place in self.folders):
+                if folder is not None:
+                    for base in files(folder):
+                        table.setdefault(base, folder)
             self.tables[inner] = table
         return self.tables[inner]
 
@@ -60,6 +81,11 @@ class ImageFinder:
                         twice.add(name)
             self.others = {name: place for name, place in found.items() if name not in twice}
         return self.others
+
+
+def _leads(name: str) -> bool:
+    """Whether a name may lead out of the folder in which it is searched: by `..`, as an absolute path, by a drive."""
+    return name.startswith("/") or ".." in name or ":" in name
 
 
 def _split_folders(root: Path) -> list[Path]:

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from singleshot import conversions
 from singleshot.data.dataset import Dataset, Floats, Id, ImageRecord, Problem
 from singleshot.data.normalised import refuse_normalised
+from singleshot.errors import LINE, UserError, cut, some
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,19 @@ class Gather:
     When two splits use one id for different images, `SPLIT/` is put before all ids.
     """
 
-    def __init__(self, class_names: Sequence[str] | None = None) -> None:
+    def __init__(self, class_names: Sequence[str] | None = None, *, inside: Path | None = None) -> None:
+        self.inside = inside  # no file that a reader finds by a name in a file may lie elsewhere; None: anywhere
         self._given = None if class_names is None else tuple(class_names)
         self._labels = {name: label for label, name in enumerate(self._given or ())}  # the first labels of objects
         self._class_ids: dict[str, Id | None] = {}  # of the classes in the data
+        self._taken: set[Id] = set()  # all of these ids
         self._unordered: set[str] = set()  # the classes whose position no file gives
         self._unknown: dict[str, list[Path]] = {}  # class that is not a given one -> the file of each object
         self._images: list[_Image] = []
         self._ids: dict[tuple[str, Id], int] = {}  # of all splits: (group, id) -> the first image
         self._split_ids: set[Id] = set()  # of the split that is being read
         self._clash = False  # whether two splits use one id for different images
+        self._left_out: dict[int, str] = {}  # image -> the kind of problem for which it is not in the dataset
         self._problems: dict[Problem, None] = {}  # a broken file that two splits list is reported once
         self._notes: list[Problem] = []
         self._starts: list[tuple[str, Path, int]] = []  # name, place and first object of each split
@@ -89,6 +94,12 @@ class Gather:
                 joined, `GROUP/` is put before all ids.
             where: the place that names it, for messages; None: `annotation`, or else the place of the split.
         """
+        try:
+            conversions.name(name)
+        except conversions.Unclear as error:
+            if "\0" in name or not path.is_file():  # a disk has names that are no text; they are used as they are
+                self.problem("broken annotation", where or str(annotation or path), f"the image's name {error}")
+                return None
         key = name if id is None else id
         split, place, _ = self._starts[-1]
         first = self._ids.setdefault((group, key), len(self._images))
@@ -114,7 +125,7 @@ class Gather:
         Classes with ids keep their order; classes without ids follow in alphabetical order. Adding a class again
         changes nothing. An id that another class already has is ignored.
         """
-        if id is not None and id in self._class_ids.values():
+        if id in self._taken:
             id = None
         known = self._class_ids.get(name)
         if name not in self._class_ids and id is None:
@@ -122,6 +133,7 @@ class Gather:
         if known is None:
             self._class_ids[name] = id
             if id is not None:
+                self._taken.add(id)
                 self._unordered.discard(name)
 
     def add_object(
@@ -162,13 +174,23 @@ class Gather:
         self._crowd.append(crowd)
         self._truncated.append(truncated)
 
-    def problem(self, kind: str, where: str, message: str) -> None:
-        """Report what is wrong and was left out: a kind of `data.check.ERRORS`, the place, and what was found."""
-        self._problems[Problem(kind, where, message)] = None
+    def problem(self, kind: str, where: str, message: str, *, image: int | None = None) -> None:
+        """Report what is wrong and was left out: a kind of `data.check.ERRORS`, the place, and what was found.
+
+        `image` is the number of the image that it belongs to. The dataset is made without this image: without one of
+        its objects it would teach, and count, the object as background.
+        """
+        self._problems[Problem(kind, where, cut(message, LINE))] = None
+        if image is not None:
+            self.leave_out(image, kind)
+
+    def leave_out(self, image: int, kind: str) -> None:
+        """Leave an image out of the dataset, for a kind of problem that is reported elsewhere."""
+        self._left_out.setdefault(image, kind)
 
     def note(self, kind: str, where: str, message: str) -> None:
         """Report what was left out without harm: a kind of `data.check.WARNINGS`."""
-        self._notes.append(Problem(kind, where, message))
+        self._notes.append(Problem(kind, where, cut(message, LINE)))
 
     def dataset(self, root: Path, format: str, splits: Sequence[str]) -> Dataset:
         """Make one dataset of everything that was added.
@@ -179,13 +201,18 @@ class Gather:
             splits: all splits that the path offers.
 
         Raises:
-            UserError: the boxes of a split are divided by the image size.
+            UserError: the boxes of a split are divided by the image size; a class has no plain name.
         """
         if self._given is not None:  # the given classes with objects are classes of the data too
             for label in set(self._label_of):
                 self.add_class(self._given[label])
         found = self._found_classes()
         classes = found if self._given is None else self._given
+        for name in classes:
+            try:
+                conversions.name(name)
+            except conversions.Unclear as error:
+                raise UserError(f"{root}: a class name {error}") from error
         several = len({image.group for image in self._images}) > 1
         return Dataset(
             root=root,
@@ -197,6 +224,7 @@ class Gather:
             splits=tuple(splits),
             problems=(*self._problems, *self._unknown_classes(found)),
             notes=tuple(self._notes),
+            left_out=tuple(self._left_out.values()),
             own_ids=not (several or self._clash) and all(image.id is not None for image in self._images),
         )
 
@@ -212,11 +240,12 @@ class Gather:
 
     def _unknown_classes(self, found: tuple[str, ...]) -> list[Problem]:
         problems = []
+        expected = f"expected {some(self._given or (), limit=30)}; the data has {some(found, limit=30)}"
         for name, places in sorted(self._unknown.items()):
             files = len(set(places))
             count = f"{len(places)} boxes" + (f" in {files} files" if files > 1 else "")
-            message = f"class {name!r} ({count}) is not in the class list: expected {', '.join(self._given or ())}"
-            problems.append(Problem("unknown class", str(places[0]), f"{message}; the data has {', '.join(found)}"))
+            message = f"class {name!r} ({count}) is not in the class list: {expected}"
+            problems.append(Problem("unknown class", str(places[0]), message))
         return problems
 
     def _records(self, classes: tuple[str, ...], several: bool) -> tuple[ImageRecord, ...]:
@@ -232,7 +261,10 @@ class Gather:
             _flags(column)[order] for column in (self._difficult, self._crowd, self._truncated)
         )
         records, start = [], 0
-        for image, end in zip(self._images, ends, strict=True):
+        for number, (image, end) in enumerate(zip(self._images, ends, strict=True)):
+            if number in self._left_out:
+                start = end
+                continue
             key = image.name if image.id is None else image.id
             before = image.split if self._clash else image.group if several else ""
             records.append(

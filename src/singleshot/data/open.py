@@ -30,6 +30,7 @@ def open_dataset(
     need_truth: bool = True,
     prefer: Sequence[str] = (),
     strict: bool = True,
+    allow_outside: bool = False,
 ) -> Dataset:
     """Read the images of one split and their ground truth. No image is opened, and none needs to exist.
 
@@ -39,19 +40,22 @@ def open_dataset(
     given (from a checkpoint, for example), else the classes of the data. `need_truth=False` accepts images without
     annotations.
 
+    A file of strangers can name any file of this computer. An image is read only if it lies in the folder `path` (for a
+    file: in its folder, or in the one above if that is called annotations), or with `allow_outside` anywhere.
+
     Use `strict=False` if `data.check.check` follows: problems are then in `Dataset.problems`, and the images concerned
     are not in the records. Raises UserError for everything else that is wrong.
     """
     with each_listed_once():
         found = find_dataset(path, format=format)
-        dataset = found.read(found.choose(split, prefer), class_names)
+        dataset = found.read(found.choose(split, prefer), class_names, allow_outside=allow_outside)
     if need_truth and not any(record.annotated for record in dataset.records) and not dataset.problems:
         raise UserError(
             f"{path}: split {dataset.split!r} has no annotations, but ground truth is needed here. "
             f"Choose a split that has them; the splits are: {', '.join(dataset.splits)}."
         )
     if strict:
-        _refuse(dataset, need_truth)
+        refuse(dataset, _unusable(dataset, need_truth))
     return dataset
 
 
@@ -74,10 +78,12 @@ class FoundDataset:
         names = choose_splits(list(self.splits), split, prefer, str(self.root))
         return tuple(self.splits[name] for name in names)
 
-    def read(self, chosen: Sequence[Split], class_names: Sequence[str] | None = None) -> Dataset:
+    def read(
+        self, chosen: Sequence[Split], class_names: Sequence[str] | None = None, *, allow_outside: bool = False
+    ) -> Dataset:
         """Read these splits as one dataset. UserError if they are empty."""
         assert self.format.read is not None  # `find_dataset` asks only formats that can be read
-        gather = Gather(class_names)
+        gather = Gather(class_names, inside=None if allow_outside else _data_folder(self.root))
         with each_listed_once():
             for split in chosen:
                 gather.begin(split.name, split.place)
@@ -105,6 +111,8 @@ def find_dataset(path: str | Path, *, format: str | None = None) -> FoundDataset
         )
     if not root.exists():
         raise UserError(f"{root}: no such file or folder; {_expected(asked)}.")
+    if not root.is_dir() and not root.is_file():  # reading from a pipe or a device may never end
+        raise UserError(f"{root}: neither a file nor a folder; {_expected(asked)}.")
     with each_listed_once():
         claims = {name: splits for name, one in asked.items() if (splits := one.find(root))}
         if len(claims) > 1:
@@ -113,6 +121,14 @@ def find_dataset(path: str | Path, *, format: str | None = None) -> FoundDataset
             raise UserError(_nothing_found(root, asked, format))
     ((name, splits),) = claims.items()
     return FoundDataset(root, name, asked[name], {split.name: split for split in splits})
+
+
+def _data_folder(root: Path) -> Path:
+    """The folder in which the images of a dataset must lie. `annotations/val.json` belongs to the folder above."""
+    root = root.absolute()
+    if root.is_dir():
+        return root
+    return root.parent.parent if root.parent.name.lower() == "annotations" else root.parent
 
 
 def _two_formats(root: Path, asked: Mapping[str, Format[Any]], claims: Mapping[str, Sequence[Split]]) -> str:
@@ -139,8 +155,8 @@ def _expected(asked: Mapping[str, Format[Any]]) -> str:
     return f"expected {', '.join(one.looks_like for one in asked.values())}"
 
 
-def _refuse(dataset: Dataset, need_truth: bool) -> None:
-    """Raise UserError with all problems that make this ground truth unusable."""
+def _unusable(dataset: Dataset, need_truth: bool) -> list[Problem]:
+    """All problems that make this ground truth unusable."""
     problems = list(dataset.problems)
     for record in dataset.records:
         where = str(record.annotation or record.path)
@@ -150,6 +166,11 @@ def _refuse(dataset: Dataset, need_truth: bool) -> None:
             row = int(np.argmin(np.isfinite(record.boxes).all(axis=1)))
             message = f"image {record.name}, object {row + 1}: the box {record.boxes[row].tolist()} is not finite"
             problems.append(Problem("invalid box", where, message))
+    return problems
+
+
+def refuse(dataset: Dataset, problems: Sequence[Problem]) -> None:
+    """Raise UserError if there are problems."""
     if not problems:
         return
     # The message of each unknown class has both class lists, so one of them is enough.

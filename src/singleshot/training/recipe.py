@@ -57,6 +57,7 @@ class Data:
     crowd: Literal["drop", "ignore"] = about("drop", "crowd regions (COCO): drop, or ignore (nothing is learnt inside)")
     skip_empty: bool = about(False, "true: images without an object to train on are left out")
     skip_bad: bool = about(False, "true: images with errors in the check are left out; false: they stop the run")
+    allow_outside: bool = about(False, "true: annotations may name images outside of `path`; false: this is an error")
     # A detector that cannot learn 20 images by heart shows a mistake in data or settings.
     overfit: int | None = about(
         None, "train and validate on this many images, the first ones; null: on all", least=1, most=10**9

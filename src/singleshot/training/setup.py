@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +105,8 @@ def _open(
     settings: Data, path: str, split: str | None, class_names: tuple[str, ...] | None, prefer: tuple[str, ...]
 ) -> Dataset:
     """A split of the data, with its bad images: the check handles those."""
-    return open_dataset(path, split=split, format=settings.format, class_names=class_names, prefer=prefer, strict=False)
+    how: dict[str, Any] = {"format": settings.format, "allow_outside": settings.allow_outside, "strict": False}
+    return open_dataset(path, split=split, class_names=class_names, prefer=prefer, **how)
 
 
 def _checked(found: Dataset, settings: Data, path: str, purpose: str) -> tuple[Dataset, list[str]]:

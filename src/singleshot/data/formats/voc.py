@@ -89,7 +89,8 @@ def read(split: VocSplit, gather: Gather) -> None:
     for stem in stems:
         annotation = part.files.xml.get(stem)
         if isinstance(annotation, Problem):
-            gather.problem(annotation.kind, annotation.where, annotation.message)
+            image = _add_image(part, stem, None, source, gather)
+            gather.problem(annotation.kind, annotation.where, annotation.message, image=image)
         else:
             _read_image(part, stem, annotation, source, gather)
 
@@ -111,8 +112,8 @@ def lists(splits: Sequence[VocSplit], parts: Mapping[str, Sequence[ImageRecord]]
     }
 
 
-def _read_image(part: Part, stem: str, annotation: Annotation | None, source: Path, gather: Gather) -> None:
-    image = gather.add_image(
+def _add_image(part: Part, stem: str, annotation: Annotation | None, source: Path, gather: Gather) -> int | None:
+    return gather.add_image(
         part.files.path(stem, annotation),
         stem,
         size=annotation.size if annotation else (0, 0),
@@ -122,6 +123,10 @@ def _read_image(part: Part, stem: str, annotation: Annotation | None, source: Pa
         group=part.name,
         where=str(source),
     )
+
+
+def _read_image(part: Part, stem: str, annotation: Annotation | None, source: Path, gather: Gather) -> None:
+    image = _add_image(part, stem, annotation, source, gather)
     if image is None or annotation is None:
         return
     for name, box, difficult, truncated in zip(
