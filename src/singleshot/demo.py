@@ -20,6 +20,7 @@ from singleshot.evaluation.metrics import Metrics, evaluate
 from singleshot.files import write_atomically
 from singleshot.inference import samples
 from singleshot.inference.draw import draw
+from singleshot.paths import to_path
 from singleshot.prediction import Prediction
 from singleshot.terminal import say
 from singleshot.training import train
@@ -95,7 +96,7 @@ def run_demo(
     start = time.monotonic()
     if seed < 0:
         raise UserError(f"seed {seed}: expected a whole number, 0 or more.")
-    folder = RunFolder.create(None, "demo").path if out is None else Path(out)
+    folder = RunFolder.create(None, "demo").path if out is None else to_path(out)
     run_folder = folder / "run"
     for path in (run_folder, folder / "findings.png", folder / "metrics.json"):
         if path.exists():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 
 from singleshot.data.images import BUDGET, read_image, to_rgb
 from singleshot.errors import UserError
+from singleshot.paths import to_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +70,7 @@ def _pixels(source: object) -> tuple[NDArray[np.uint8], str | None]:
             path = os.fsdecode(path)
         if _ADDRESS.match(path):
             raise UserError(f"{path} is a web address, and nothing is downloaded here; save the image and give it")
-        return read_image(Path(path)), path
+        return read_image(to_path(path)), path
     if isinstance(source, Image.Image):
         return _from_pil(source), None
     if isinstance(source, np.ndarray):

@@ -131,8 +131,8 @@ def test_what_is_not_there_is_refused(tmp_path: Path, make: Make) -> None:
     (tmp_path / "film.mp4").write_bytes(b"x")
     with pytest.raises(UserError, match=r"film\.mp4 has the suffix of a video, and only images are read"):
         expand([tmp_path / "film.mp4"])
-    for nothing in ("", "a\0b"):
-        with pytest.raises(UserError, match="is not a path"):
+    for nothing, said in (("", "is not a path"), ("a\0b", "holds a NUL character")):
+        with pytest.raises(UserError, match=said):
             expand([nothing])
     with pytest.raises(UserError, match="no source"):
         expand([])

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from singleshot.backbones.backbone import Backbone
@@ -16,6 +15,7 @@ from singleshot.backbones.resnet import DESIGNS, ResNet
 from singleshot.backbones.timm import TimmBackbone
 from singleshot.backbones.vgg import VGG16
 from singleshot.errors import UserError, did_you_mean
+from singleshot.paths import to_path
 from singleshot.signature import check_types
 
 __all__ = ["BACKBONES", "VGG16", "Backbone", "MobileNetV2", "ResNet", "build", "load_backbone_weights"]
@@ -63,7 +63,7 @@ def build(
     _check_options(name, factory, options)
     backbone = factory(norm=norm, frozen_stages=frozen_stages, **options)
     if weights is not None:
-        load_backbone_weights(backbone, Path(weights))
+        load_backbone_weights(backbone, to_path(weights))
     return backbone
 
 

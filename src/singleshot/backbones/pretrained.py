@@ -11,6 +11,7 @@ from torch import Tensor
 
 from singleshot.backbones.backbone import Backbone
 from singleshot.errors import UserError, some
+from singleshot.paths import to_path
 from singleshot.tensor_files import refuse_broken, unpacked
 
 WRAPPERS = ("module.", "model.", "backbone.", "body.", "state_dict.")
@@ -30,7 +31,7 @@ def load_backbone_weights(backbone: Backbone, path: str | Path) -> None:
         UserError: the file is missing, is not a weights file, or does not fit. The message counts all missing and
             unexpected keys and wrong shapes, and names the first ones. The backbone is then unchanged.
     """
-    path = Path(path)
+    path = to_path(path)
     weights = _unwrap(read_tensors(path), backbone)
     try:
         weights = backbone.adapt_weights(weights)
@@ -61,7 +62,7 @@ def load_backbone_weights(backbone: Backbone, path: str | Path) -> None:
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Name -> tensor on the CPU, from a safetensors file or a PyTorch file that holds only tensors."""
-    path = Path(path)
+    path = to_path(path)
     if not path.is_file():
         raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give a weights file")
     try:

@@ -13,6 +13,7 @@ from singleshot.cli.dataset import add_data, add_reading, reading
 from singleshot.cli.output import Result, write
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.errors import UserError
+from singleshot.paths import to_path
 from singleshot.ranges import MOST_IMAGES, MOST_WORKERS
 from singleshot.terminal import say
 
@@ -119,7 +120,7 @@ class AnalyseVerb:
         if options.out is not None:
             from singleshot.analysis.render.pictures import write_pictures
 
-            out = Path(options.out)
+            out = to_path(options.out)
             names = [path.name for path in write_pictures(section, out, self.name)]
             names.append(f"{self.name}.json")
             write_atomically(out / names[-1], f"{write(result, as_json=True)}\n".encode(errors="backslashreplace"))
@@ -171,7 +172,7 @@ def _ask_where(options: Namespace, name: str) -> None:
         names += sorted(path.name for path in Path(options.out).glob(f"{name}_*") if path.suffix in (".png", ".jpg"))
         writable(options.out, names, overwrite=options.overwrite)
     if options.html is not None:
-        page = Path(options.html)
+        page = to_path(options.html)
         if page.suffix.lower() not in _PAGES or page.is_dir():
             raise UserError(f"--html {options.html}: give the name of a file that ends in .html, such as page.html")
         writable(page.parent, [page.name], overwrite=options.overwrite)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from jsonargparse import Namespace
 
@@ -12,6 +11,7 @@ from singleshot.cli.dataset import add_data, add_reading, reading
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.errors import UserError
+from singleshot.paths import to_path
 from singleshot.ranges import MOST_IMAGES
 
 EPILOG = """\
@@ -48,7 +48,7 @@ def run(options: Namespace) -> Result:
     """Draw the sheet, and print where it is."""
     from singleshot.inference import samples
 
-    out = Path(options.out)
+    out = to_path(options.out)
     if out.suffix.lower() != ".png":
         raise UserError(f"--out {out}: the sheet is a PNG picture; give the name of a file that ends in .png")
     if out.exists():

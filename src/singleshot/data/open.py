@@ -17,6 +17,7 @@ from singleshot.data.formats.unread import advice
 from singleshot.data.gather import Gather
 from singleshot.data.splits import choose_splits
 from singleshot.errors import UserError
+from singleshot.paths import to_path
 
 _SHOWN = 20  # problems that one message lists
 
@@ -102,7 +103,7 @@ def find_dataset(path: str | Path, *, format: str | None = None) -> FoundDataset
 
     Raises UserError if no format recognises the path, or if several do and `format` is not given.
     """
-    root = Path(path)
+    root = to_path(path)
     formats = {name: load(name) for name in (FORMATS if format is None else (format,))}
     asked = {name: one for name, one in formats.items() if one.read is not None}
     if not asked:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from singleshot.errors import UserError
+from singleshot.paths import to_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,7 @@ def holds_weights(path: str | Path) -> bool:
 
 
 def _module(path: str | Path) -> str:
-    return ENGINES.get(Path(path).suffix.lower(), ENGINES[_WEIGHTS])
+    return ENGINES.get(to_path(path).suffix.lower(), ENGINES[_WEIGHTS])
 
 
 @overload
@@ -76,7 +77,7 @@ def load(
 
     if builder is not None:
         raise UserError(f"{path}: an exported model is complete and does not take a builder; leave the builder out")
-    if not Path(path).exists():
+    if not to_path(path).exists():
         raise UserError(f"{path}: no such file; export the model first, or check the path")
     return ExportedDetector(*find_engine(path).open(Path(path), str(device)), path=str(path))
 

@@ -25,6 +25,7 @@ from singleshot.errors import UserError, in_brackets, short, shown
 from singleshot.evaluation.coco_results import RESULTS_NAME, ResultsText, coco_entries
 from singleshot.evaluation.suspicious import check_detections
 from singleshot.files import write_atomically
+from singleshot.paths import to_path
 
 VOC_PREFIX = "comp4_det_test_"
 
@@ -74,7 +75,7 @@ def read_detections(path: str | Path, dataset: Dataset) -> list[ImageDetections]
     Raises `UserError`, with the file and the entry or line, for an unknown image or class, what is not clearly a finite
     number, inverted boxes, numbers beyond 1e9, or boxes that are divided by the image size.
     """
-    path = Path(path)
+    path = to_path(path)
     try:
         if not path.is_dir():
             return _read_results(path, dataset)
@@ -130,7 +131,7 @@ def writable(folder: str | Path, names: Iterable[str] = (), *, overwrite: bool =
 
     Raises `UserError` if they cannot be written, or, without `overwrite`, if one of them exists.
     """
-    folder = Path(folder)
+    folder = to_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -20,6 +20,7 @@ from singleshot.inference.draw import draw
 from singleshot.inference.options import Choices, Options
 from singleshot.inference.results import ResultFolder
 from singleshot.inference.sources import Source, expand
+from singleshot.paths import to_path
 from singleshot.prediction import Prediction
 from singleshot.stream import Frame, counting, stream
 
@@ -82,7 +83,7 @@ def iterate(
     """
     chosen = replace(options or Options(), **choices)
     labels = chosen.labels(detector.class_names)
-    found = expand(sources, without=None if out is None else Path(out))
+    found = expand(sources, without=None if out is None else to_path(out))
     folder = None if out is None else ResultFolder(out, found, overwrite=overwrite)
     return _run(detector, found, chosen, labels, folder, progress)
 

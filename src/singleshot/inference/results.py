@@ -22,6 +22,7 @@ from singleshot.evaluation.coco_results import RESULTS_NAME, ResultsText, coco_e
 from singleshot.evaluation.detections import as_sides
 from singleshot.files import write_atomically
 from singleshot.inference.sources import Source
+from singleshot.paths import to_path
 from singleshot.prediction import Prediction
 
 PARTIAL_NAME = "detections.partial.json"
@@ -87,7 +88,7 @@ class ResultFolder:
     """
 
     def __init__(self, folder: str | Path, sources: Sequence[Source], *, overwrite: bool = False) -> None:
-        self.folder = Path(folder)
+        self.folder = to_path(folder)
         files = {os.path.abspath(source.path): source.name for source in sources}
         self._pictures = dict(zip(files, _picture_names(files.values()), strict=True))
         self._ids = dict(zip(files, _image_ids(files.values()), strict=True))

@@ -15,6 +15,7 @@ from singleshot.data.images import read_image
 from singleshot.data.loader import train_loader
 from singleshot.files import write_atomically
 from singleshot.inference.draw import contact_sheet, draw
+from singleshot.paths import to_path
 from singleshot.prediction import Prediction
 from singleshot.training import resolve, setup, start
 from singleshot.training.recipe import Recipe
@@ -69,7 +70,7 @@ def write_sheet(pictures: Pictures, path: str | Path, *, cell: int = CELL) -> Pa
     file = BytesIO()
     sheet = contact_sheet(images, columns=COLUMNS, cell=cell, captions=captions)
     Image.fromarray(sheet).save(file, "PNG")
-    write_atomically(Path(path), file.getvalue())
+    write_atomically(to_path(path), file.getvalue())
     return Path(path)
 
 

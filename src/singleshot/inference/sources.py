@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from singleshot.data.images import IMAGE_SUFFIXES
 from singleshot.errors import UserError, did_you_mean, in_brackets
+from singleshot.paths import to_path
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 
@@ -51,11 +52,11 @@ def _expand_one(given: str | Path, without: Path | None) -> list[Source]:
     if not isinstance(given, str | os.PathLike):
         raise UserError(f"a source must be the path of a file or folder, or a glob, got {type(given).__name__}")
     text = os.path.expanduser(os.fspath(given))
-    if not text or "\0" in text:
+    if not text:
         raise UserError(f"{text!r} is not a path; give an image file, a folder or a glob")
     if _URL.match(text):
         raise UserError(f"{text} is a web address, and nothing is downloaded here; save the image and give its file")
-    path = Path(text)
+    path = to_path(text)
     try:
         if path.is_dir():
             return _folder(path, without)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from singleshot.errors import UserError, did_you_mean
 from singleshot.multiscale.views import MultiScale, View
+from singleshot.paths import to_path
 from singleshot.plain_data import from_plain, to_plain
 from singleshot.yaml_text import load_yaml
 
@@ -84,7 +85,7 @@ def load(name_or_file: str | Path) -> MultiScale:
     Raises:
         UserError: an unknown name, or a mistake in the file. The message names the file and the key.
     """
-    path = Path(name_or_file)
+    path = to_path(name_or_file)
     if str(name_or_file) in _RECIPES or path.suffix.lower() not in (".yaml", ".yml"):
         return get(str(name_or_file))
     tree = load_yaml(path, "the views of multi-scale testing, such as `views: [{scale: 1}]`")

@@ -5,9 +5,11 @@ A recipe is plain data: listing or reading recipes does not import torch.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from singleshot.errors import UserError, did_you_mean
+from singleshot.paths import to_path
 from singleshot.recipes import coco, finetune, ilsvrc, iou_retinanet, refinedet, retinanet, voc
 from singleshot.training.recipe import Recipe, read_tree
 from singleshot.yaml_text import load_yaml
@@ -44,14 +46,14 @@ def load(name_or_file: str | Path) -> Recipe:
     """
     if str(name_or_file) in _RECIPES:
         return get(str(name_or_file))
-    path = Path(name_or_file)
+    path = to_path(name_or_file)
     if path.suffix.lower() not in (".yaml", ".yml"):
         return get(str(name_or_file))
     return _load_file(path, ())
 
 
-def _load_file(path: Path, seen: tuple[Path, ...]) -> Recipe:
-    if path.resolve() in seen:
+def _load_file(path: Path, seen: tuple[str, ...]) -> Recipe:
+    if os.path.realpath(path) in seen:
         raise UserError(f"{path}: this recipe builds on itself; change its line `recipe:`")
     tree = load_yaml(path)
     base = Recipe(start="file")  # sets neither builder nor arguments
@@ -60,7 +62,7 @@ def _load_file(path: Path, seen: tuple[Path, ...]) -> Recipe:
         if named in _RECIPES or not named.lower().endswith((".yaml", ".yml")):
             base = get(named)
         else:
-            base = _load_file(path.parent / named, (*seen, path.resolve()))
+            base = _load_file(path.parent / named, (*seen, os.path.realpath(path)))
     tree.setdefault("name", path.stem)
     if base.start == "file" and tree.keys() & {"builder", "arguments"}:
         tree.setdefault("start", "own")  # but this file sets them

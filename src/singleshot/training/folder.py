@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from singleshot.errors import UserError, some
 from singleshot.files import write_atomically
+from singleshot.paths import to_path
 from singleshot.training.log_lines import read_log
 from singleshot.training.recipe import from_yaml, to_yaml
 
@@ -59,7 +60,7 @@ class RunFolder:
         """A new folder: `out`, or the next free `runs/<name>-<n>`. Two processes never get the same one."""
         try:
             if out is not None:
-                return cls(_create(Path(out)))
+                return cls(_create(to_path(out)))
             Path("runs").mkdir(exist_ok=True)
             number = 1
             while True:
@@ -107,7 +108,7 @@ class RunFolder:
     @classmethod
     def existing(cls, path: str | Path) -> RunFolder:
         """The folder of an earlier run, to continue it."""
-        folder = cls(Path(path))
+        folder = cls(to_path(path))
         if not folder.path.is_dir():
             raise UserError(f"{path}: there is no folder of this name; give --resume the folder of a run")
         if not folder.recipe.is_file():

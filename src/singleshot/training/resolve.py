@@ -15,6 +15,7 @@ from singleshot.detectors.parts import store_argument
 from singleshot.detectors.registry import BUILDERS
 from singleshot.engines import refuse_exported
 from singleshot.errors import UserError
+from singleshot.paths import to_path
 from singleshot.training import tracking
 from singleshot.training.folder import RunFolder
 from singleshot.training.parallel import find_device
@@ -68,8 +69,8 @@ def resolve(
     Raises:
         UserError: a value out of range, a file that cannot be read, a change that a continued run does not allow.
     """
-    stopped = None if resume is None else Stopped.read(resume)
-    if stopped is not None and out is not None and Path(out).resolve() != stopped.folder.path.resolve():
+    stopped, out = None if resume is None else Stopped.read(resume), None if out is None else to_path(out)
+    if stopped is not None and out is not None and os.path.realpath(out) != os.path.realpath(stopped.folder.path):
         raise UserError(f"--resume {resume} continues in that folder: leave out --out")
     recipe = recipe or (Recipe() if stopped is None else from_yaml(stopped.folder.recipe))
     asked = replace(
@@ -149,7 +150,7 @@ def absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths, so that it means the same from another folder."""
 
     def absolute(path: str | None) -> str | None:
-        return None if path is None else str(Path(os.path.expanduser(path)).absolute())
+        return None if path is None else str(to_path(os.path.expanduser(path)).absolute())
 
     arguments = dict(recipe.arguments)
     if isinstance(arguments.get("backbone_weights"), str):

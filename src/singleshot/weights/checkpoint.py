@@ -22,6 +22,7 @@ from singleshot.detectors.parts import restore_argument, store_argument
 from singleshot.errors import UserError, short
 from singleshot.files import not_a_file, write_atomically
 from singleshot.ops.shapes import without_values
+from singleshot.paths import to_path
 from singleshot.spec import Spec
 from singleshot.tensor_files import all_finite, packed, refuse_broken, unpacked
 from singleshot.version import __version__
@@ -76,7 +77,7 @@ def save(
     refuse_broken(state, f"{path}: not written: ", "such a detector finds nothing; was its learning rate too high?")
     text = {name: json.dumps(value) for name, value in metadata.items()}
     stored = {name: _stored(tensor, half) for name, tensor in state.items()}
-    write_atomically(Path(path), packed(stored, {"format": FORMAT, **text}))
+    write_atomically(to_path(path), packed(stored, {"format": FORMAT, **text}))
 
 
 def _stored(tensor: Tensor, half: bool) -> Tensor:
@@ -96,7 +97,7 @@ def load(
     dotted path). Raises `UserError` for a file that is missing, broken, a pickle, made by an unknown builder, or with
     NaN or infinite weights. A file whose checksum (see `singleshot.tensor_files`) is not that of its content is broken.
     """
-    path = Path(path)
+    path = to_path(path)
     read_metadata(path)  # a foreign file is refused before it is read as a whole
     tensors, text = unpacked(path.read_bytes(), f"{path}: ")
     metadata = _metadata(text, path)
@@ -152,7 +153,7 @@ def _build(build: Callable[..., Detector], metadata: dict[str, Any], path: Path,
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """What a file says about its detector: detector, arguments, class_names, category_ids, recipe, metrics, version."""
-    path = Path(path)
+    path = to_path(path)
     with _open(path) as file:
         return _metadata(file.metadata() or {}, path)
 
@@ -181,7 +182,7 @@ def _document(text: str, name: str, path: Path) -> Any:
 
 def read_spec(path: str | Path) -> Spec:
     """The `Spec` of a file, without building the detector. Raises `UserError` for a file without one."""
-    path = Path(path)
+    path = to_path(path)
     with _open(path) as file:
         text = (file.metadata() or {}).get("spec")
     if text is None:

@@ -20,6 +20,7 @@ from singleshot.analysis.figure import GREY, Axis, Bars, Figure, Line, Panel, Po
 from singleshot.analysis.section import Section
 from singleshot.errors import UserError, cut, readable_lines
 from singleshot.files import write_atomically
+from singleshot.paths import to_path
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def write_figure(figure: Figure, path: str | Path) -> Path:
     Raises:
         UserError: the file's name does not end in .png, .pdf or .svg.
     """
-    path = Path(path)
+    path = to_path(path)
     kind = path.suffix.removeprefix(".").lower()
     if kind not in ("png", "pdf", "svg"):
         raise UserError(f"{path}: a figure can be written as .png, .pdf or .svg; give the file one of these endings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from singleshot.analysis.run.section import run_section
 from singleshot.analysis.section import Section
 from singleshot.errors import UserError, short
+from singleshot.paths import to_path
 from singleshot.training.folder import RunFolder
 from singleshot.training.log_lines import GROUPS, read_log
 from singleshot.training.recipe import from_yaml
@@ -73,7 +75,7 @@ def read_curves(path: str | Path) -> Curves:
     Raises:
         UserError: it is not a run folder, or its log is damaged.
     """
-    folder = RunFolder(Path(path))
+    folder = RunFolder(to_path(path))
     if not folder.log.is_file() or not folder.recipe.is_file():
         raise UserError(
             f"{path}: this is not a run folder: expected {folder.log.name} and {folder.recipe.name} in it; "
@@ -83,7 +85,7 @@ def read_curves(path: str | Path) -> Curves:
     starts = [entry for entry in entries if entry["kind"] == "start"]
     steps = [entry for entry in entries if entry["kind"] == "step"]
     return Curves(
-        name=folder.path.resolve().name,
+        name=os.path.basename(os.path.realpath(folder.path)),
         total=starts[-1]["total"] if starts else 0,
         metric=from_yaml(folder.recipe).validation.metric,
         steps=tuple(entry["step"] for entry in steps),

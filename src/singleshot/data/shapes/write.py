@@ -14,6 +14,7 @@ import numpy as np
 
 from singleshot.data.shapes.draw import CLASS_NAMES, HIDDEN, ShapesImage, draw_shapes
 from singleshot.errors import UserError
+from singleshot.paths import to_path
 
 _QUALITY = 92  # JPEG quality
 _MARK = "shapes.json"  # the file that describes a finished folder
@@ -31,7 +32,7 @@ def write_shapes(out: str | Path, *, train: int = 600, val: int = 150, size: int
     formats have the same numbers. In VOC's files a shape cut by the edge is `truncated`, and a partly hidden one
     `occluded`.
     """
-    out = Path(out)
+    out = to_path(out)
     if seed < 0:
         raise UserError(f"seed {seed}: give 0 or a positive whole number.")
     contents = {"version": _VERSION, "train": train, "val": val, "size": size, "seed": seed}
