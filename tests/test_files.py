@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from singleshot import files
-from singleshot.files import write_atomically
+from singleshot.files import write_atomically, write_together
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -54,6 +54,23 @@ def test_an_interrupt_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_files_that_belong_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / name for name in "abc"]
+    assert write_together((path, b"old") for path in paths) == paths
+    original, calls = os.fsync, [0]
+
+    def full(fd: int) -> None:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise OSError(28, "No space left on device")
+        original(fd)
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_together((path, b"new") for path in paths)
+    assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == dict.fromkeys("abc", b"old")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX systems")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,33 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     After a crash or with a full disk the old file is still there. Raises the `OSError` of the failure.
     """
+    write_together([(path, content)])
+
+
+def write_together(contents: Iterable[tuple[Path, bytes]]) -> list[Path]:
+    """Write files that belong together: none is moved to its place before all are on the disk. Returns their paths.
+
+    With a full disk all old files are still there. Only a process that is killed while it moves them can leave some old
+    and some new ones. Raises the `OSError` of the failure.
+    """
+    waiting: list[tuple[str, Path]] = []
+    try:
+        for path, content in contents:
+            waiting.append((_beside(path, content), path))
+        written = [path for _, path in waiting]
+        while waiting:
+            os.replace(*waiting[0])
+            del waiting[0]
+    except BaseException:
+        for name, _ in waiting:
+            with suppress(OSError):  # the first error counts
+                os.unlink(name)
+        raise
+    return written
+
+
+def _beside(path: Path, content: bytes) -> str:
+    """Write a temporary file in the folder of a path; returns its name when all of it is on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_PREFIX]}.")
     try:
@@ -24,11 +52,11 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are private
-        os.replace(name, path)
     except BaseException:
-        with suppress(OSError):  # moved already, or the disk is broken: the first error counts
+        with suppress(OSError):
             os.unlink(name)
         raise
+    return name
 
 
 def not_a_file(path: str | Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -65,22 +66,22 @@ def test_both_lists_or_none(tiny_voc: Path, tmp_path: Path) -> None:
         write_parts(root)
     (root / "ImageSets" / "Main" / "val.txt").rmdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("singleshot.data.divide.write_atomically", _full_disk_after_one())
+        patch.setattr("singleshot.files.os.replace", _full_disk_after_one())
         with pytest.raises(OSError, match="full"):
             write_parts(root)
     assert not list((root / "ImageSets" / "Main").iterdir())
 
 
-def _full_disk_after_one() -> Callable[[Path, bytes], None]:
+def _full_disk_after_one() -> Callable[[str, Path], None]:
     calls: list[Path] = []
 
-    def write(path: Path, content: bytes) -> None:
+    def replace(name: str, path: Path) -> None:
         calls.append(path)
         if len(calls) > 1:
             raise OSError("the disk is full")
-        path.write_bytes(content)
+        os.rename(name, path)
 
-    return write
+    return replace
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -103,6 +104,8 @@ def test_a_voc_folder_without_lists(tiny_voc: Path, tmp_path: Path, flat: bool) 
         write_parts(root, 0.5)
     assert [file.read_bytes() for file, _ in written.values()] == content
     (root / "ImageSets" / "Main" / "val.txt").unlink()
+    with pytest.raises(UserError, match="if a division that was stopped has left it, remove its list"):
+        write_parts(root, 0.5)
     written["train"][0].rename(root / "ImageSets" / "Main" / "trainval.txt")
     assert write_parts(root, 0.5, split="trainval")["val"][1] == 2
 

@@ -136,6 +136,8 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_shapes(tmp_path / "file" / "shapes", train=1, val=1)
     with pytest.raises(UserError, match="seed"):
         write_shapes(tmp_path / "new", train=1, val=1, seed=-1)
+    with pytest.raises(UserError, match="pictures of 64 x 64 pixels: the largest shapes need 160 or more"):
+        write_shapes(tmp_path / "new", train=1, val=1, size=64)
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:

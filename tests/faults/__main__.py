@@ -43,6 +43,8 @@ def main(words: Sequence[str] | None = None) -> int:
     outcomes = []
     for name in options.kind:
         count = options.cases or (find(name).fast if options.fast else find(name).cases)
+        if not count:
+            continue
         keep = options.keep / f"{name}-{options.seed}"
         found = run_kind(name, options.seed, options.case or range(count), jobs=options.jobs, keep=keep)
         outcomes.append(found)

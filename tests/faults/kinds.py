@@ -16,8 +16,15 @@ from typing import Any
 
 import numpy as np
 
-KINDS: dict[str, str] = {}
-"""Name -> the module that has the `KIND`, imported when it is asked for."""
+KINDS: dict[str, str] = {
+    "crash-train": "faults.crash:TRAIN",
+    "crash-detect": "faults.crash:DETECT",
+    "crash-evaluate": "faults.crash:EVALUATE",
+    "crash-analyse": "faults.crash:ANALYSE",
+    "crash-shapes": "faults.crash:SHAPES",
+    "crash-split": "faults.crash:SPLIT",
+}
+"""Name -> module:name of the `Kind` (`KIND` where it is left out), imported when it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Kind:
     make: Callable[[np.random.Generator, int], Case]
     check: Callable[[Case, Any, Path], None]
     cases: int  # in the long suite
-    fast: int  # in the fast tests
+    fast: int  # in the fast tests; 0: none
     prepare: Callable[[Path], Any] = lambda folder: None
     seconds: float = 30.0
     memory: int = 600  # megabytes above what the process had before the case
@@ -55,8 +62,9 @@ class Kind:
 
 def find(name: str) -> Kind:
     """The kind of a name."""
-    kind = importlib.import_module(KINDS[name]).KIND
-    assert isinstance(kind, Kind), f"{KINDS[name]}.KIND is no Kind"
+    module, _, attribute = KINDS[name].partition(":")
+    kind = getattr(importlib.import_module(module), attribute or "KIND")
+    assert isinstance(kind, Kind), f"{KINDS[name]} is no Kind"
     return kind
 
 

@@ -15,7 +15,7 @@ from singleshot.data.folders import each_listed_once
 from singleshot.data.formats import FORMATS, load
 from singleshot.data.open import find_dataset, refuse
 from singleshot.errors import UserError
-from singleshot.files import write_atomically
+from singleshot.files import write_together
 
 PARTS = ("train", "val")
 
@@ -81,9 +81,10 @@ def write_parts(
             "folder."
         )
     if taken := [name for name in PARTS if name in splits]:
+        half = "" if len(taken) == len(PARTS) else "; if a division that was stopped has left it, remove its list"
         raise UserError(
             f"{path} already has a split {taken[0]!r} (its splits: {', '.join(splits)}), and no list is overwritten: "
-            "rename that split, for example to trainval, and divide it with --split"
+            f"rename that split, for example to trainval, and divide it with --split{half}"
         )
     with each_listed_once():
         chosen = found.choose(split)
@@ -96,14 +97,10 @@ def write_parts(
     for file in contents:
         if file.exists():
             raise UserError(f"{file} already exists, and no list is overwritten: move it away, or give another folder")
-    written: list[Path] = []
     try:
-        for file, content in contents.items():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, content)
-            written.append(file)
+        write_together(contents.items())
     except BaseException:
-        for file in written:  # a list without its partner would be wrong
-            file.unlink()
+        for file in contents:  # a list without its partner would be wrong
+            file.unlink(missing_ok=True)
         raise
     return {part: (file, len(indices[part])) for part, file in zip(PARTS, contents, strict=True)}

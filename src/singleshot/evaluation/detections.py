@@ -24,7 +24,7 @@ from singleshot.data.normalised import refuse_normalised
 from singleshot.errors import UserError, in_brackets, short, shown
 from singleshot.evaluation.coco_results import RESULTS_NAME, ResultsText, coco_entries
 from singleshot.evaluation.suspicious import check_detections
-from singleshot.files import write_atomically
+from singleshot.files import write_together
 from singleshot.paths import to_path
 
 VOC_PREFIX = "comp4_det_test_"
@@ -101,7 +101,7 @@ def save_detections(
     """Write the detections in both formats: `detections.json` and one VOC file per class. Returns the files.
 
     The JSON has the image ids and category ids of the data's own files. Numbers are written with all their digits, so
-    that reading them back gives the same metrics. Every file is written completely or not at all. Letters that a file's
+    that reading them back gives the same metrics. With a full disk no file is changed. Letters that a file's
     name or a line cannot have are written as `%0A`, as in web addresses; reading knows both forms.
 
     Raises `UserError` if the folder cannot be written, or, without `overwrite`, if one of the files exists.
@@ -113,12 +113,10 @@ def save_detections(
     contents = {json_name: _results(dataset, detections).encode(errors="backslashreplace")}
     for name, lines in zip(voc_names, _voc_lines(dataset, detections), strict=True):
         contents[name] = "".join(lines).encode()
-    for name, content in contents.items():
-        try:
-            write_atomically(folder / name, content)
-        except OSError as error:
-            raise _not_written(folder / name, error) from None
-    return [folder / name for name in contents]
+    try:
+        return write_together((folder / name, content) for name, content in contents.items())
+    except OSError as error:
+        raise _not_written(folder, error) from None
 
 
 def saved_names(dataset: Dataset) -> list[str]:

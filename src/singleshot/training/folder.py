@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import stat
 from collections.abc import Callable, Iterator
@@ -159,6 +160,8 @@ class RunFolder:
         line = (json.dumps(entry) + "\n").encode()
         with saving(self.log), self.log.open("ab") as file:
             file.write(line)
+            file.flush()
+            os.fsync(file.fileno())  # before the state that counts on it
 
     def cut_log(self, keep: Callable[[dict[str, Any]], bool]) -> list[str]:
         """Remove the lines that were written after the saved state, and those that are not of a run.

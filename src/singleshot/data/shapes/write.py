@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 import cv2
 import numpy as np
 
-from singleshot.data.shapes.draw import CLASS_NAMES, HIDDEN, ShapesImage, draw_shapes
+from singleshot.data.shapes.draw import CLASS_NAMES, HIDDEN, SIDES, ShapesImage, draw_shapes
 from singleshot.errors import UserError
 from singleshot.paths import to_path
 
@@ -26,7 +26,7 @@ def write_shapes(out: str | Path, *, train: int = 600, val: int = 150, size: int
 
     The splits `train` and `val` have that many images of `size` x `size` pixels. Image i of a split depends only on
     (seed, split, i). A folder that already holds exactly this dataset is not changed. The folder appears only when it
-    is complete. Raises `UserError` if `out` holds anything else or cannot be written.
+    is complete. Raises `UserError` if `out` holds anything else or cannot be written, and for a size below 160.
 
     Boxes are xyxy in pixels, clipped to the image. They enclose the whole shape, including its hidden parts. Both
     formats have the same numbers. In VOC's files a shape cut by the edge is `truncated`, and a partly hidden one
@@ -35,6 +35,8 @@ def write_shapes(out: str | Path, *, train: int = 600, val: int = 150, size: int
     out = to_path(out)
     if seed < 0:
         raise UserError(f"seed {seed}: give 0 or a positive whole number.")
+    if size < SIDES[1]:
+        raise UserError(f"pictures of {size} x {size} pixels: the largest shapes need {SIDES[1]:.0f} or more.")
     contents = {"version": _VERSION, "train": train, "val": val, "size": size, "seed": seed}
     if (out / _MARK).is_file() and _read_mark(out / _MARK) == contents:
         return out
