@@ -121,6 +121,8 @@ def _train(run: Run, notes: list[str]) -> TrainResult:
         run.display.say(f"{folder.path}: this run is finished ({steps} steps). To train longer, give it more --epochs")
         return replace(result, metrics=run.progress.metrics)
     log.announce(run, notes)
+    if run.progress.step == 0:
+        saving.begin(run)
     run.trackers = tracking.Trackers(recipe.log.trackers if run.ranks.first else (), folder.path, to_plain(recipe))
     try:
         with stop_signals() as asked:

@@ -29,10 +29,21 @@ def write(run: Run, random: list[dict[str, Tensor]]) -> None:
         if run.progress.finished and run.data.val is None:
             save_weights(run, run.folder.best)
         # The state comes last: everything that it refers to is on the disk by then.
-        average = run.average.detector if run.average is not None else None
-        content = pack_state(run.progress, run.made_by, run.detector, run.optimizer, average, random)
-        run.folder.write(run.folder.state, content)
+        _write_state(run, random)
     run.saved_at = now()
+
+
+def begin(run: Run) -> None:
+    """Save the state before the first step. From here on the run can be continued, whenever it is killed."""
+    random = run.ranks.gather(random_state(run.ranks.device))
+    if run.ranks.first:
+        _write_state(run, random)
+
+
+def _write_state(run: Run, random: list[dict[str, Tensor]]) -> None:
+    average = run.average.detector if run.average is not None else None
+    content = pack_state(run.progress, run.made_by, run.detector, run.optimizer, average, random)
+    run.folder.write(run.folder.state, content)
 
 
 def save_weights(run: Run, path: Path) -> None:
