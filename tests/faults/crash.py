@@ -6,7 +6,6 @@ what it gives undisturbed. A disk that is full or broken gives one message and e
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -125,11 +124,8 @@ def check_train(case: Case, shared: Shared, folder: Path) -> None:
             load_file(path)
         elif path.suffix == ".yaml":
             assert path.read_bytes() == (shared.whole / path.name).read_bytes()
-    if (here / "state.safetensors").exists():
-        run(resume_words(here), said).succeeded()
-    elif run(train_words(recipe, here), said).refused():
-        shutil.rmtree(here)
-        run(train_words(recipe, here), said).succeeded()
+    began = (here / "state.safetensors").exists()
+    run(resume_words(here) if began else train_words(recipe, here), said).succeeded()
     assert_same_run(here, shared.whole)
 
 
@@ -218,16 +214,8 @@ def detect(shared: Shared, out: Path) -> Do:
 
 
 def evaluate(shared: Shared, out: Path) -> Do:
-    return [
-        "evaluate",
-        str(shared.model),
-        str(shared.data),
-        "--builder",
-        BUILDER,
-        "--save-detections",
-        str(out),
-        "--overwrite",
-    ]
+    words = ["evaluate", str(shared.model), str(shared.data), "--builder", BUILDER]
+    return [*words, "--save-detections", str(out), "--overwrite"]
 
 
 def analyse(shared: Shared, out: Path) -> Do:

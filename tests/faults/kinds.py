@@ -23,6 +23,10 @@ KINDS: dict[str, str] = {
     "crash-analyse": "faults.crash:ANALYSE",
     "crash-shapes": "faults.crash:SHAPES",
     "crash-split": "faults.crash:SPLIT",
+    "kill": "faults.kills:KILL",
+    "signal": "faults.kills:SIGNAL",
+    "two": "faults.kills:TWO",
+    "worker": "faults.kills:WORKER",
 }
 """Name -> module:name of the `Kind` (`KIND` where it is left out), imported when it is asked for."""
 

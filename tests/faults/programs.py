@@ -156,7 +156,7 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 
 def assert_same_run(one: Path, other: Path) -> None:
     """Both runs have the same weights, state and log, bit for bit, and nothing else is left."""
-    assert shown(one) == shown(other)
+    assert names(one) == names(other)
     for name in ("last", "best", "state"):
         a, b = load_file(one / f"{name}.safetensors"), load_file(other / f"{name}.safetensors")
         assert a.keys() == b.keys()
@@ -175,11 +175,6 @@ def _metadata(path: Path) -> dict[str, str]:
 def names(folder: Path) -> list[str]:
     """The files of a folder and of its subfolders."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def shown(folder: Path) -> list[str]:
-    """Those whose names do not begin with a dot."""
-    return [name for name in names(folder) if not name.startswith(".")]
 
 
 def contents(folder: Path) -> Files:
