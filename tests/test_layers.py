@@ -49,16 +49,16 @@ LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in
 NETWORK = {"detectors", "spec", "heads", "necks", "refiner", "preprocess", "postprocess", "outputs", "backbones"}
 NETWORK |= {"losses", "layers", "anchors", "coders", "matchers", "ops", "structures", "signature"}
 NETWORK |= {"prediction", "image_input", "stream", "errors", "files", "paths", "ranges", "eval_mode", "twin", "forked"}
-NETWORK |= {"tensor_files"}
+NETWORK |= {"tensor_files", "data.deep"}
 RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files", "conversions"}
 RECORDS |= {"forked", "paths", "data.deep", "data.limits"}
 ONLY = {
-    **dict.fromkeys(NETWORK, NETWORK | {"data.images", "data.deep"}),
+    **dict.fromkeys(NETWORK, NETWORK | {"data.images"}),
     "weights": NETWORK | {"version"},
     "engines": NETWORK | {"weights"},
     "evaluation.detect_dataset": RECORDS | {"data.frames", "stream", "evaluation", "eval_mode"},
     "evaluation": RECORDS,
-    "data.frames": {"data.dataset", "data.images", "stream", "errors"},
+    "data.frames": {"data.dataset", "data.images", "data.deep", "stream", "errors"},
     "data.loader": RECORDS | {"data"},
     "data": RECORDS,
 }

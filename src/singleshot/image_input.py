@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from singleshot.data.deep import DeepRange
 from singleshot.data.images import BUDGET, read_image, to_rgb
 from singleshot.errors import UserError
 from singleshot.paths import to_path
@@ -24,29 +25,33 @@ _KINDS = (
     "give the path of an image, a PIL image, a numpy array [H, W, 3] (uint8, RGB) or [H, W] (uint8, grey), "
     "a tensor [3, H, W] (float in [0, 1] or uint8), or a list of them"
 )
+_RANGE = "for uint16 say once what is black and white: detector.deep_range = (0, 4095)"
 _ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _SLACK = 1e-3  # tolerance for the rounding of a float image that was made from 8 bits
 
 
-def to_tensor(source: object) -> tuple[Tensor, str | None]:
+def to_tensor(source: object, deep_range: DeepRange | None = None) -> tuple[Tensor, str | None]:
     """Convert one image to a tensor [3, H, W] in RGB, uint8 or float32 in [0, 1]. Returns it and its file, if any.
 
     For paths and PIL images, EXIF orientation, palettes, alpha and 16 bits are handled. Arrays are uint8, [H, W, 3] in
     RGB order or [H, W] in grey. OpenCV's BGR cannot be distinguished from RGB: reverse it first, `image[..., ::-1]`.
     Tensors are [3, H, W] or [1, H, W]. They keep their device, and floats of any width become float32.
 
+    `deep_range` says which values are black and white where there are more than 8 bits: in files, PIL images, and
+    arrays and tensors of uint16, which are taken only with it.
+
     Raises UserError for another type, shape or dtype, for values out of range, and for files that are not images.
     """
     import torch
 
     if isinstance(source, torch.Tensor):
-        return _from_tensor(source), None
-    pixels, path = _pixels(source)
+        return _from_tensor(source, deep_range), None
+    pixels, path = _pixels(source, deep_range)
     # A copy, channels first. So reversed, cropped and read-only arrays are fine, and the caller's is not changed.
     return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C", copy=True)), path
 
 
-def to_picture(source: object) -> tuple[Picture, str | None]:
+def to_picture(source: object, deep_range: DeepRange | None = None) -> tuple[Picture, str | None]:
     """Convert one image to an array [H, W, 3] in RGB, uint8 or float32 in [0, 1]. Returns it and its file, if any.
 
     Takes what `to_tensor` takes. The array may share memory with the input, so only read it.
@@ -54,8 +59,8 @@ def to_picture(source: object) -> tuple[Picture, str | None]:
     Raises UserError as `to_tensor`.
     """
     if _is_tensor(source):
-        return np.asarray(_from_tensor(source).cpu()).transpose(1, 2, 0), None
-    return _pixels(source)
+        return np.asarray(_from_tensor(source, deep_range).cpu()).transpose(1, 2, 0), None
+    return _pixels(source, deep_range)
 
 
 def _is_tensor(source: object) -> bool:
@@ -63,37 +68,37 @@ def _is_tensor(source: object) -> bool:
     return torch is not None and isinstance(source, torch.Tensor)
 
 
-def _pixels(source: object) -> tuple[NDArray[np.uint8], str | None]:
+def _pixels(source: object, deep_range: DeepRange | None) -> tuple[NDArray[np.uint8], str | None]:
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
         if isinstance(path, bytes):
             path = os.fsdecode(path)
         if _ADDRESS.match(path):
             raise UserError(f"{path} is a web address, and nothing is downloaded here; save the image and give it")
-        return read_image(to_path(path)), path
+        return read_image(to_path(path), deep_range=deep_range), path
     if isinstance(source, Image.Image):
-        return _from_pil(source), None
+        return _from_pil(source, deep_range), None
     if isinstance(source, np.ndarray):
-        return _from_array(source), None
+        return _from_array(source, deep_range), None
     if isinstance(source, list | tuple):
         raise UserError(f"a {type(source).__name__} inside a list is not an image; {_KINDS}")
     raise UserError(f"{type(source).__name__} is not an image; {_KINDS}")
 
 
-def _from_pil(image: Image.Image) -> NDArray[np.uint8]:
+def _from_pil(image: Image.Image, deep_range: DeepRange | None) -> NDArray[np.uint8]:
     if 0 in image.size:
         raise UserError(f"a PIL image of {image.size[0]}x{image.size[1]} has no pixels; give one of at least 1x1")
     try:
         with BUDGET.hold(image.width * image.height):
             image.load()
-            return to_rgb(image)
+            return to_rgb(image, deep_range)
     except Exception as error:  # Pillow raises almost anything on files that are truncated or closed
         raise UserError(
             f"the PIL image of mode {image.mode} cannot be decoded ({error or type(error).__name__}); check its file"
         ) from error
 
 
-def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
+def _from_array(array: NDArray[Any], deep_range: DeepRange | None) -> NDArray[np.uint8]:
     shape = list(array.shape)
     if array.ndim == 2:
         array = array[:, :, None]
@@ -113,10 +118,12 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
         raise UserError(f"an array of shape {shape} is not an image; expected [H, W, 3] in RGB or [H, W] in grey")
     if 0 in array.shape:
         raise UserError(f"an array of shape {shape} has no pixels")
+    if array.dtype == np.uint16 and deep_range is not None:
+        array = deep_range.to_8_bits(array)
     if array.dtype != np.uint8:
         hint = {
             "f": "(array * 255).round().astype(np.uint8) if it is in [0, 1]",
-            "u": "(array >> 8).astype(np.uint8) if it has 16 bits",
+            "u": f"(array >> 8).astype(np.uint8) if it has 16 bits, or {_RANGE}",
             "b": "array.astype(np.uint8) * 255",
         }.get(array.dtype.kind, "array.astype(np.uint8) if it is in [0, 255]")
         raise UserError(f"an array of {array.dtype} is not an image; expected uint8, 0 to 255: {hint}")
@@ -124,7 +131,7 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
-def _from_tensor(tensor: Any) -> Tensor:
+def _from_tensor(tensor: Any, deep_range: DeepRange | None) -> Tensor:
     import torch
 
     shape = list(tensor.shape)
@@ -144,6 +151,8 @@ def _from_tensor(tensor: Any) -> Tensor:
         raise UserError(f"a tensor of shape {shape} is not an image; expected [3, H, W] in RGB")
     if tensor.numel() == 0:
         raise UserError(f"a tensor of shape {shape} has no pixels")
+    if tensor.dtype == torch.uint16 and deep_range is not None:
+        tensor = torch.from_numpy(deep_range.to_8_bits(tensor.cpu().numpy())).to(tensor.device)
     if tensor.dtype != torch.uint8:
         tensor = _checked_floats(tensor)
     shown: Tensor = tensor.detach().expand(3, -1, -1)
@@ -154,7 +163,7 @@ def _checked_floats(tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         raise UserError(
             f"a tensor of {tensor.dtype} is not an image; expected floats in [0, 1] or uint8: "
-            "tensor.to(torch.uint8) if it is in [0, 255]"
+            f"tensor.to(torch.uint8) if it is in [0, 255]; {_RANGE}"
         )
     tensor = tensor.detach().float()
     low, high = tensor.aminmax()

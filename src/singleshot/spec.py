@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from singleshot.data.deep import DeepRange
 from singleshot.errors import UserError
 from singleshot.ops.fit import LongestSide, ShortSide, TorchvisionShortSide
 from singleshot.preprocess.pixels import Pixels
@@ -42,6 +43,7 @@ class Spec:
     postprocess: Mapping[str, Any] | None
     input_size: Size | None = None  # fixed (height, width) of the graph; None: any size that `preprocess` gives
     batch: tuple[int, int | None] = field(default=(1, None))  # fewest and most images of a batch; None: no limit
+    deep_range: DeepRange | None = None  # how grey images of more than 8 bits are read; None: the range of their type
 
     def __post_init__(self) -> None:
         if len(self.class_names) != len(self.category_ids):
@@ -61,6 +63,7 @@ class Spec:
             "postprocess": None if self.postprocess is None else dict(self.postprocess),
             "input_size": None if self.input_size is None else list(self.input_size),
             "batch": list(self.batch),
+            "deep_range": None if self.deep_range is None else self.deep_range.to_json(),
         }
 
     @classmethod
@@ -79,6 +82,7 @@ class Spec:
                 postprocess=data["postprocess"],
                 input_size=None if size is None else (int(size[0]), int(size[1])),
                 batch=(int(least), None if most is None else int(most)),
+                deep_range=DeepRange.of(data.get("deep_range")),  # files of before do not have it
             )
         except (TypeError, ValueError, KeyError, IndexError) as error:
             raise UserError(f"the spec of the model cannot be read: {error}; export the model again") from error

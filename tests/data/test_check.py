@@ -16,6 +16,7 @@ from singleshot.data import decode_all as decoded
 from singleshot.data.check import ERRORS, WARNINGS, check, examine
 from singleshot.data.dataset import Dataset
 from singleshot.data.decode_all import decode_all, memory_file
+from singleshot.data.images import Decoded
 from singleshot.data.open import open_dataset
 from singleshot.errors import UserError
 
@@ -248,8 +249,8 @@ def test_the_kinds_are_distinct() -> None:
 
 def test_sound_images_are_decoded_once(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    real = decoded.read_image
-    monkeypatch.setattr(decoded, "read_image", lambda path: opened.append(Path(path).name) or real(path))
+    real = decoded.decode
+    monkeypatch.setattr(decoded, "decode", lambda path: opened.append(Path(path).name) or real(path))
     data = make([[1, 1, 2, 2]], [[1, 1, 2, 2]])
     _, first = check(data)
     assert sorted(opened) == ["0.png", "1.png"]
@@ -271,7 +272,7 @@ def test_sound_images_are_decoded_once(make: Make, tmp_path: Path, monkeypatch: 
     assert sorted(opened) == ["0.png", "1.png"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', '{"version": 1, "pillow": 0, "images": {"a": 1}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', '{"version": 2, "pillow": 0, "images": {"a": 1}}'])
 def test_a_damaged_memory_is_none(make: Make, text: str) -> None:
     data = make([[1, 1, 2, 2]])
     memory = memory_file(data.root)
@@ -307,7 +308,7 @@ def test_progress_counts_to_the_end(make: Make) -> None:
 def test_each_path_is_decoded_once_and_none_is_fine(make: Make, tmp_path: Path) -> None:
     make([])
     assert decode_all([], memory=None) == {}
-    assert decode_all([tmp_path / "0.png"] * 2, memory=None) == {tmp_path / "0.png": (HEIGHT, WIDTH)}
+    assert decode_all([tmp_path / "0.png"] * 2, memory=None) == {tmp_path / "0.png": Decoded((HEIGHT, WIDTH), None)}
 
 
 def test_real_folders(shared: Path) -> None:

@@ -105,10 +105,10 @@ def test_memory_holds_a_few_images_only(fake, make: Make, monkeypatch: pytest.Mo
     reads, lock = [0], threading.Lock()
     real = frames.read_image
 
-    def counted(path):
+    def counted(path, **choices):
         with lock:
             reads[0] += 1
-        return real(path)
+        return real(path, **choices)
 
     monkeypatch.setattr(frames, "read_image", counted)
     found = iterate(fake, make("00.png").parent, batch_size=2, workers=workers)

@@ -10,11 +10,14 @@ import pytest
 
 import singleshot as ss
 from singleshot import recipes
+from singleshot.data.deep import DeepRange
+from singleshot.errors import UserError
 from singleshot.training import train
 from singleshot.training.recipe import Recipe, from_yaml, override
 from singleshot.training.resolve import resolve_start
 from singleshot.training.setup import open_data
 from singleshot.training.start import build_detector
+from singleshot.training.values import check_values
 
 
 def test_what_a_recipe_says_counts_and_a_file_says_the_rest(tmp_path: Path) -> None:
@@ -184,3 +187,18 @@ def test_a_backbone_that_nobody_has_trained_learns_as_the_rest(
 
     after = train(replace(recipe, start_from=str(result.last)), out=tmp_path / "after")
     assert from_yaml(after.run / "recipe.yaml").optimizer == recipe.optimizer
+
+
+def test_the_range_of_deep_images_comes_from_the_recipe_or_from_the_file(tiny_voc: Path, tmp_path: Path) -> None:
+    small = {"arguments.image_size": 64, "data.path": str(tiny_voc), "data.deep_range": [0, 4095]}
+    recipe = override(recipes.get("finetune"), small)
+    detector = build_detector(recipe, open_data(recipe).train).detector
+    assert detector.deep_range == DeepRange(0, 4095)
+    ss.save(detector, tmp_path / "deep.safetensors")
+    later = override(recipes.get("finetune"), {"start_from": str(tmp_path / "deep.safetensors")})
+    assert resolve_start(later)[0].data.deep_range == (0, 4095)
+    own = override(later, {"data.deep_range": [0, 1023]})
+    assert resolve_start(own)[0].data.deep_range == (0, 1023)
+    for wrong in ([5, 1], [5], [0, 1e300]):
+        with pytest.raises(UserError, match="deep_range"):
+            check_values(override(recipe, {"data.deep_range": wrong}))

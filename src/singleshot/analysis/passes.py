@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from singleshot.data.dataset import Dataset, ImageRecord
+from singleshot.data.deep import range_of
 from singleshot.data.frames import dataset_frames
 from singleshot.detectors.detector import Detector, Raw
 from singleshot.errors import UserError
@@ -42,7 +43,7 @@ def visit_images(
     annotation, there are no objects, or an image is missing or cannot be read.
     """
     _check(detector, dataset)
-    frames = dataset_frames(dataset, workers=workers, ahead=2 * batch_size)
+    frames = dataset_frames(dataset, workers=workers, ahead=2 * batch_size, deep_range=range_of(detector))
     with evaluating(detector) as used, torch.inference_mode():
         for batch in batches(frames, batch_size, after=counting(progress, len(dataset))):
             images = [frame.tensor() for frame in batch]

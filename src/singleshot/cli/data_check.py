@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
-from singleshot.cli.dataset import add_data, add_reading, reading
+from singleshot.cli.dataset import add_data, add_deep_range, add_reading, reading
 from singleshot.cli.output import Result, table
 from singleshot.cli.parser import VerbParser
 from singleshot.errors import UserError
@@ -35,6 +35,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add_data(parser)
     parser.add_argument("--split", metavar="NAME", help="the split to check (default: all splits)")
     add_reading(parser)
+    add_deep_range(parser)
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave errors out, as in training, and give exit code 0"
     )
@@ -59,6 +60,7 @@ def _check(options: Namespace, split: str, *, alone: bool) -> tuple[dict[str, An
     """The findings of one split, as data and as text."""
     from singleshot.cli.progress import shown
     from singleshot.data.check import examine
+    from singleshot.data.deep import DeepRange
     from singleshot.data.open import open_dataset
     from singleshot.data.summary import summarise
 
@@ -70,7 +72,7 @@ def _check(options: Namespace, split: str, *, alone: bool) -> tuple[dict[str, An
         finding = {"kind": "split that cannot be read", "where": options.data, "message": str(error)}
         return {"title": split, "errors": [finding], "warnings": []}, f"{split}: {error}"
     with shown(dataset.split) as progress:
-        usable, report = examine(dataset, progress=progress)
+        usable, report = examine(dataset, deep_range=DeepRange.of(options.deep_range), progress=progress)
     known = {"split": dataset.split, "format": dataset.format, "class_names": dataset.class_names}
     summary = summarise(usable)
     text = report.text(MOST)

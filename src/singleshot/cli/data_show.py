@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jsonargparse import Namespace
 
 from singleshot.cli import train
-from singleshot.cli.dataset import add_data, add_reading, reading
+from singleshot.cli.dataset import add_data, add_deep_range, add_reading, reading
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.errors import UserError
@@ -31,6 +31,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add("--split", metavar="NAME", help="the split to draw from (default: train, else the only one)")
     add("--seed", type=whole(0), default=0, metavar="N", help="of the choice and the augmentation (default: 0)")
     add_reading(parser)
+    add_deep_range(parser)
     add("--recipe", metavar="NAME|FILE", help="draw the images as training with this recipe sees them")
     words, overrides = train.take_recipe_fields(words, parser.flags())
     options = parser.parse(words)
@@ -54,16 +55,19 @@ def run(options: Namespace) -> Result:
     if out.exists():
         raise UserError(f"--out {out}: this file exists already; choose another name")
     if options.recipe is None:
+        from singleshot.data.deep import DeepRange
         from singleshot.data.open import open_dataset
         from singleshot.training.setup import TRAIN_SPLITS
 
         dataset = open_dataset(options.data, split=options.split, prefer=TRAIN_SPLITS, **reading(options))
-        pictures = samples.labelled(dataset, options.number, options.seed)
+        pictures = samples.labelled(dataset, options.number, options.seed, deep_range=DeepRange.of(options.deep_range))
     else:
         from singleshot import recipes
         from singleshot.training.recipe import override
 
         own = {"data.path": options.data, "data.split": options.split, "data.format": options.format}
+        if options.deep_range is not None:
+            own["data.deep_range"] = options.deep_range
         changes = {**own, "seed": options.seed, "data.val_split": "none", **options.overrides}
         pictures = samples.as_trained(override(recipes.load(options.recipe), changes), options.number)
     samples.write_sheet(pictures, out)

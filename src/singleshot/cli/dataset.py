@@ -19,6 +19,18 @@ def add_data(parser: VerbParser, *, optional: bool = False) -> None:
         parser.add_argument("data", metavar="DATA", help=formats)
 
 
+def add_deep_range(parser: VerbParser) -> None:
+    """Add `--deep-range`, for the verbs that look at the images of a dataset without a recipe."""
+    parser.add_argument(
+        "--deep-range",
+        nargs=2,
+        type=float,
+        metavar=("BLACK", "WHITE"),
+        help="the values of grey images of more than 8 bits that are black and white, such as 0 4095 "
+        "(default: 0 and the largest of their type; in a recipe: data.deep_range)",
+    )
+
+
 def add_reading(parser: VerbParser) -> None:
     """Add `--format`, whose values are the names in the table of formats, and `--allow-outside`."""
     parser.add_argument("--format", choices=list(FORMATS), help="the format to read, if a folder holds several")

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from singleshot.data.dataset import Dataset, Floats, ImageRecord, Problem
-from singleshot.data.decode_all import Size, decode_all, memory_file
+from singleshot.data.decode_all import decode_all, memory_file
+from singleshot.data.deep import DeepRange
+from singleshot.data.images import Decoded
+from singleshot.data.whole_set import find_in_whole
 from singleshot.errors import UserError, readable
-from singleshot.structures import plain_name
 
 _IMAGE_OUT = "the image is left out"
 ERRORS: Mapping[str, str] = {
@@ -24,6 +26,7 @@ ERRORS: Mapping[str, str] = {
     "key twice": "the last value counts",
     "duplicate image id": "the first image is kept",
     "invalid box": _IMAGE_OUT,
+    "corners as sizes": "the boxes are used as they are read",
     "unknown class": "its boxes are left out, with their images if the file itself does not know the class",
 }
 """The kinds of problem that stop training, each with what `skip_bad` does about it."""
@@ -41,6 +44,10 @@ WARNINGS: Mapping[str, str] = {
     "annotation without image": "left out",
     "polygon without box": "its box is computed from the polygon",
     "id of another type": "ids that are the same as text are the same",
+    "boxes like corners": "they are used as they are read",
+    "box under a pixel": "they are kept",
+    "many objects": "all are kept",
+    "deep images": "they are read by the range that is named",
     "similar class names": "they remain different classes",
     "shared image": "each entry counts as a separate image, in which the objects of the other entries are background",
 }
@@ -108,6 +115,7 @@ def check(
     dataset: Dataset,
     *,
     skip_bad: bool = False,
+    deep_range: DeepRange | None = None,
     cache: bool = True,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -117,9 +125,10 @@ def check(
     Every image is decoded. Errors (the keys of `ERRORS`) raise UserError with the whole report; with `skip_bad` they
     are left out instead. Warnings (the keys of `WARNINGS`) are repaired in the returned records, and `size` becomes
     that of the image file. The files are not changed, and evaluation uses the dataset as it was read. With `cache`,
-    images that could be read are remembered in the user's cache folder. UserError also when no image is left.
+    images that could be read are remembered in the user's cache folder. `deep_range` is how training will read grey
+    images of more than 8 bits. UserError also when no image is left.
     """
-    mended, report = examine(dataset, cache=cache, workers=workers, progress=progress)
+    mended, report = examine(dataset, deep_range=deep_range, cache=cache, workers=workers, progress=progress)
     if report.errors and not skip_bad:
         advice = "Correct the files, or leave the bad entries out with --skip-bad (skip_bad=True in Python)."
         raise UserError(*report.lines(limit=10), advice)
@@ -132,6 +141,7 @@ def check(
 def examine(
     dataset: Dataset,
     *,
+    deep_range: DeepRange | None = None,
     cache: bool = True,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -139,19 +149,20 @@ def examine(
     """As `check`, but errors do not raise: return the dataset without them, and the report."""
     memory = memory_file(dataset.root) if cache else None
     paths = [record.path for record in dataset.records]
-    sizes = decode_all(paths, memory=memory, workers=workers, progress=progress)
+    found = decode_all(paths, memory=memory, workers=workers, progress=progress)
     errors, warnings, kept = list(dataset.problems), list(dataset.notes), []
     left_out = Counter(dataset.left_out)
     for record in dataset.records:
         inspection = _Inspection(record, dataset.class_names)
-        mended = inspection.mend(sizes[record.path])
+        mended = inspection.mend(found[record.path])
         errors += inspection.errors
         warnings += inspection.warnings
         if mended is not None:
             kept.append(mended)
         else:
             left_out[(*inspection.errors, *inspection.warnings)[0].kind] += 1
-    warnings += [*_shared_images(dataset), *_similar_classes(dataset)]
+    whole = find_in_whole(dataset, found, deep_range)
+    errors, warnings = errors + whole[0], warnings + whole[1]
     report = Report(
         title=f"{dataset.root} ({dataset.format}, split {dataset.split})",
         images=len(dataset.records) + len(dataset.left_out),
@@ -164,33 +175,6 @@ def examine(
     return replace(dataset, records=tuple(kept), problems=(), notes=(), left_out=()), report
 
 
-def _shared_images(dataset: Dataset) -> list[Problem]:
-    """Image files that several entries name: an image listed twice, or two names that differ in the folder only."""
-    entries: dict[Path, list[str]] = {}
-    for record in dataset.records:
-        entries.setdefault(record.path, []).append(f"{record.name!r} (id {record.id})")
-    return [
-        Problem("shared image", str(path), f"{len(names)} entries have this file: {', '.join(names[:5])}")
-        for path, names in entries.items()
-        if len(names) > 1
-    ]
-
-
-def _similar_classes(dataset: Dataset) -> list[Problem]:
-    """Class names that differ only in case, spaces, hyphens and underscores: probably typing errors."""
-    numbers = np.bincount(dataset.labels(), minlength=len(dataset.class_names))
-    groups: dict[str, list[str]] = {}
-    for name, number in zip(dataset.class_names, numbers, strict=True):
-        groups.setdefault(plain_name(name), []).append(f"{name!r} ({number} boxes)")
-    return [
-        Problem(
-            "similar class names", str(dataset.root), f"{' and '.join(names)} may be one class, written differently"
-        )
-        for names in groups.values()
-        if len(names) > 1
-    ]
-
-
 class _Inspection:
     """One image: what is wrong with it, and the record for training."""
 
@@ -200,7 +184,7 @@ class _Inspection:
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
 
-    def mend(self, decoded: Size | str) -> ImageRecord | None:
+    def mend(self, decoded: Decoded | str) -> ImageRecord | None:
         """The record for training; None when the image is left out."""
         record = self.record
         self._find_invalid_boxes()
@@ -213,13 +197,13 @@ class _Inspection:
             return None
         if self.errors:
             return None
-        self._compare_size(decoded)
-        boxes, keep = self._mend_boxes(decoded)
+        self._compare_size(decoded.size)
+        boxes, keep = self._mend_boxes(decoded.size)
         if not len(record.labels):
             self._warn("no boxes", "this image has no objects")
         return replace(
             record,
-            size=decoded,
+            size=decoded.size,
             boxes=boxes[keep],
             labels=record.labels[keep],
             difficult=record.difficult[keep],
@@ -251,7 +235,7 @@ class _Inspection:
             why = "x2 < x1 or y2 < y1" if finite[row] else "a side is NaN or infinite"
             self.errors.append(Problem("invalid box", self._where(), f"{self._object(row)}: {why}"))
 
-    def _compare_size(self, actual: Size) -> None:
+    def _compare_size(self, actual: tuple[int, int]) -> None:
         height, width = actual
         said_height, said_width = self.record.size
         said = f"the annotation says {said_width}x{said_height}, the file is {width}x{height}"
@@ -262,7 +246,7 @@ class _Inspection:
         elif (said_height, said_width) != actual:
             self._warn("wrong size", said)
 
-    def _mend_boxes(self, size: Size) -> tuple[Floats, list[int]]:
+    def _mend_boxes(self, size: tuple[int, int]) -> tuple[Floats, list[int]]:
         """All boxes clipped to the image, and the rows that training keeps."""
         height, width = size
         boxes = self.record.boxes

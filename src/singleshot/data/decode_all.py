@@ -14,14 +14,14 @@ from pathlib import Path
 import PIL
 from PIL import Image
 
-from singleshot.data.images import read_image
+from singleshot.data.deep import DeepRange, DeepValues
+from singleshot.data.images import Decoded, decode
 from singleshot.errors import UserError
 from singleshot.files import write_atomically
 
-Size = tuple[int, int]  # (height, width)
-Entry = tuple[int, int, int, int]  # time of change in ns, bytes, height, width
+Entry = tuple[int, int, Decoded]  # time of change in ns, bytes, what was found
 
-_VERSION = 1  # of the file; a change of the reader that could refuse other images makes it the next
+_VERSION = 2  # of the file; a change of the reader that could refuse other images makes it the next
 
 
 def decode_all(
@@ -30,8 +30,8 @@ def decode_all(
     memory: Path | None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[Path, Size | str]:
-    """Decode images fully. Returns for each path its (height, width), or a text that says what is wrong with it.
+) -> dict[Path, Decoded | str]:
+    """Decode images fully. Returns what each path holds, or a text that says what is wrong with it.
 
     `memory` is a JSON file that lists the images that could be read before (None: no such file). They are not opened
     again while their time and size on disk are the same. The file only saves time: if it cannot be read or written,
@@ -41,20 +41,19 @@ def decode_all(
     sound: dict[str, Entry] = {}
     wanted = list(dict.fromkeys(paths))
 
-    def examine(path: Path) -> Size | str:
+    def examine(path: Path) -> Decoded | str:
         try:
             changed, length = _state(path)
             key = str(path.absolute())
             entry = known.get(key)
             if entry is None or entry[:2] != (changed, length) or _too_large(entry):
-                height, width, _ = read_image(path).shape
-                entry = (changed, length, height, width)
+                entry = (changed, length, decode(path))
             sound[key] = entry
-            return entry[2], entry[3]
+            return entry[2]
         except UserError as error:
             return str(error)
 
-    found: dict[Path, Size | str] = {}
+    found: dict[Path, Decoded | str] = {}
     pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
     try:
         for path, result in zip(wanted, pool.map(examine, wanted), strict=True):
@@ -95,7 +94,8 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _too_large(entry: Entry) -> bool:
-    return Image.MAX_IMAGE_PIXELS is not None and entry[2] * entry[3] > Image.MAX_IMAGE_PIXELS
+    height, width = entry[2].size
+    return Image.MAX_IMAGE_PIXELS is not None and height * width > Image.MAX_IMAGE_PIXELS
 
 
 def _load(path: Path) -> dict[str, Entry]:
@@ -108,11 +108,26 @@ def _load(path: Path) -> dict[str, Entry]:
         return {}
 
 
-def _entry(changed: int, length: int, height: int, width: int) -> Entry:
-    return int(changed), int(length), int(height), int(width)
+def _entry(changed: int, length: int, height: int, width: int, *deep: float) -> Entry:
+    values = None
+    if deep:
+        least, largest, low, high, colour = map(float, deep)
+        values = DeepValues(least, largest, DeepRange(low, high), bool(colour))
+    return int(changed), int(length), Decoded((int(height), int(width)), values)
+
+
+def _plain(entry: Entry) -> list[float]:
+    changed, length, found = entry
+    deep = found.deep
+    values = [] if deep is None else [deep.least, deep.largest, *deep.usual.to_json(), deep.colour]
+    return [changed, length, *found.size, *values]
 
 
 def _save(path: Path, images: dict[str, Entry]) -> None:
-    content = {"version": _VERSION, "pillow": PIL.__version__, "images": images}
+    content = {
+        "version": _VERSION,
+        "pillow": PIL.__version__,
+        "images": {key: _plain(entry) for key, entry in images.items()},
+    }
     with contextlib.suppress(OSError, UnicodeEncodeError):
         write_atomically(path, json.dumps(content).encode())

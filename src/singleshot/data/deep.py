@@ -27,7 +27,7 @@ class DeepRange:
     high: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+        if not (math.isfinite(self.high - self.low) and self.low < self.high):
             raise UserError(
                 f"deep_range is [{self.low:g}, {self.high:g}]; expected two numbers, the value that is black and a "
                 "larger one that is white, such as [0, 4095]"
@@ -62,8 +62,12 @@ class DeepRange:
         return self._scaled(values)
 
     def _scaled(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        scaled = (values.astype(np.float64) - self.low) * (255 / (self.high - self.low))
-        return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+        share = (values.astype(np.float64) - self.low) / (self.high - self.low)
+        return np.clip(np.rint(share * 255), 0, 255).astype(np.uint8)
+
+    def to_json(self) -> list[float]:
+        """The two numbers; `DeepRange.of` reads them."""
+        return [self.low, self.high]
 
     def __str__(self) -> str:
         return f"[{self.low:g}, {self.high:g}]"
@@ -71,11 +75,18 @@ class DeepRange:
 
 @dataclass(frozen=True)
 class DeepValues:
-    """What a deep image, or several of them, hold."""
+    """What an image of more than 8 bits holds."""
 
     least: float
     largest: float
-    shown: DeepRange  # how they are read
+    usual: DeepRange  # how it is read when no range is given
+    colour: bool = False  # colours of 16 bits: only the upper 8 bits are read, and no range applies
+
+
+def range_of(detector: object) -> DeepRange | None:
+    """The range by which a detector's deep images are read, if it has one: that of its training."""
+    found = getattr(detector, "deep_range", None)
+    return found if isinstance(found, DeepRange) else None
 
 
 def usual_range(mode: str, largest: float) -> DeepRange:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from singleshot.data.dataset import Dataset, ImageRecord
+from singleshot.data.deep import DeepRange
 from singleshot.data.images import read_image
 from singleshot.errors import UserError
 from singleshot.stream import Frame, read_ahead
@@ -28,17 +30,24 @@ P = TypeVar("P", bound=HasPath)
 
 
 def file_frames(
-    sources: Iterable[P], *, workers: int = 0, ahead: int = 16, skip: Callable[[UserError], None] | None = None
+    sources: Iterable[P],
+    *,
+    workers: int = 0,
+    ahead: int = 16,
+    skip: Callable[[UserError], None] | None = None,
+    deep_range: DeepRange | None = None,
 ) -> Generator[Frame[P], None, None]:
-    """Read image files in order; `workers`, `ahead` and `skip` are passed to `read_ahead`.
+    """Read image files in order, deep ones by `deep_range`; the other arguments are passed to `read_ahead`.
 
     Raises UserError, naming the file, for an image that cannot be read; with `skip`, the error is passed to it instead.
     """
-    return read_ahead(sources, _read, workers=workers, ahead=ahead, skip=skip)
+    return read_ahead(sources, partial(_read, deep_range), workers=workers, ahead=ahead, skip=skip)
 
 
-def dataset_frames(dataset: Dataset, *, workers: int = 0, ahead: int = 16) -> Generator[Frame[ImageRecord], None, None]:
-    """Read the images of a dataset in order, each with its record.
+def dataset_frames(
+    dataset: Dataset, *, workers: int = 0, ahead: int = 16, deep_range: DeepRange | None = None
+) -> Generator[Frame[ImageRecord], None, None]:
+    """Read the images of a dataset in order, each with its record, deep ones by `deep_range`.
 
     Raises UserError at the call, before any work, when images are missing (the first ones are named). Raises it later
     when an image cannot be read.
@@ -49,7 +58,7 @@ def dataset_frames(dataset: Dataset, *, workers: int = 0, ahead: int = 16) -> Ge
             f"{dataset.root}: {len(missing)} of {len(dataset)} images of split {dataset.split!r} are missing, "
             f"such as {', '.join(str(path) for path in missing[:3])}; restore them or take them out of the split"
         )
-    return file_frames(dataset.records, workers=workers, ahead=ahead)
+    return file_frames(dataset.records, workers=workers, ahead=ahead, deep_range=deep_range)
 
 
 def planes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -57,5 +66,5 @@ def planes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
-def _read(source: P) -> Frame[P]:
-    return Frame(planes(read_image(source.path)), source)
+def _read(deep_range: DeepRange | None, source: P) -> Frame[P]:
+    return Frame(planes(read_image(source.path, deep_range=deep_range)), source)

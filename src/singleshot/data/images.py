@@ -47,6 +47,7 @@ _TRANSPOSE = {
 BUDGET = PixelBudget(128_000_000)
 """How many pixels all threads of this process decode at the same time: one image at the limit, or ten photographs."""
 
+_DEEP_COLOUR = "singleshot_deep_colour"  # in the `info` of an image: whether its file has 16 bits for each colour
 _STRIP = 1_000_000  # pixels that are converted at a time
 
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257  # TIFF tags
@@ -77,14 +78,18 @@ class Decoded:
     """What is known of an image that could be decoded."""
 
     size: tuple[int, int]  # (height, width) as `read_image` returns it
-    deep: DeepValues | None  # of a grey image of more than 8 bits
+    deep: DeepValues | None  # of an image of more than 8 bits
 
 
-def decode(source: str | Path | bytes, *, deep_range: DeepRange | None = None) -> Decoded:
+def decode(source: str | Path | bytes) -> Decoded:
     """Decode an image as `read_image` does, and say what it is. Raises UserError as `read_image`."""
     with _decoded(source) as image:
-        height, width, _ = to_rgb(image, deep_range).shape
-        return Decoded((height, width), _deep_values(image, deep_range) if _is_deep(image) else None)
+        rgb = to_rgb(image)
+        deep = _deep_values(image) if _is_deep(image) else None
+        if image.info.get(_DEEP_COLOUR):
+            usual = usual_range("I;16", 0)
+            deep = DeepValues(257.0 * int(rgb.min()), 257.0 * int(rgb.max()), usual, colour=True)
+        return Decoded((rgb.shape[0], rgb.shape[1]), deep)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -133,7 +138,7 @@ def _conversion(image: Image.Image, deep_range: DeepRange | None) -> Callable[[I
     if _is_deep(image):
         transparent = image.info.get("transparency")
         # Pillow's own conversion clips every value at 255.
-        shown = _deep_values(image, deep_range).shown
+        shown = deep_range or _deep_values(image).usual
 
         def grey(strip: Image.Image) -> Image.Image:
             values = np.asarray(strip)
@@ -158,14 +163,14 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
-def _deep_values(image: Image.Image, deep_range: DeepRange | None) -> DeepValues:
-    """The smallest and the largest value of a deep image, and the range by which it is read."""
+def _deep_values(image: Image.Image) -> DeepValues:
+    """The smallest and the largest value of a deep image, and the range of its type."""
     strips = (np.asarray(strip) for _, strip in _strips(image))
     bounds = [(float(values.min()), float(values.max())) for values in strips]
     least, largest = min(low for low, _ in bounds), max(high for _, high in bounds)
     if not np.isfinite(bounds).all():
         raise ValueError("some pixels are NaN or infinite")
-    return DeepValues(least, largest, deep_range or usual_range(image.mode, largest))
+    return DeepValues(least, largest, usual_range(image.mode, largest))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -180,6 +185,8 @@ def _orientation(image: Image.Image) -> int:
 def _decoded(source: str | Path | bytes) -> Iterator[Image.Image]:
     """Open an image and decode its pixels, when they have their place in the budget."""
     with _opened(source) as image, BUDGET.hold(image.width * image.height):
+        # Pillow drops the lower bits of colours. After loading, only what is noted here tells that there were any.
+        image.info[_DEEP_COLOUR] = image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(t.args) for t in image.tile)
         image.load()
         _check_pixels(*image.size)  # an icon may hold a larger picture than its header says
         yield image

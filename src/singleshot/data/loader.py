@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
 from singleshot.data.dataset import Dataset, ImageRecord
+from singleshot.data.deep import DeepRange
 from singleshot.data.images import read_image
 from singleshot.data.transforms import Sample, Transform
 from singleshot.errors import UserError
@@ -60,13 +61,14 @@ def train_loader(
     world_size: int = 1,
     drop_difficult: bool = False,
     crowd: Literal["drop", "ignore"] = "ignore",
+    deep_range: DeepRange | None = None,
 ) -> Iterable[TrainBatch]:
     """The batches of steps `start_step`, `start_step` + 1, ... below `steps` (without end when None).
 
     `batch_size` is the number of images of one rank. Workers are started once and end with the iteration. An image
     that cannot be read raises a `UserError` that names it; a worker that was killed, a `WorkerLostError`.
     `drop_difficult` leaves VOC's difficult objects out (SSD trains on them). `crowd` drops COCO's crowd regions, or
-    passes them on as regions to ignore ("iscrowd").
+    passes them on as regions to ignore ("iscrowd"). Deep images are read by `deep_range`.
     """
     if batch_size < 1:
         raise UserError(f"a batch of {batch_size} images: give a batch size of at least 1.")
@@ -77,7 +79,9 @@ def train_loader(
     if crowd not in ("drop", "ignore"):
         raise UserError(f"crowd={crowd!r}: give 'drop' or 'ignore'.")
     order = StreamOrder(len(dataset), batch_size, seed, start_step, steps, rank, world_size)
-    images = _TrainingImages(dataset.records, transform, seed, batch_size * world_size, drop_difficult, crowd)
+    images = _TrainingImages(
+        dataset.records, transform, seed, batch_size * world_size, drop_difficult, crowd, deep_range
+    )
     return _batches(_loader(images, order, workers))
 
 
@@ -140,6 +144,7 @@ class _TrainingImages:
     global_batch: int
     drop_difficult: bool
     crowd: str
+    deep_range: DeepRange | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -167,13 +172,13 @@ class _TrainingImages:
         if self.crowd == "drop":
             keep &= ~record.crowd
         boxes = record.boxes[keep].astype(np.float32).reshape(-1, 4)
-        sample = Sample(_read(record.path), boxes, record.labels[keep], record.crowd[keep])
+        sample = Sample(_read(record.path, self.deep_range), boxes, record.labels[keep], record.crowd[keep])
         return self.transform(sample, np.random.default_rng([self.seed, _SAMPLE, position]))
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
+def _read(path: Path, deep_range: DeepRange | None) -> NDArray[np.uint8]:
     try:
-        return read_image(path)
+        return read_image(path, deep_range=deep_range)
     except OSError as error:  # gone since it was checked, or no permission
         raise UserError(f"{path}: cannot be read ({error}). Check that it exists and that you may read it.") from error
 

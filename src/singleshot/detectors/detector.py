@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from singleshot.anchors import AnchorMaker
+from singleshot.data.deep import DeepRange
 from singleshot.detectors.classes import Classes
 from singleshot.detectors.images import check_images
 from singleshot.detectors.sizes import Sizes
@@ -91,6 +92,7 @@ class Detector(nn.Module):
         self.builder: str | None = None  # name and arguments of the builder, set by the builder; needed to save
         self.arguments: dict[str, Any] = {}
         self._precision = "fp32"
+        self._deep_range: DeepRange | None = None
         self._network: Network | None = None  # replaces the parts if set
         self._sizes = Sizes()
 
@@ -114,7 +116,13 @@ class Detector(nn.Module):
     @property
     def spec(self) -> Spec:
         """What surrounds the network, as plain data: classes, pre-processing, numbers of the post-processing."""
-        return Spec(self.class_names, self.category_ids, known_rule(self.preprocess), stored.store(self.postprocess))
+        return Spec(
+            self.class_names,
+            self.category_ids,
+            known_rule(self.preprocess),
+            stored.store(self.postprocess),
+            deep_range=self.deep_range,
+        )
 
     @property
     def precision(self) -> str:
@@ -126,6 +134,18 @@ class Detector(nn.Module):
         if value not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {value!r}")
         self._precision = value
+
+    @property
+    def deep_range(self) -> DeepRange | None:
+        """How grey images of more than 8 bits are read: (black, white), such as (0, 4095); None: the type's range.
+
+        Set by training (`data.deep_range`) and kept in the detector's files.
+        """
+        return self._deep_range
+
+    @deep_range.setter
+    def deep_range(self, value: DeepRange | Sequence[float] | None) -> None:
+        self._deep_range = DeepRange.of(value)
 
     # ------------------------------------------------------------------ the network
     @property
@@ -295,7 +315,8 @@ class Detector(nn.Module):
         single images, up to rounding.
         """
         several = isinstance(source, (list, tuple))
-        images = map(to_tensor, cast(Sequence[ImageInput], source) if several else (source,))
+        given = cast(Sequence[ImageInput], source) if several else (source,)
+        images = (to_tensor(one, self.deep_range) for one in given)
         found = [prediction for _, prediction in stream(images, self._predict, batch_size=batch_size)]
         return found if several else found[0]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from singleshot.data.deep import DeepRange
 from singleshot.engines.engine import Run
 from singleshot.errors import UserError
 from singleshot.image_input import Picture, refuse_values, to_picture
@@ -41,6 +42,11 @@ class ExportedDetector:
         self._rule = spec.preprocess
 
     @property
+    def deep_range(self) -> DeepRange | None:
+        """How grey images of more than 8 bits are read: as in training."""
+        return self.spec.deep_range
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the network's input; the usual one if it depends on the image."""
         return self.spec.input_size or self._rule.size
@@ -51,7 +57,7 @@ class ExportedDetector:
         The network gets at most `batch_size` images at a time, and never more than it accepts.
         """
         several = isinstance(source, list | tuple)
-        pictures = map(to_picture, source if several else (source,))
+        pictures = (to_picture(one, self.deep_range) for one in (source if several else (source,)))
         found = [prediction for _, prediction in stream(pictures, self._predict, batch_size=batch_size)]
         return found if several else found[0]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from singleshot.data.dataset import Dataset, ImageRecord
+from singleshot.data.deep import DeepRange, range_of
 from singleshot.data.frames import dataset_frames
 from singleshot.eval_mode import evaluating
 from singleshot.evaluation.detections import ImageDetections
@@ -52,7 +53,7 @@ def detect_dataset(
         def look(images: list[Tensor]) -> list[ImageDetections]:
             return [to_arrays(found) for found in used(images)]
 
-        return _for_each(look, dataset, batch_size, workers, progress)
+        return _for_each(look, dataset, batch_size, workers, progress, range_of(detector))
 
 
 def detect_with_each(
@@ -78,7 +79,7 @@ def detect_with_each(
             each = [[to_arrays(found) for found in used.detections(raw, one)] for one in postprocesses]
             return [[of_one[k] for of_one in each] for k in range(len(images))]
 
-        found = _for_each(look, dataset, batch_size, workers, progress)
+        found = _for_each(look, dataset, batch_size, workers, progress, range_of(detector))
     return [[of_image[k] for of_image in found] for k in range(len(postprocesses))]
 
 
@@ -113,9 +114,10 @@ def _for_each(
     batch_size: int,
     workers: int,
     progress: Callable[[int, int], None] | None,
+    deep_range: DeepRange | None,
 ) -> list[R]:
     """Call `look` with every batch of images, uint8 [3, H, W]; returns its result for each image of the dataset."""
-    frames = dataset_frames(dataset, workers=workers, ahead=2 * batch_size)
+    frames = dataset_frames(dataset, workers=workers, ahead=2 * batch_size, deep_range=deep_range)
 
     def shown(batch: list[Frame[ImageRecord]]) -> list[R]:
         with torch.inference_mode():

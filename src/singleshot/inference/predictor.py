@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from singleshot.data.deep import range_of
 from singleshot.data.frames import file_frames
 from singleshot.errors import UserError
 from singleshot.eval_mode import evaluating
@@ -113,6 +114,7 @@ def _run(
         workers=options.workers,
         ahead=2 * options.batch_size,
         skip=skip if options.skip_bad else None,
+        deep_range=range_of(detector),
     )
     with folder or nullcontext():
         tell = counting(progress, len(sources))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from singleshot.data.dataset import Dataset, Floats
+from singleshot.data.deep import DeepRange
 from singleshot.data.images import read_image
 from singleshot.data.loader import train_loader
 from singleshot.files import write_atomically
@@ -26,12 +27,12 @@ COLUMNS = 4
 Pictures = list[tuple[NDArray[np.uint8], str]]
 
 
-def labelled(dataset: Dataset, number: int, seed: int = 0) -> Pictures:
+def labelled(dataset: Dataset, number: int, seed: int = 0, *, deep_range: DeepRange | None = None) -> Pictures:
     """Choose `number` images of a dataset at random and draw the boxes of its files; with a caption for each."""
     chosen = sorted(np.random.default_rng(seed).permutation(len(dataset))[:number].tolist())
     found = []
     for record in (dataset.records[k] for k in chosen):
-        picture = _drawn(read_image(record.path), record.boxes, record.labels, dataset)
+        picture = _drawn(read_image(record.path, deep_range=deep_range), record.boxes, record.labels, dataset)
         found.append((picture, f"{record.name}: {len(record.labels)}"))
     return found
 
@@ -54,6 +55,7 @@ def as_trained(recipe: Recipe, number: int) -> Pictures:
         steps=-(-number // recipe.batch_size),
         drop_difficult=recipe.data.drop_difficult,
         crowd=recipe.data.crowd,
+        deep_range=detector.deep_range,
     )
     pairs = ((batch, k) for batch in batches for k in range(len(batch.images)))
     found = []

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from singleshot.data.deep import DeepRange
 from singleshot.detectors.detector import Detector
 from singleshot.errors import UserError
 from singleshot.eval_mode import evaluating
@@ -59,6 +60,11 @@ class MultiScaleDetector:
             for preprocess in both:
                 _check(detector, preprocess.size, where)
             self._views.append((view, both[0], both[-1]))
+
+    @property
+    def deep_range(self) -> DeepRange | None:
+        """How grey images of more than 8 bits are read: as for the detector."""
+        return self.detector.deep_range
 
     def __call__(self, images: Sequence[Tensor]) -> list[Found]:
         """Images [3, H, W], float in 0..1 or uint8, of any sizes -> {"boxes", "scores", "labels"} each, best first."""

@@ -63,6 +63,12 @@ class Data:
         None, "train and validate on this many images, the first ones; null: on all", least=1, most=10**9
     )
     limit: int | None = about(None, "train on this many images, drawn evenly; null: on all", least=1, most=10**9)
+    deep_range: tuple[float, ...] = about(
+        (),
+        "[black, white] values of grey images of more than 8 bits, such as [0, 4095]; []: the range of the type",
+        least=-(2**31),
+        most=2**32,
+    )
     workers: int | None = about(
         None, "processes that prepare images; null: by the number of cores", least=0, most=MOST_WORKERS
     )

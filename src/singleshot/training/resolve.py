@@ -176,6 +176,8 @@ def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
     named = _file_builder(recipe.start_from)
     own = named_builder(recipe) if named is None and ":" in recipe.builder else None
     source = checkpoint.load(recipe.start_from, builder=own)
+    if source.deep_range is not None and not recipe.data.deep_range:
+        recipe = replace(recipe, data=replace(recipe.data, deep_range=tuple(source.deep_range.to_json())))
     # The file's own weights count, not the backbone weights that its training once started from.
     leave = ("num_classes", "class_names", "category_ids", "backbone_weights")
     builder = named or recipe.builder

@@ -97,6 +97,7 @@ class Run:
             world_size=self.ranks.world,
             drop_difficult=recipe.data.drop_difficult,
             crowd=recipe.data.crowd,
+            deep_range=self.detector.deep_range,
         )
         return iter(loader)
 

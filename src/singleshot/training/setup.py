@@ -12,6 +12,7 @@ import torch
 
 from singleshot.data.check import check
 from singleshot.data.dataset import Dataset, ImageRecord
+from singleshot.data.deep import DeepRange
 from singleshot.data.limits import detector_note, metric_note
 from singleshot.data.open import open_dataset
 from singleshot.data.splits import find_split
@@ -111,7 +112,7 @@ def _open(
 
 def _checked(found: Dataset, settings: Data, path: str, purpose: str) -> tuple[Dataset, list[str]]:
     """The usable images of a split, with corrected boxes, and what the check says. `purpose`: "train" or "validate"."""
-    usable, report = check(found, skip_bad=settings.skip_bad)
+    usable, report = check(found, skip_bad=settings.skip_bad, deep_range=DeepRange.of(settings.deep_range))
     if not len(usable):
         raise UserError(
             f"{path}: no image of the split {found.split!r} is left to {purpose} on; `singleshot data check` says why"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from singleshot.data.dataset import Dataset
+from singleshot.data.deep import DeepRange
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.parts import restore_argument
 from singleshot.detectors.registry import BUILDERS, Builder, find_builder, remembers_arguments
@@ -39,6 +40,7 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
         arguments.setdefault("ignore_crowd", True)  # the loader passes the regions on; the matcher must know them
     classes = {"class_names": data.class_names, "category_ids": data.category_ids}
     detector = build(num_classes=len(data.class_names), **classes, **arguments)
+    detector.deep_range = DeepRange.of(recipe.data.deep_range)
     if source is not None:
         moved = transfer(source, detector)
         fits = "" if moved.taken or moved.partly else "; none of its weights fits this detector: all start at random"

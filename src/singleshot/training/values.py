@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from singleshot.data.deep import DeepRange
 from singleshot.data.formats import FORMATS
 from singleshot.errors import UserError, shown
 from singleshot.ranges import check_ranges
@@ -34,6 +35,7 @@ def check_values(recipe: Recipe) -> None:
         ("optimizer.nesterov", optimizer.nesterov, still, "false where momentum is 0"),
         ("validation.metric", metric, metric in METRICS, ", ".join(METRICS)),
     )
+    DeepRange.of(recipe.data.deep_range)
     for name, value, right, expected in rules:
         if not right:
             raise UserError(f"{name} is {shown(value)}; expected {expected}")

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from singleshot.data.deep import DeepRange
 from singleshot.detectors import BUILDERS, Detector
 from singleshot.detectors.parts import restore_argument, store_argument
 from singleshot.errors import UserError, short
@@ -126,6 +127,7 @@ def load(
         raise UserError(f"{path}: does not fit the detector {name!r}: {', '.join(wrong[:5])} ({len(wrong)} in all)")
     detector.load_state_dict(state, assign=True)
     detector.builder = name
+    detector.deep_range = _deep_range(text, path)
     return detector.to(device).eval()
 
 
@@ -171,6 +173,15 @@ def _metadata(text: Mapping[str, str], path: Path) -> dict[str, Any]:
         if not isinstance(metadata[name], kind):
             raise UserError(f"{path}: broken metadata: {name} is {short(metadata[name])}, expected a {kind.__name__}")
     return metadata
+
+
+def _deep_range(text: Mapping[str, str], path: Path) -> DeepRange | None:
+    """How images are read, which no builder knows. Files of before do not say it."""
+    spec = _document(text.get("spec", "{}"), "spec", path)
+    try:
+        return DeepRange.of(spec.get("deep_range") if isinstance(spec, dict) else None)
+    except UserError as error:
+        raise UserError(f"{path}: broken metadata: spec: {error}") from error
 
 
 def _document(text: str, name: str, path: Path) -> Any:
