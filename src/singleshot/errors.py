@@ -12,6 +12,7 @@ from typing import Any
 NAME, LINE, MESSAGE = 200, 4_000, 20_000
 """The most characters of a name, of a line and of a whole message; what is longer is cut in its middle."""
 
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction and other marks, surrogates, ends of lines
 _JOINERS = "\u200c\u200d"  # they cannot be seen, but letters of some scripts need them
 
 
@@ -43,7 +44,7 @@ def escaped(text: str) -> str:
 
 
 def _visible(letter: str) -> bool:
-    return letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs"  # spaces of all widths
+    return letter in _JOINERS or unicodedata.category(letter) not in _UNSEEN
 
 
 def cut(text: str, limit: int) -> str:

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from singleshot.cli import ELSEWHERE, main, models, verbs
+from singleshot.cli import ELSEWHERE, elsewhere, main, models, verbs
 from singleshot.cli.output import Result
 from singleshot.errors import UserError
 
@@ -200,3 +201,33 @@ def test_standard_output_on_a_full_disk() -> None:
         )
     assert done.returncode == 2
     assert done.stderr == "singleshot: the disk is full: free some space, or choose another place\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "table"),
+    [("detect", elsewhere.DETECT), ("evaluate", elsewhere.EVALUATE), ("analyse iou", elsewhere.MEASURE)],
+)
+def test_flags_of_other_tools_lead_to_ours(verb: str, table: dict[str, str], capsys: Capture) -> None:
+    assert main([*verb.split(), "--help"]) == 0
+    flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    for word, own in table.items():
+        assert word not in flags
+        named = re.findall(r"--[a-z-]+", own)
+        assert set(named) <= flags, own
+        assert named or own.startswith(("MODEL", "DATA", "SOURCE"))
+        assert main([*verb.split(), "m", "x", word, "1"]) == 2
+        assert f"'{word}' is called {own} here" in capsys.readouterr().err
+
+
+def test_a_group_of_verbs_alone(capsys: Capture, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for words, said in (
+        (["data"], "'data' needs a second word, one of check, show, formats, split: `singleshot data check --help`"),
+        (["data", "--json"], "'data' needs a second word"),
+        (["data", "chek"], "'data chek' is not a verb (did you mean 'data check'?): 'data' is followed by one of"),
+        (["data", "photos"], "'data photos' is not a verb (did you mean `singleshot data check photos`?)"),
+        (["analyse"], "'analyse' needs a second word, one of errors"),
+    ):
+        assert main(words) == 2
+        assert said in capsys.readouterr().err

@@ -182,7 +182,7 @@ def test_names_that_cannot_be_written_become_numbers() -> None:
         assert label.text == "#4 0.50"
     label = fit("two\nlines\x07", "0.50", 4, size=14, room=(400, 40))
     assert label is not None
-    assert label.text == "two lines 0.50"
+    assert label.text == "two\\nlines\\x07 0.50"
 
 
 def test_labels_of_one_size_have_one_height() -> None:

@@ -103,13 +103,22 @@ def _verb(words: list[str]) -> tuple[str | None, list[str]]:
     if group and words[1:2] in (["-h"], ["--help"]):
         return None, []
     if group:
-        came = " ".join(words[:2])
-        raise UserError(
-            f"{came!r} is not a verb: {words[0]!r} is followed by one of {', '.join(v.split()[1] for v in group)}"
-        )
+        raise UserError(_second_word(words, [verb.split()[1] for verb in group]))
     meant = ELSEWHERE.get(words[0].lower())
     hint = f"did you mean {meant!r}?" if meant else did_you_mean(words[0], known, number=1, show=repr)
     raise UserError(f"{words[0]!r} is not a verb{in_brackets(hint)}. The verbs are: {', '.join(known)}")
+
+
+def _second_word(words: list[str], known: list[str]) -> str:
+    """What to say where a verb of two words has no right second one."""
+    first, second = words[0], words[1] if len(words) > 1 and not words[1].startswith("-") else None
+    if second is None:
+        return f"{first!r} needs a second word, one of {', '.join(known)}: `singleshot {first} {known[0]} --help`"
+    hint = did_you_mean(second, known, number=1, show=lambda word: repr(f"{first} {word}"))
+    if not hint and os.path.exists(second):
+        hint = f"did you mean `singleshot {first} {known[0]} {second}`?"
+    came = f"{first} {second}"
+    return f"{came!r} is not a verb{in_brackets(hint)}: {first!r} is followed by one of {', '.join(known)}"
 
 
 def _module(verb: str) -> Any:

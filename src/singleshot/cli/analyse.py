@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 
 from singleshot.analysis import Analysis, Findings, find_analysis
 from singleshot.cli.dataset import add_data, add_reading, reading
+from singleshot.cli.elsewhere import MEASURE
 from singleshot.cli.output import Result, write
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.errors import UserError
@@ -35,7 +36,7 @@ class AnalyseVerb:
         """The options. With `--detections` there is no MODEL, so `model` is None."""
         takes = self.analysis.takes
         from_files = takes == "detections" and any(word.partition("=")[0] == "--detections" for word in words)
-        parser = VerbParser(f"analyse {self.name}", self.analysis.description, self._epilog())
+        parser = VerbParser(f"analyse {self.name}", self.analysis.description, self._epilog(), elsewhere=MEASURE)
         parser.usage = f"{parser.prog} MODEL DATA [flags]"
         if takes == "runs":
             parser.usage = f"{parser.prog} RUN [RUN ...] [flags]"

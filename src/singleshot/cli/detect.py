@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
+from singleshot.cli.elsewhere import DETECT
 from singleshot.cli.multiscale import HELP as TTA
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, fraction, whole
@@ -24,7 +25,7 @@ with boxes, names and scores are written to that folder, and the detections as a
 
 def parse(words: Sequence[str]) -> Namespace:
     """The options of this verb."""
-    parser = VerbParser("detect", "Finds objects in pictures.", EPILOG)
+    parser = VerbParser("detect", "Finds objects in pictures.", EPILOG, elsewhere=DETECT)
     parser.usage = "singleshot detect MODEL SOURCE... [flags]"
     parser.add_argument("model", metavar="MODEL", help="a detector's file, such as RUN/best.safetensors")
     parser.add_argument("sources", metavar="SOURCE", nargs="+", help="image files, folders, globs")

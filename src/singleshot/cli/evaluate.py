@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from singleshot.cli.dataset import add_data, add_reading, reading
+from singleshot.cli.elsewhere import EVALUATE
 from singleshot.cli.multiscale import HELP as TTA
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
@@ -32,7 +33,7 @@ PREFERRED = ("val", "test")
 
 def parse(words: Sequence[str]) -> Namespace:
     """The options of this verb. With `--detections` there is no MODEL, so `model` is None."""
-    parser = VerbParser("evaluate", "Measures a detector on data with known boxes.", EPILOG)
+    parser = VerbParser("evaluate", "Measures a detector on data with known boxes.", EPILOG, elsewhere=EVALUATE)
     parser.usage = (
         "singleshot evaluate MODEL DATA [flags]\n       singleshot evaluate --detections FILE_OR_DIR DATA [flags]"
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ImageFont
 
+from singleshot.errors import escaped
 from singleshot.inference.fonts import font_for
 
 Box = tuple[int, int, int, int]  # xyxy in whole pixels; the last row and column belong to the box
@@ -32,10 +33,9 @@ def fit(name: str, score: str, number: int, *, size: int, room: tuple[int, int])
     """The longest text that fits into `room`, (width, height) in pixels; None if nothing fits.
 
     First the letters get smaller, then the score is dropped, then the end of the name. A name that no font of this
-    machine can write is replaced by the number of the class.
+    machine can write is replaced by the number of the class. What cannot be seen is escaped, as in messages.
     """
-    name = name[:_LONGEST]
-    name = re.sub(r"\s+", " ", "".join(letter if letter.isprintable() else " " for letter in name)).strip()
+    name = re.sub(" +", " ", escaped(name[:_LONGEST].strip()))[:_LONGEST]
     if not name or font_for(name, size) is None:
         name = f"#{number}"
     for text in (f"{name} {score}".strip(), name):
