@@ -13,6 +13,7 @@ from singleshot.data.images import read_image
 from singleshot.data.open import open_dataset
 from singleshot.data.shapes import write_shapes
 from singleshot.detectors.detector import Detector
+from singleshot.devices import find_device
 from singleshot.errors import UserError
 from singleshot.evaluation.detect_dataset import detect_dataset
 from singleshot.evaluation.detections import ImageDetections
@@ -25,7 +26,6 @@ from singleshot.prediction import Prediction
 from singleshot.terminal import say
 from singleshot.training import train
 from singleshot.training.folder import RunFolder
-from singleshot.training.parallel import find_device
 from singleshot.training.recipe import Augmentation, Compute, Data, Ema, Log, Optimizer, Recipe, Schedule
 from singleshot.training.setup import choose_precision
 from singleshot.weights import checkpoint

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,13 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
         return value
 
     return convert
+
+
+def device(text: str) -> str:
+    """The type of a flag that takes a device of PyTorch; whether the machine has it is asked later."""
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?|mps", text):
+        raise argparse.ArgumentTypeError(f"expected cpu, cuda, cuda:N or mps, got {short(text)}")
+    return text
 
 
 def number(text: str) -> float:

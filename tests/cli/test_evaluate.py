@@ -64,8 +64,11 @@ def test_no_image_is_needed_for_files(tiny_voc: Path, tmp_path: Path, capsys: Ca
         (["missing.safetensors", "DATA"], "missing.safetensors: no such file"),
         (["MODEL", "nowhere"], "nowhere: no such file or folder"),
         (["MODEL", "DATA", "--split", "night"], "no split 'night'"),
-        (["MODEL", "DATA", "--device", "abacus"], "--device: expected cpu or cuda, got 'abacus'"),
-        (["MODEL", "DATA", "--device", "cuda:99"], "--device cuda:99: this machine"),
+        (
+            ["MODEL", "DATA", "--device", "abacus"],
+            "device 'abacus' is not known; expected cpu, cuda, cuda:N (the first is cuda:0) or mps",
+        ),
+        (["MODEL", "DATA", "--device", "cuda:99"], "device 'cuda:99': this machine"),
         (["MODEL", "DATA", "--builder", "no_such_module:x"], "builder 'no_such_module:x' cannot be imported"),
         (["--detections", "nowhere", "DATA"], "nowhere"),
         (["--detections", "x", "DATA", "--builder", "a:b"], "--builder is for a model"),

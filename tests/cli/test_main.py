@@ -164,7 +164,7 @@ def test_unknown_second_word(words: list[str], capsys: Capture) -> None:
         (["detect"], "the following arguments are required: model, sources"),
         (["detect", "m", "i", "--threshold", "1.5"], "--threshold: expected a number from 0 to 1, got '1.5'"),
         (["train", "d", "--epochs", "0"], "--epochs: expected a number above 0, got '0'"),
-        (["train", "d", "--device", "tpu"], "--device: invalid choice: 'tpu'"),
+        (["train", "d", "--device", "tpu"], "--device: expected cpu, cuda, cuda:N or mps, got 'tpu'"),
         (["train", "d", "--optimizer.lr"], "--optimizer.lr needs a value"),
         (["train", "d", "--imgsz", "640"], "'--imgsz' is called --arguments.image_size here"),
         (["train", "d", "--img_size=640"], "'--img_size' is called --arguments.image_size here"),

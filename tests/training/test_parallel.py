@@ -14,9 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from singleshot.errors import UserError
 from singleshot.training import override, to_yaml, train
-from singleshot.training.parallel import find_device
 from singleshot.training.recipe import Recipe
 
 HERE = Path(__file__).parent
@@ -61,13 +59,3 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path, make_rec
         torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5)
     for a, b in zip(entries(tmp_path / "one", "validation"), entries(tmp_path / "two", "validation"), strict=True):
         assert b["metrics"]["coco"] == pytest.approx(a["metrics"]["coco"], abs=1e-3)
-
-
-def test_devices() -> None:
-    assert find_device("cpu") == torch.device("cpu")
-    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(UserError, match="'gpu' is not known"):
-        find_device("gpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="no CUDA"):
-            find_device("cuda:3")

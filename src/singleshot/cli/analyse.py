@@ -13,6 +13,7 @@ from singleshot.cli.dataset import add_data, add_reading, reading
 from singleshot.cli.elsewhere import MEASURE
 from singleshot.cli.output import Result, write
 from singleshot.cli.parser import VerbParser, whole
+from singleshot.devices import METAVAR
 from singleshot.errors import UserError
 from singleshot.paths import to_path
 from singleshot.ranges import MOST_IMAGES, MOST_WORKERS
@@ -157,7 +158,7 @@ def _add_pass(parser: VerbParser, *, anchors: bool) -> None:
     if anchors:
         add("--drop-difficult", action="store_true", help="match anchors without VOC's difficult objects")
     add("--batch-size", type=whole(1, MOST_IMAGES), default=8, metavar="N", help="images at a time (default: 8)")
-    add("--device", metavar="cpu|cuda", help="where to compute (default: cuda if there is one)")
+    add("--device", metavar=METAVAR, help="where to compute (default: cuda if there is one)")
     add("--workers", type=whole(0, MOST_WORKERS), default=0, metavar="N", help="threads that read ahead (default: 0)")
     add("--builder", metavar="NAME", help="builder of your own detector: my_lab.models:my_detector")
 

@@ -13,6 +13,7 @@ from singleshot.cli.elsewhere import DETECT
 from singleshot.cli.multiscale import HELP as TTA
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, fraction, whole
+from singleshot.devices import METAVAR
 from singleshot.inference.options import LEAST, MOST, Options
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def parse(words: Sequence[str]) -> Namespace:
         flag, least = f"--{name.replace('_', '-')}", whole(LEAST[name], MOST[name])
         add(flag, type=least, default=default, metavar="N", help=f"{what} (default: {default})")
     add("--skip-bad", action="store_true", help="skip images that cannot be read, instead of stopping")
-    add("--device", metavar="cpu|cuda", help="where to compute (default: cuda if available)")
+    add("--device", metavar=METAVAR, help="where to compute (default: cuda if available)")
     add("--builder", metavar="NAME", help="for a detector of your own: my_lab.models:my_detector")
     return parser.parse(words)
 

@@ -13,6 +13,7 @@ from singleshot.cli.multiscale import HELP as TTA
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.cli.sweep import postprocesses, sweep_of
+from singleshot.devices import METAVAR
 from singleshot.errors import UserError
 from singleshot.ranges import MOST_IMAGES, MOST_WORKERS
 from singleshot.terminal import say
@@ -54,7 +55,7 @@ def parse(words: Sequence[str]) -> Namespace:
     )
     add("--tta", metavar="NAME|FILE", help=TTA)
     add("--batch-size", type=whole(1, MOST_IMAGES), default=8, metavar="N", help="images at a time (default: 8)")
-    add("--device", metavar="cpu|cuda", help="where to compute (default: cuda if there is one)")
+    add("--device", metavar=METAVAR, help="where to compute (default: cuda if there is one)")
     add("--workers", type=whole(0, MOST_WORKERS), default=0, metavar="N", help="threads that read ahead (default: 0)")
     add("--builder", metavar="NAME", help="builder of your own detector: my_lab.models:my_detector")
     options = parser.parse(words)

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from singleshot.errors import UserError
+from singleshot.devices import find_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ def load_model(path: str, *, builder: str | None, device: str | None, wanted: st
     """
     from singleshot.engines import holds_weights, load, load_detector
 
-    where = choose_device(device) if holds_weights(path) else device or "cpu"
+    where = str(find_device(device or "auto")) if holds_weights(path) else device or "cpu"
     if wanted is not None:
         return load_detector(path, wanted=wanted, builder=_found(builder), device=where)
     return load(path, builder=_found(builder), device=where)
@@ -38,23 +38,6 @@ def _found(builder: str | None) -> Callable[..., Detector] | None:
 
     allow_local_imports()
     return find_builder(builder)
-
-
-def choose_device(name: str | None) -> str:
-    """The name of an available device; a `UserError` if the named one is not available."""
-    import torch
-
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"--device: expected cpu or cuda, got {name!r}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device: expected cpu or cuda, got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: this machine (or this build of torch) lacks this device; use --device cpu")
-    return name
 
 
 def allow_local_imports() -> None:

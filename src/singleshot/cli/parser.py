@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from singleshot.errors import UserError, did_you_mean, in_brackets
+from singleshot.flags import device as device
 from singleshot.flags import fraction as fraction
 from singleshot.flags import number as number
 from singleshot.flags import whole as whole

@@ -11,7 +11,8 @@ from jsonargparse import Namespace
 
 from singleshot.cli.dataset import add_data, add_reading
 from singleshot.cli.output import Result
-from singleshot.cli.parser import VerbParser, number, take_overrides, whole
+from singleshot.cli.parser import VerbParser, device, number, take_overrides, whole
+from singleshot.devices import METAVAR
 from singleshot.errors import UserError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add("--epochs", type=number, metavar="N", help="passes over the images (default: the recipe's)")
     add("--batch-size", type=whole(1), metavar="N", help="images per step (default: the recipe's)")
     add("--seed", type=whole(0), metavar="N", help="the seed of all random numbers (default: the recipe's)")
-    add("--device", choices=["cpu", "cuda"], help="where to compute (default: cuda if there is one)")
+    add("--device", type=device, metavar=METAVAR, help="where to compute (default: cuda if there is one)")
     add(
         "--backbone-weights",
         metavar="FILE",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from singleshot.devices import find_device
 from singleshot.errors import UserError
 
 T = TypeVar("T")
@@ -65,32 +66,17 @@ class Ranks:
             dist.barrier()
 
 
-def find_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA if there is one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device {name!r} is not known; expected cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device {name!r} cannot train here; expected cpu, cuda or cuda:N")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {name!r}: this machine (or this build of torch) has no CUDA; use --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices, and the first is cuda:0"
-        )
-    return device
-
-
 @contextmanager
 def start_ranks(device: str) -> Iterator[Ranks]:
     """Join the process group that `torchrun` has started (gloo on the CPU, NCCL on CUDA), and leave it at the end."""
     found = find_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1 and not dist.is_initialized():
-        yield Ranks(0, 1, found)
+        # The current device too: streams, events and pinned memory are those of the current one.
+        with torch.cuda.device(found) if found.type == "cuda" else nullcontext():
+            yield Ranks(0, 1, found)
         return
+    if found.type == "mps":
+        raise UserError(f"device {device!r} cannot be used by several processes; start one, or take cpu")
     from accelerate import PartialState
 
     ours = not dist.is_initialized()

@@ -189,7 +189,7 @@ class Validation:
 class Compute:
     """The machine."""
 
-    device: str = about("auto", "cpu, cuda or cuda:N; auto: cuda where there is one")
+    device: str = about("auto", "cpu, cuda, cuda:N or mps; auto: cuda where there is one")
     # Losses and boxes are float32 always.
     precision: Literal["auto", "bf16", "fp32"] = about("auto", "of the network; auto: bf16 where the machine has it")
     compile: bool = about(False, "true: torch.compile for the network")

@@ -13,12 +13,12 @@ from typing import Any
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.parts import store_argument
 from singleshot.detectors.registry import BUILDERS
+from singleshot.devices import find_device
 from singleshot.engines import refuse_exported
 from singleshot.errors import UserError
 from singleshot.paths import to_path
 from singleshot.training import tracking
 from singleshot.training.folder import RunFolder
-from singleshot.training.parallel import find_device
 from singleshot.training.recipe import Recipe, from_yaml, override
 from singleshot.training.resume import Stopped, check_changes, differences
 from singleshot.training.setup import choose_precision

@@ -43,6 +43,8 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
     return state
 
 
@@ -53,6 +55,8 @@ def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
             torch.set_rng_state(state["cpu"])
         if device.type == "cuda" and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"], device)
+        elif device.type == "mps" and "mps" in state:
+            torch.mps.set_rng_state(state["mps"])
     except (RuntimeError, TypeError) as error:
         raise UserError(f"the saved state of the random numbers is damaged ({error}); start a new run") from None
 
@@ -151,7 +155,7 @@ class SavedState:
         """The random states of one process; empty if fewer processes saved the state."""
         return {
             kind: self.tensors[f"random.{kind}.{rank}"]
-            for kind in ("cpu", "cuda")
+            for kind in ("cpu", "cuda", "mps")
             if f"random.{kind}.{rank}" in self.tensors
         }
 

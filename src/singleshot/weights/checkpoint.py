@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from singleshot.data.deep import DeepRange
 from singleshot.detectors import BUILDERS, Detector
 from singleshot.detectors.parts import restore_argument, store_argument
+from singleshot.devices import find_device
 from singleshot.errors import UserError, short
 from singleshot.files import not_a_file, write_atomically
 from singleshot.ops.shapes import without_values
@@ -96,9 +97,10 @@ def load(
 
     `builder`: the function to build with, for your own detector (`singleshot.detectors.find_builder` finds one by its
     dotted path). Raises `UserError` for a file that is missing, broken, a pickle, made by an unknown builder, or with
-    NaN or infinite weights. A file whose checksum (see `singleshot.tensor_files`) is not that of its content is broken.
+    NaN or infinite weights, and for a device that is not here. A file is broken if its checksum
+    (`singleshot.tensor_files`) is not that of its content.
     """
-    path = to_path(path)
+    path, device = to_path(path), find_device(device)
     read_metadata(path)  # a foreign file is refused before it is read as a whole
     tensors, text = unpacked(path.read_bytes(), f"{path}: ")
     metadata = _metadata(text, path)

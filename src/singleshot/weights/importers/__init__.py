@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from singleshot.detectors.detector import Detector
+from singleshot.devices import find_device
 from singleshot.errors import UserError, did_you_mean
 from singleshot.weights.importers.importer import Importer, built, opened, shapes_of
 
@@ -47,9 +48,10 @@ def import_weights(
         UserError: no layout recognises the file, or several do; a tensor is missing, unexpected, not finite or of
             another shape; the file cannot be read.
     """
+    found = find_device(device)
     given, where = opened(weights)
     importer = find_importer(layout) if layout is not None else find_importer(_recognised(given, where))
-    return built(given, importer, where=where, **arguments).to(device)
+    return built(given, importer, where=where, **arguments).to(found)
 
 
 def _recognised(given: Mapping[str, Tensor], where: str) -> str:

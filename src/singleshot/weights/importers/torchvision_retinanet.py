@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from singleshot.detectors.detector import Detector
+from singleshot.devices import find_device
 from singleshot.errors import UserError
 from singleshot.weights.importers.importer import Importer, Shapes, built, opened
 
@@ -64,10 +65,11 @@ def load_torchvision_retinanet(
 
     Raises UserError if keys are missing, unexpected or of other shapes (they are named), and for other anchors.
     """
+    found = find_device(device)
     given, where = opened(weights)
     known = None if norm_epsilon is None else partial(_absorb_epsilon, epsilon=norm_epsilon)
     importer, arguments = cast(Importer, sys.modules[__name__]), {"backbone": "resnet50", **arguments}
-    return built(given, importer, where=where, finish=known, **arguments).to(device)
+    return built(given, importer, where=where, finish=known, **arguments).to(found)
 
 
 def recognises(shapes: Shapes) -> bool:
