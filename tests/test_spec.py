@@ -118,6 +118,11 @@ def test_every_rule(rule: Any) -> None:
 PLAIN = Spec(("a",), (1,), RULES[0], {"type": "PerClassPostprocess"}).to_json()
 
 
+def _pixels(**changes: Any) -> dict[str, Any]:
+    rule = PLAIN["preprocess"]
+    return {**PLAIN, "preprocess": {**rule, "pixels": {**rule["pixels"], **changes}}}
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -126,6 +131,17 @@ PLAIN = Spec(("a",), (1,), RULES[0], {"type": "PerClassPostprocess"}).to_json()
         ({**PLAIN, "class_names": ["a", "b"]}, "2 class names but 1 category ids"),
         ({**PLAIN, "class_names": [3]}, "a class name must be text, got 3"),
         ({**PLAIN, "batch": [3, 2]}, "fewest and the most"),
+        ({**PLAIN, "batch": [float("inf"), 2]}, "cannot be read"),
+        ({**PLAIN, "category_ids": [[1]]}, "a category id must be a whole number or text"),
+        ({**PLAIN, "postprocess": [1]}, "the post-processing must be a mapping or null"),
+        ({**PLAIN, "input_size": [10**9, 64]}, "the input must be .* 1 to 16384 pixels each"),
+        ({**PLAIN, "preprocess": {**PLAIN["preprocess"], "size": [64, 10**9]}}, "1 to 16384 pixels each"),
+        ({**PLAIN, "preprocess": {**PLAIN["preprocess"], "size": ["64", 64]}}, "1 to 16384 pixels each"),
+        (_pixels(mean=[0.1, "x", 0.3]), "three means, three positive stds"),
+        (_pixels(std=[0.1, 0, 0.3]), "three means, three positive stds"),
+        (_pixels(std=[0.1, float("nan"), 0.3]), "three means, three positive stds"),
+        (_pixels(order="grb"), "three means, three positive stds"),
+        ({**PLAIN, "preprocess": {**PLAIN["preprocess"], "pixels": 3}}, "must be a Pixels"),
         ({**PLAIN, "batch": 3}, "cannot be read"),
         ({**PLAIN, "preprocess": {"type": "os.system"}}, "'os.system' is not a rule for resizing images"),
         ({**PLAIN, "preprocess": {"type": "ShortSide", "short": 3, "longest": 4}}, "Stretch or a KeepAspect"),

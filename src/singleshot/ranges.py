@@ -11,6 +11,7 @@ from typing import Any
 from singleshot.errors import UserError, short
 
 MOST_PIXELS = 16_384  # of a side of an image for a network
+MOST_CLASSES = 10**5
 MOST_IMAGES = 10**5  # in a batch
 MOST_WORKERS = 1_000  # threads or processes
 """Limits that several places share."""

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from singleshot.data.deep import DeepRange
-from singleshot.errors import UserError
+from singleshot.errors import UserError, short
 from singleshot.ops.fit import LongestSide, ShortSide, TorchvisionShortSide
 from singleshot.preprocess.pixels import Pixels
 from singleshot.preprocess.preprocess import Size
 from singleshot.preprocess.rules import KeepAspect, Stretch
+from singleshot.ranges import MOST_PIXELS
 
 Rule = Stretch | KeepAspect
 
@@ -77,14 +78,14 @@ class Spec:
             least, most = data["batch"]
             return cls(
                 class_names=tuple(_text(name) for name in data["class_names"]),
-                category_ids=tuple(data["category_ids"]),
+                category_ids=tuple(_id(one) for one in data["category_ids"]),
                 preprocess=None if data["preprocess"] is None else _rule(data["preprocess"]),
-                postprocess=data["postprocess"],
-                input_size=None if size is None else (int(size[0]), int(size[1])),
+                postprocess=_mapping(data["postprocess"]),
+                input_size=None if size is None else _check_size(size),
                 batch=(int(least), None if most is None else int(most)),
                 deep_range=DeepRange.of(data.get("deep_range")),  # files of before do not have it
             )
-        except (TypeError, ValueError, KeyError, IndexError) as error:
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
             raise UserError(f"the spec of the model cannot be read: {error}; export the model again") from error
 
     def to_text(self) -> str:
@@ -102,8 +103,31 @@ def _plain(value: Any) -> Any:
 def _rule(data: Any) -> Rule:
     found = _built(data)
     if not isinstance(found, Stretch | KeepAspect):
-        raise UserError(f"the preparation of images (preprocess) must be a Stretch or a KeepAspect, got {data!r}")
+        raise UserError(f"the preparation of images (preprocess) must be a Stretch or a KeepAspect, got {short(data)}")
+    if not isinstance(found.pixels, Pixels):
+        raise UserError(f"the normalisation of pixels must be a Pixels, got {short(found.pixels)}")
+    _check_size(found.size)
     return found
+
+
+def _check_size(size: Any) -> Size:
+    """(height, width), if a network may have such an input: before memory is taken for one."""
+    whole = isinstance(size, tuple | list) and all(isinstance(n, int) and not isinstance(n, bool) for n in size)
+    if not whole or len(size) != 2 or not all(1 <= n <= MOST_PIXELS for n in size):
+        raise UserError(f"the input must be (height, width), 1 to {MOST_PIXELS} pixels each, got {short(size)}")
+    return size[0], size[1]
+
+
+def _mapping(value: Any) -> Mapping[str, Any] | None:
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(f"the post-processing must be a mapping or null, got {short(value)}")
+    return value
+
+
+def _id(value: Any) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(f"a category id must be a whole number or text, got {short(value)}")
+    return value
 
 
 def _built(data: Any) -> Any:

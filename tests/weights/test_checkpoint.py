@@ -362,6 +362,9 @@ class TestLoadRefuses:
             {"metrics": "9" * 5000},
             {"recipe": "[" * 100_000},
             {"arguments": {"num_classes": 10**400}},
+            {"arguments": {**SMALL, "num_classes": 2, "backbone": "x" * 10**6}},
+            {"arguments": {**SMALL, "num_classes": 2, "aspect_ratios": [2.0] * 10**5}},
+            {"class_names": ["a"] * 10**6},
         ],
     )
     def test_broken_metadata(self, path: Path, changes: dict[str, object]) -> None:

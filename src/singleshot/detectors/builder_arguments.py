@@ -17,7 +17,7 @@ from singleshot.outputs import OUTPUTS
 from singleshot.outputs.iou import IoUHead
 from singleshot.outputs.output import ExtraOutput, OutputKind
 from singleshot.postprocess import PerClassPostprocess
-from singleshot.ranges import MOST_PIXELS
+from singleshot.ranges import MOST_CLASSES, MOST_PIXELS
 
 _NEGATIVES = 3.0  # hard negatives for each positive (SSD section 2.2, RefineDet section 4)
 
@@ -104,22 +104,36 @@ def two_sides(image_size: int | Sequence[int], smallest: int = 32) -> tuple[int,
 
 
 _MOST = 10**6  # of every number of a builder, except these:
-_MOST_OF = {"image_size": MOST_PIXELS, "max_size": MOST_PIXELS, "jitter": MOST_PIXELS, "channels": 2**14}
+_MOST_OF = {
+    **dict.fromkeys(("image_size", "max_size", "jitter"), MOST_PIXELS),
+    "channels": 2**14,
+    "num_classes": MOST_CLASSES,
+    "tower_depth": 100,
+    "octaves": 100,
+}
+_MOST_ITEMS = 1_000  # of every list, except the classes
+_MOST_LETTERS = 10_000  # of every text
 
 
 def not_too_large(given: Mapping[str, Any]) -> None:
-    """Refuse numbers that no detector can have, also within lists and mappings; the ids of classes may be any number.
+    """Refuse numbers, lists and texts that no detector can have, also within others; ids of classes are any numbers.
 
-    A larger one would end in an error of the library deep within the network, or fill the memory.
+    A larger one would end in an error of the library deep within the network, fill the memory, or take very long.
     """
     for name, value in given.items():
-        if name != "category_ids":
+        if name not in ("class_names", "category_ids"):
             _refuse_large(name, value, _MOST_OF.get(name, _MOST))
+        elif isinstance(value, Sequence) and len(value) > MOST_CLASSES:
+            raise UserError(f"{name} has {len(value):,} entries; expected at most {MOST_CLASSES:,}")
 
 
 def _refuse_large(name: str, value: Any, most: int) -> None:
     if isinstance(value, int | float) and abs(value) > most:
         raise UserError(f"{name} is {short(value)}; expected at most {most:,}")
+    if isinstance(value, str) and len(value) > _MOST_LETTERS:
+        raise UserError(f"{name} is a text of {len(value):,} letters; expected at most {_MOST_LETTERS:,}")
+    if isinstance(value, Sequence | Mapping) and not isinstance(value, str) and len(value) > _MOST_ITEMS:
+        raise UserError(f"{name} has {len(value):,} entries; expected at most {_MOST_ITEMS:,}")
     if isinstance(value, Mapping):
         for key, item in value.items():
             _refuse_large(f"{name}.{key}", item, most)

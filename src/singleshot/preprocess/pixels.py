@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from singleshot.errors import UserError
+from singleshot.errors import UserError, short
 
 _NAMED = {
     # torchvision's ImageNet weights: RGB, 0..1.
@@ -13,6 +13,9 @@ _NAMED = {
     # The authors' VGG-16: BGR, 0..255, means 104, 117, 123 in that order, no division (reference: section 1.2).
     "caffe_bgr": ((123 / 255, 117 / 255, 104 / 255), (1 / 255, 1 / 255, 1 / 255), "bgr"),
 }
+
+_ORDERS = ("rgb", "bgr")
+_LARGEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,20 @@ class Pixels:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     order: str = "rgb"  # order in which the network takes the channels; mean and std are always given as RGB
+
+    def __post_init__(self) -> None:
+        numbers = [value for part in (self.mean, self.std) if isinstance(part, tuple) for value in part]
+        # Above the smallest ordinary float32, and far from the largest: both engines divide by it.
+        sound = all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < _LARGEST for n in numbers)
+        if (
+            not sound
+            or len(numbers) != 6
+            or len(self.mean) != 3
+            or min(self.std) < 1 / _LARGEST
+            or self.order not in _ORDERS
+        ):
+            came = short((self.mean, self.std, self.order))
+            raise UserError(f"pixels must be three means, three positive stds and 'rgb' or 'bgr', got {came}")
 
     @classmethod
     def named(cls, choice: str | Sequence[object] | Pixels) -> Pixels:
@@ -35,11 +52,9 @@ class Pixels:
         try:
             mean, std, order = choice
             mean, std = (tuple(float(number) for number in numbers) for numbers in (mean, std))  # type: ignore[attr-defined]
-        except (TypeError, ValueError):
-            raise UserError(f"pixels must be a name or (mean, std, order), got {choice!r}") from None
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or order not in ("rgb", "bgr"):
-            raise UserError(f"pixels must be three means, three positive stds and 'rgb' or 'bgr', got {choice!r}")
-        return cls(mean, std, str(order))
+        except (TypeError, ValueError, OverflowError):
+            raise UserError(f"pixels must be a name or (mean, std, order), got {short(choice)}") from None
+        return cls(mean, std, order)  # type: ignore[arg-type]
 
 
 IMAGENET = Pixels()
