@@ -57,15 +57,15 @@ def remembers_arguments(build: Callable[P, Detector]) -> Callable[P, Detector]:
 
 def register(build: Callable[P, Detector]) -> Callable[P, Detector]:
     """Enter a builder of this package into the table."""
+    remembering = remembers_arguments(build)
 
-    @functools.wraps(build)
+    @functools.wraps(remembering)
     def checked(*args: P.args, **kwargs: P.kwargs) -> Detector:
-        not_too_large(bound(build, *args, **kwargs))
-        return build(*args, **kwargs)
+        not_too_large(bound(build, *args, **kwargs))  # first: a list of a million may take long in all other checks
+        return remembering(*args, **kwargs)
 
-    wrapped = remembers_arguments(checked)
-    BUILDERS[build.__name__] = wrapped
-    return wrapped
+    BUILDERS[build.__name__] = checked
+    return checked
 
 
 def find_builder(name: str) -> Builder:
