@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 import singleshot as ss
+from singleshot import demo
 from singleshot.data.shapes import write_shapes
 from singleshot.demo import run_demo
 from singleshot.errors import UserError
+from singleshot.training.recipe import Recipe, Schedule
 
 
 def test_every_part_of_the_tour_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,6 +46,27 @@ def test_a_dataset_of_another_seed_is_refused(tmp_path: Path) -> None:
         run_demo(tmp_path / "demo", 1, images=(2, 1), steps=1)
     with pytest.raises(UserError, match="seed -1: expected a whole number, 0 or more"):
         run_demo(tmp_path / "other", -1)
+
+
+def test_the_training_has_the_time_that_the_drawing_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow machine the drawing takes longer; the end of the training stays where it is."""
+    asked: list[Schedule] = []
+
+    class AskedError(Exception):
+        pass
+
+    def train(recipe: Recipe, **_: object) -> None:
+        asked.append(recipe.schedule)
+        raise AskedError
+
+    monkeypatch.setattr(demo, "train", train)
+    for drawing in (5.0, 40.0, 500.0):
+        times = iter([1000.0, 1000.0 + drawing])
+        monkeypatch.setattr(demo.time, "monotonic", lambda times=times: next(times))
+        with pytest.raises(AskedError):
+            run_demo(tmp_path / str(drawing), images=(2, 1))
+    assert [60 * schedule.minutes for schedule in asked if schedule.minutes] == pytest.approx([115, 80, 20])
+    assert {schedule.steps for schedule in asked} == {None}
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ PAGES = [page for page in PAGES if page.exists()]
 QUICK = ["--schedule.epochs", "null", "--schedule.steps", "1", "--batch-size", "2"]
 QUICK += ["--arguments.image_size", "64", "--data.workers", "0"]
 SMALL = ["--arguments.backbone", "mobilenetv2"]  # where the line names no backbone
-STRETCHED = ("--epochs", "--batch-size", "--schedule.", "--arguments.image_size", "--data.workers")
+STRETCHED = ("--epochs", "--minutes", "--batch-size", "--schedule.", "--arguments.image_size", "--data.workers")
 
 
 @dataclass(frozen=True)

@@ -59,15 +59,19 @@ RECIPE = Recipe(
         bias_lr_factor=1.0,
         clip_norm=10.0,
     ),
-    schedule=Schedule(steps=400, kind="cosine", warmup_steps=40, final_factor=0.01),
+    schedule=Schedule(minutes=2.0, kind="cosine", warmup_steps=40, final_factor=0.01),
     ema=Ema(decay=0.98),
     compute=Compute(channels_last=True),
     log=Log(every=20),
 )
 """The demo's settings: chosen for three minutes on two cores, not for the best result."""
 
-SLOW_STEPS = 170
-"""Steps on a processor that does not compute in bf16: in float32 a step takes more than twice as long."""
+TRAINED = 120.0
+"""Seconds from the start to the end of the training, on any machine: a slow one makes fewer steps. The last minute of
+the three is for measuring and drawing, which takes some seconds on two quiet cores, and more beside other work."""
+
+LEAST = 20.0
+"""Seconds to train, also where the drawing of the data has taken nearly all of the time."""
 
 
 def run_demo(
@@ -84,7 +88,8 @@ def run_demo(
             and COCO files), `run` (the run folder), `findings.png` and `metrics.json` are written into it.
         seed: of the pictures and the training.
         images: how many images to train on, and how many to measure on.
-        steps: of the training; default: as many as take about two minutes on two cores.
+        steps: of the training; default: as many as the machine makes until two minutes are over. With a number the demo
+            is repeatable.
 
     Returns:
         "voc10" {"mAP"} and "coco" {"AP"} on the validation images; "seconds", the whole time; "run", the run folder;
@@ -104,13 +109,13 @@ def run_demo(
 
     say(f"drawing {sum(images)} images into {folder / 'data'}")
     data = write_shapes(folder / "data", train=images[0], val=images[1], seed=seed)
-    device = find_device("auto")
-    precision = choose_precision("auto", device)
-    schedule = replace(RECIPE.schedule, steps=steps or (RECIPE.schedule.steps if precision == "bf16" else SLOW_STEPS))
+    minutes = max(LEAST, TRAINED - (time.monotonic() - start)) / 60
+    schedule = replace(RECIPE.schedule, steps=steps, minutes=None if steps else minutes)
     result = train(replace(RECIPE, schedule=schedule, seed=seed), data=data / "voc", out=run_folder)
 
+    device = find_device("auto")
     detector = checkpoint.load(result.last, device=device)
-    detector.precision = precision
+    detector.precision = choose_precision("auto", device)
     val = open_dataset(data / "voc", split="val", class_names=detector.class_names)
     say(f"measuring on {len(val)} images")
     detections = detect_dataset(detector, val)

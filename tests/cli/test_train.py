@@ -42,6 +42,7 @@ def test_flags_are_fields() -> None:
     assert found.data.allow_outside
     assert (found.schedule.epochs, found.batch_size, found.seed, found.compute.device) == (2.5, 3, 4, "cpu")
     assert found.builder == "x:y"
+    assert recipe("my_data", "--minutes", "2.5").schedule.unit == "minutes"
     assert recipe("my_data", "--from", "m.safetensors").start_from == "m.safetensors"
     assert found.arguments["backbone_weights"] == "w.safetensors"
     for odd in ("/w/v2 #1.pth", "C:/x: y.pth", "[new] w.pth", "123", "null"):  # YAML would see something else
@@ -93,6 +94,7 @@ def test_recipe_from_a_file(tmp_path: Path) -> None:
         (["d", "--seed", "1", "--batch-size", "2", "--seed.x", "1"], "seed"),
         (["d", "--batch-size", "2", "--batch_size", "2"], "--batch-size and --batch_size are the same"),
         (["d", "--epochs", "2", "--schedule.epochs", "2"], "--epochs and --schedule.epochs are the same"),
+        (["d", "--minutes", "0"], "expected a number above 0, got '0'"),
         (["d", "--batch-sise", "2"], "did you mean '--batch-size'?"),
         (["d", "--recipe", "ssd300_voc7"], "did you mean ssd300_voc07"),
         (["d", "--recipe", "none.yaml"], "none.yaml"),

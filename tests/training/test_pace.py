@@ -97,7 +97,7 @@ def test_the_time_left_of_a_run_is_smooth(
         return {int(step): 60 * int(minutes) + int(rest) for step, minutes, rest in found}
 
     run = train(make_recipe(schedule__steps=16, validation__times=4, log__save_every=3), out=tmp_path / "run").run
-    assert left() == {step: 3 * (16 - step) for step in range(4, 17)}
+    assert left() == {step: 3 * (16 - step) for step in range(3, 17)}
 
     seconds[0] = 5.0
     train(make_recipe(schedule__steps=24, validation__times=4), resume=run)

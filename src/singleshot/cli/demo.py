@@ -11,7 +11,8 @@ from singleshot.cli.parser import VerbParser, whole
 
 EPILOG = """\
 Draws pictures of shapes with their boxes, trains a small SSD on them, measures it on pictures that it has not seen,
-and draws what it finds there. Takes at most three minutes on two CPU cores and downloads nothing."""
+and draws what it finds there. Takes at most three minutes on two CPU cores, also beside other work, and downloads
+nothing."""
 
 
 def parse(words: Sequence[str]) -> Namespace:

@@ -34,6 +34,7 @@ FIELDS = {
     "skip_bad": "data.skip_bad",
     "allow_outside": "data.allow_outside",
     "epochs": "schedule.epochs",
+    "minutes": "schedule.minutes",
     "batch_size": "batch_size",
     "seed": "seed",
     "device": "compute.device",
@@ -56,6 +57,7 @@ ELSEWHERE = {
     "--momentum": "--optimizer.momentum",
     "--warmup": "--schedule.warmup_steps",
     "--steps": "--schedule.steps",
+    "--time": "--minutes",
     "--patience": "--validation.patience",
     "--workers": "--data.workers",
     "--freeze": "--arguments.frozen_stages",
@@ -98,6 +100,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add("--split", metavar="NAME", help="the split to train on (default: train)")
     add("--val-split", metavar="NAME", help="the split to validate on (default: val, if there is one)")
     add("--epochs", type=number, metavar="N", help="passes over the images (default: the recipe's)")
+    add("--minutes", type=number, metavar="N", help="length in minutes of wall clock, in place of --epochs")
     add("--batch-size", type=whole(1), metavar="N", help="images per step (default: the recipe's)")
     add("--seed", type=whole(0), metavar="N", help="the seed of all random numbers (default: the recipe's)")
     add("--device", type=device, metavar=METAVAR, help="where to compute (default: cuda if there is one)")

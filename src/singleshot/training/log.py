@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from singleshot.training import due
+from singleshot.training.progress import minutes
 from singleshot.training.run import Run
 from singleshot.training.step_report import PendingReport, StepReport
 
@@ -18,7 +20,9 @@ def announce(run: Run, notes: list[str]) -> None:
     """Print and log what this run does, and what the user should know about it."""
     recipe, ranks = run.recipe, run.ranks
     size = "x".join(map(str, run.detector.image_size))
-    epochs = run.total / run.steps_per_epoch
+    length, epochs = f"{run.total} steps", f", {run.total / run.steps_per_epoch:.1f} epochs"
+    if run.clock is not None:
+        length, epochs = f"{minutes(run.clock.limit)} by the clock, in steps", ""
     val = f"{len(run.data.val)} to validate on" if run.data.val is not None else "no validation"
     base = recipe.optimizer.base_batch_size
     rate = f"{recipe.optimizer.lr:g} x {run.images_per_step}/{base} images" if base else "not scaled"
@@ -26,8 +30,8 @@ def announce(run: Run, notes: list[str]) -> None:
         f"run folder: {run.folder.path}",
         *notes,
         f"{recipe.builder} at {size}, {_classes(run)}; {len(run.data.train)} images to train on, {val}",
-        f"{run.total} steps of {run.images_per_step} images ({recipe.batch_size} x {ranks.world} processes x "
-        f"{run.accumulate} batches), {epochs:.1f} epochs; learning rate {run.rate:g} ({rate})",
+        f"{length} of {run.images_per_step} images ({recipe.batch_size} x {ranks.world} processes x "
+        f"{run.accumulate} batches){epochs}; learning rate {run.rate:g} ({rate})",
         f"{ranks.device}, {recipe.compute.precision}{', compiled' if recipe.compute.compile else ''}, "
         f"torch {torch.__version__}",
     ]
@@ -42,13 +46,14 @@ def announce(run: Run, notes: list[str]) -> None:
             f"note: the run shows each image {seen:.1f} times only: its length is meant for smaller sets. With "
             f"{len(run.data.train):,} images, more --epochs give a better detector"
         )
-    if recipe.schedule.warmup_steps >= run.total:
+    if run.clock is None and recipe.schedule.warmup_steps >= run.total:
         lines.append(
             f"note: the run ends before the warm-up of the learning rate does ({recipe.schedule.warmup_steps} steps): "
             "give it more --epochs, or a smaller --schedule.warmup_steps"
         )
     if run.progress.step:
-        lines.append(f"continuing after step {run.progress.step}")
+        used = "" if run.clock is None else f", with {minutes(run.clock.left)} left"
+        lines.append(f"continuing after step {run.progress.step}{used}")
     for line in lines:
         run.display.say(line)
     if run.ranks.first:
@@ -68,9 +73,12 @@ def record(run: Run, pending: PendingReport) -> StepReport:
     for name, value in report.losses.items():
         progress.sums[name] = progress.sums.get(name, 0.0) + value
     progress.summed += 1
-    rate, speed = run.rate_at(report.step - 1), run.speed
-    run.display.step(report.step, report.losses, rate=rate, speed=speed, left=run.time_left(report.step))
-    if report.step % run.recipe.log.every == 0 or report.step == run.total:
+    if run.clock is not None:
+        run.clock.follow(report.verdict)
+    rate, speed, left = pending.rate, run.speed, run.time_left(report.step)
+    run.display.step(report.step, report.losses, rate=rate, speed=speed, share=run.share, left=left)
+    last = report.step == progress.step and due.end(run)
+    if report.step % run.recipe.log.every == 0 or last:
         losses = {name: value / progress.summed for name, value in progress.sums.items()}
         progress.sums, progress.summed = {}, 0
         entry: dict[str, Any] = {

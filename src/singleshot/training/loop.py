@@ -19,6 +19,7 @@ from singleshot.training.gradients import backward
 from singleshot.training.interrupt import StopSignals, stop_signals
 from singleshot.training.memory import keep_freed_memory
 from singleshot.training.optimizer import set_rate
+from singleshot.training.pace import now
 from singleshot.training.parallel import start_ranks
 from singleshot.training.recipe import Recipe, to_yaml
 from singleshot.training.resolve import Resolved, resolve
@@ -66,6 +67,7 @@ def train(
         UserError: bad data, a bad recipe or folder, a full disk; or its subclass `DivergedError`: a loss is not finite.
         KeyboardInterrupt: after Ctrl-C or SIGTERM. The state is saved.
     """
+    started = now()
     chosen = resolve(
         recipe,
         data=data,
@@ -82,7 +84,7 @@ def train(
             found = setup.open_data(chosen.recipe, chosen.class_names)
         torch.manual_seed(chosen.recipe.seed)
         built = start.build_detector(chosen.recipe, found.train, chosen.source)
-        run = Run(chosen.final(fresh=built.fresh), ranks, found, built.detector)
+        run = Run(chosen.final(fresh=built.fresh), ranks, found, built.detector, started=started)
         run.folder = _folder(run, chosen, out)
         notes: list[str] = []
         with run.folder.alone() if ranks.first else nullcontext():
@@ -118,7 +120,9 @@ def _train(run: Run, notes: list[str]) -> TrainResult:
     result = TrainResult(folder.path, folder.best, folder.last, {})
     if run.progress.finished:
         steps = run.progress.step
-        run.display.say(f"{folder.path}: this run is finished ({steps} steps). To train longer, give it more --epochs")
+        run.display.say(
+            f"{folder.path}: this run is finished ({steps} steps). To train longer, give it more --epochs or --minutes"
+        )
         return replace(result, metrics=run.progress.metrics)
     log.announce(run, notes)
     if run.progress.step == 0:
@@ -139,9 +143,13 @@ def loop(run: Run, asked: StopSignals) -> None:
     pending: PendingReport | None = None
     run.display.begin(progress.step)
     run.pace.begin()
-    if due.validation(run):  # the run was stopped during a validation
+    if run.clock is not None:
+        run.clock.follow(run.ranks.broadcast(due.decide(run)))
+    if due.validation(run) or due.end(run):  # the run was stopped during a validation, or its time is over
         with run.pace.pause():
-            validation.validate(run, asked)
+            if due.validation(run):
+                validation.validate(run, asked)
+            progress.finished = progress.finished or (due.end(run) and not due.validation(run))
             saving.save(run)
 
     while not progress.finished:
@@ -149,25 +157,36 @@ def loop(run: Run, asked: StopSignals) -> None:
             taken = [next(batches) for _ in range(run.accumulate)]
         except WorkerLostError as lost:
             _without_worker(run, pending, asked, lost)
-        losses = step(run, taken)
+        rate = run.rate_at(progress.step)
+        losses = step(run, taken, rate)
 
         # The losses of the previous step have arrived by now: reading them does not make the device wait.
         stop, save = asked.stop and run.ranks.world == 1, due.save(run)
         if pending is not None:
             report = log.record(run, pending)
             stop, save = stop or report.stop, save or report.save
+        run.pace.step()
+        verdict = due.decide(run)
+        if run.clock is not None and run.ranks.world == 1:
+            run.clock.follow(verdict)
         pending = PendingReport(
-            progress.step, losses, taken, run.ranks, stop=asked.stop, save=due.save_by_the_clock(run)
+            progress.step,
+            losses,
+            taken,
+            run.ranks,
+            rate=rate,
+            stop=asked.stop,
+            save=due.save_by_the_clock(run),
+            verdict=verdict,
         )
-        if around := stop or save or due.validation(run):
+        if around := stop or save or due.validation(run) or due.end(run):
             log.record(run, pending)  # it also checks that losses are finite: only then a state is saved
             pending = None
-        run.pace.step()
         if around:
             with run.pace.pause():
                 if due.validation(run) and not stop:
                     validation.validate(run, asked)
-                progress.finished = progress.finished or (progress.step >= run.total and not due.validation(run))
+                progress.finished = progress.finished or (due.end(run) and not due.validation(run))
                 saving.save(run)
         if stop and not progress.finished:
             saving.interrupted(run)
@@ -185,16 +204,16 @@ def _without_worker(run: Run, pending: PendingReport | None, asked: StopSignals,
     if asked.stop:
         saving.interrupted(run)
     raise UserError(
-        f"{lost}. Everything is saved after step {run.progress.step} of {run.total}: continue with "
+        f"{lost}. Everything is saved after step {run.progress.step}{saving.rest(run)}: continue with "
         f"`singleshot train --resume {run.folder.path}`"
     ) from lost
 
 
-def step(run: Run, batches: list[TrainBatch]) -> dict[str, Tensor]:
-    """One step of the optimiser and of the average. Returns the losses of this process by name."""
+def step(run: Run, batches: list[TrainBatch], rate: float) -> dict[str, Tensor]:
+    """One step of the optimiser, at this rate, and of the average. Returns the losses of this process by name."""
     clip, progress = run.recipe.optimizer.clip_norm, run.progress
     run.set_mode()
-    set_rate(run.optimizer, run.rate_at(progress.step))
+    set_rate(run.optimizer, rate)
     run.optimizer.zero_grad(set_to_none=True)
     losses = backward(run.model, run.detector, batches)
     if clip is not None:

@@ -62,6 +62,11 @@ class Pace:
         return statistics.fmean(self._recent) if self._recent else 0.0
 
     @property
+    def expected(self) -> float:
+        """What the next step takes at most machines; 0 after the first step, which takes longer than the others."""
+        return statistics.median_low(self._recent) if len(self._recent) > 1 else 0.0
+
+    @property
     def typical(self) -> float | None:
         """The forecast for a step; None: after fewer than three steps there is none."""
         if len(self._blocks) >= 3:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from singleshot.errors import readable_lines
 from singleshot.training.pace import now
@@ -20,6 +20,7 @@ class Display:
     interval = 30.0  # seconds between two plain lines
 
     def __init__(self, total: int, *, quiet: bool = False) -> None:
+        """`total`: the steps of the run; 0: not known, since it is bounded in time."""
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self.quiet = quiet
         self.total = total
@@ -30,7 +31,7 @@ class Display:
             self.bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
-                MofNCompleteColumn(),
+                TextColumn("{task.fields[count]}"),
                 TextColumn("{task.fields[text]}"),
                 TextColumn("{task.fields[left]}"),
                 console=self.console,
@@ -61,10 +62,21 @@ class Display:
     def begin(self, step: int) -> None:
         """Training starts, or continues, after this step."""
         if self.bar is not None:
-            self.task = self.bar.add_task("training", total=self.total, completed=step, text="", left="")
+            self.task = self.bar.add_task("training", total=1.0, count=self._count(step), text="", left="")
 
-    def step(self, step: int, losses: dict[str, float], *, rate: float, speed: float, left: float | None) -> None:
-        """Show a finished step. `speed` is in images per second, `left` in seconds; None: not known yet."""
+    def step(
+        self, step: int, losses: dict[str, float], *, rate: float, speed: float, share: float, left: float | None
+    ) -> None:
+        """Show a finished step.
+
+        Args:
+            step: its number; the first is 1.
+            losses: by name.
+            rate: the learning rate.
+            speed: in images per second.
+            share: of the whole run that is done.
+            left: seconds; None: not known yet.
+        """
         if self.quiet:
             return
         text = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
@@ -72,10 +84,13 @@ class Display:
         time_left = "" if left is None else f"{minutes(left)} left"
         if self.bar is not None and self.task is not None:
             with self._while_there_is_a_screen():
-                self.bar.update(self.task, completed=step, text=text, left=time_left)
+                self.bar.update(self.task, completed=share, count=self._count(step), text=text, left=time_left)
         elif now() - self._last >= self.interval:
             self._last = now()
-            self.say(f"step {step}/{self.total} {text} {time_left}".rstrip())
+            self.say(f"step {self._count(step)} {text} {time_left}".rstrip())
+
+    def _count(self, step: int) -> str:
+        return f"{step}/{self.total}" if self.total else str(step)
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""

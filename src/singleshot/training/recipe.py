@@ -137,10 +137,14 @@ class Optimizer:
 class Schedule:
     """The length of a run, and the rate over it.
 
-    The length has one of three units. If several are given, the first of epochs, images and steps counts. The
-    milestones are stretched to that length.
+    The length has one of four units. If several of epochs, images and steps are given, the first of them counts;
+    minutes stand alone. The milestones are stretched to that length. By the clock the rate follows the share of the
+    time that is used.
     """
 
+    minutes: float | None = about(
+        None, "length in minutes of wall clock, the last validation included; replaces all", above=0, most=525_600
+    )
     steps: int | None = about(None, "length in steps of the optimiser; the milestones refer to it", least=1, most=10**9)
     images: int | None = about(None, "length in images shown, with repeats; replaces steps", least=1, most=10**12)
     epochs: float | None = about(None, "length in passes over the data; replaces images and steps", above=0, most=10**6)
@@ -157,7 +161,7 @@ class Schedule:
         return next((unit for unit in LENGTHS if getattr(self, unit) is not None), None)
 
 
-LENGTHS = ("epochs", "images", "steps")  # fields of `Schedule`: the first that is given counts
+LENGTHS = ("minutes", "epochs", "images", "steps")  # fields of `Schedule`: the first that is given counts
 
 
 @dataclass(frozen=True)
@@ -297,6 +301,10 @@ def _make_way(tree: dict[str, Any], changes: dict[str, Any], where: str = "") ->
     unit = from_plain(Schedule, asked, where=where, path="schedule.").unit
     for other in LENGTHS[: LENGTHS.index(unit)] if unit else ():
         tree["schedule"][other] = None
+    if unit == "minutes":
+        tree["schedule"].update(epochs=None, images=None)
+        if not tree["schedule"]["milestones"]:
+            tree["schedule"]["steps"] = None  # only milestones refer to it
     if unit not in (None, "steps") and "milestones" in asked:
         tree["schedule"]["steps"] = (
             None  # the given milestones refer to this run: do not stretch them from the base recipe's steps

@@ -13,6 +13,7 @@ from singleshot.data.loader import TrainBatch, train_loader
 from singleshot.detectors.detector import Detector
 from singleshot.plain_data import to_plain
 from singleshot.training import setup
+from singleshot.training.clock import Clock
 from singleshot.training.ema import Average
 from singleshot.training.folder import RunFolder
 from singleshot.training.made_by import MadeBy, image_files, machine, objects
@@ -21,7 +22,7 @@ from singleshot.training.pace import Pace, now
 from singleshot.training.parallel import Ranks
 from singleshot.training.progress import Display
 from singleshot.training.recipe import Recipe
-from singleshot.training.schedule import rate_factor, scaled_rate, total_steps
+from singleshot.training.schedule import rate_factor, rate_factor_by_time, scaled_rate, total_steps
 from singleshot.training.state import Progress
 from singleshot.training.tracking import Trackers
 
@@ -32,12 +33,16 @@ class Run:
     folder: RunFolder  # folder and trackers are made last, when nothing else can fail
     trackers: Trackers
 
-    def __init__(self, recipe: Recipe, ranks: Ranks, data: setup.RunData, detector: Detector) -> None:
+    def __init__(
+        self, recipe: Recipe, ranks: Ranks, data: setup.RunData, detector: Detector, *, started: float
+    ) -> None:
         self.recipe, self.ranks, self.data = recipe, ranks, data
         self.accumulate = recipe.optimizer.accumulate
         self.images_per_step = recipe.batch_size * ranks.world * self.accumulate
         self.steps_per_epoch = max(1, round(len(data.train) / self.images_per_step))
-        self.total = total_steps(recipe.schedule, self.steps_per_epoch, self.images_per_step)
+        self.total = total_steps(recipe.schedule, self.steps_per_epoch, self.images_per_step)  # 0: by the clock
+        limit = recipe.schedule.minutes
+        self.clock = None if limit is None else Clock(limit, started)
         self.rate = scaled_rate(recipe.optimizer, self.images_per_step)
 
         layout = torch.channels_last if recipe.compute.channels_last else torch.contiguous_format
@@ -91,7 +96,7 @@ class Run:
             batch_size=recipe.batch_size,
             seed=recipe.seed,
             start_step=self.progress.step * self.accumulate,
-            steps=self.total * self.accumulate,
+            steps=self.total * self.accumulate if self.clock is None else None,
             workers=setup.worker_count(recipe.data.workers, self.ranks.world),
             rank=self.ranks.rank,
             world_size=self.ranks.world,
@@ -114,13 +119,24 @@ class Run:
         return self.images_per_step / self.pace.recent if self.pace.recent else 0.0
 
     def time_left(self, step: int) -> float | None:
-        """Seconds that the steps after this one take, without validations and saves; None: not known yet."""
+        """Seconds: by the clock the rest of the time, else what the steps after this one take. None: not known yet."""
+        if self.clock is not None:
+            return self.clock.left
         typical = self.pace.typical
         return None if typical is None else typical * (self.total - step)
 
     def rate_at(self, step: int) -> float:
-        """The learning rate of a step; the first step is 0."""
+        """The learning rate of a step; the first step is 0. By the clock: of the step that comes next."""
+        if self.clock is not None:
+            return self.rate * rate_factor_by_time(self.recipe.schedule, step, self.clock.verdict.share)
         return self.rate * rate_factor(self.recipe.schedule, step, self.total)
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done, from 0 to 1."""
+        if self.clock is not None:
+            return min(self.clock.used / self.clock.limit, 1.0)
+        return min(self.progress.step / self.total, 1.0)
 
 
 def _validated_on(val: Dataset | None) -> str:

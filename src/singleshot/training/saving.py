@@ -11,6 +11,8 @@ from torch import Tensor
 from singleshot.plain_data import to_plain
 from singleshot.training import due, folder
 from singleshot.training.pace import now
+from singleshot.training.progress import minutes
+from singleshot.training.recipe import Recipe
 from singleshot.training.resume import Stopped, check_run, same_measure
 from singleshot.training.run import Run
 from singleshot.training.state import pack_state, random_state, set_random_state
@@ -24,13 +26,18 @@ def save(run: Run) -> None:
 
 def write(run: Run, random: list[dict[str, Tensor]]) -> None:
     """As `save`, with the random states of all processes given."""
+    begin = now()
     if run.ranks.first:
+        if run.clock is not None:
+            run.progress.total, run.progress.seconds = max(1, run.progress.step), run.clock.used
         save_weights(run, run.folder.last)
         if run.progress.finished and run.data.val is None:
             save_weights(run, run.folder.best)
         # The state comes last: everything that it refers to is on the disk by then.
         _write_state(run, random)
     run.saved_at = now()
+    if run.clock is not None:
+        run.clock.saving = run.saved_at - begin
 
 
 def begin(run: Run) -> None:
@@ -76,10 +83,15 @@ def restore(run: Run, stopped: Stopped) -> list[str]:
     saved.restore(run.detector, run.optimizer, run.average.detector if run.average else None)
     set_random_state(saved.random(run.ranks.rank), run.ranks.device)
     run.progress = progress = saved.progress
+    was_over = progress.finished and _time_was_over(stopped.recipe, run.recipe, progress.stale)
     if not same_measure(run, stopped):
         progress.best, progress.best_step, progress.stale = None, None, 0
     progress.total = max(run.total, progress.step)  # the run may be shorter now than it is already
-    progress.finished = due.early_end(run) or (progress.step >= run.total and not due.validation(run))
+    if run.clock is None:
+        progress.finished = due.early_end(run) or (progress.step >= run.total and not due.validation(run))
+    else:
+        run.clock.before = progress.seconds
+        progress.finished = due.early_end(run) or was_over
     if run.ranks.first:
         step, validated = saved.progress.step, saved.progress.validated
         notes += run.folder.cut_log(
@@ -88,13 +100,25 @@ def restore(run: Run, stopped: Stopped) -> list[str]:
     return notes
 
 
+def _time_was_over(before: Recipe, now: Recipe, stale: int) -> bool:
+    """Whether the clock ended a finished run, and it has no more time now. `stale`: as in its progress."""
+    early = before.validation.patience is not None and stale >= before.validation.patience
+    had, has = before.schedule.minutes, now.schedule.minutes
+    return not early and had is not None and has is not None and has <= had
+
+
+def rest(run: Run) -> str:
+    """What follows the number of the step in a message about a run that stops."""
+    return f" of {run.total}" if run.clock is None else f", with {minutes(run.clock.left)} left"
+
+
 def interrupted(run: Run) -> NoReturn:
     """Stop as Ctrl-C does, and say how to continue."""
     own = (
         f" --builder {run.recipe.builder}" if ":" in run.recipe.builder else ""
     )  # no file may name the user's own code
     raise KeyboardInterrupt(
-        f"stopped after step {run.progress.step} of {run.total}; everything is saved. "
+        f"stopped after step {run.progress.step}{rest(run)}; everything is saved. "
         f"Continue with: singleshot train --resume {run.folder.path}{own}"
     )
 

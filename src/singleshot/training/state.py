@@ -36,6 +36,14 @@ class Progress:
     finished: bool = False
     classes: tuple[str, ...] = ()  # in the order of the labels
     data: str = ""  # fingerprint of the training data
+    # Of a run by the clock; in another run they stay 0, so that a state says nothing about the speed of the machine.
+    seconds: float = 0.0  # that are used
+    validating: float = 0.0  # of these, in validations
+    validation_seconds: float = 0.0  # of the last validation
+    validated_share: float = 0.0  # of the time, at the end of the last validation
+
+
+_LATER = ("seconds", "validating", "validation_seconds", "validated_share")  # not in states of older programs
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -111,7 +119,7 @@ class SavedState:
                 f"{VERSION}. Continue with the program that wrote it, or start a new run with --from"
             )
         tree = _document(path, metadata, "progress")
-        if missing := [one.name for one in fields(Progress) if one.name not in tree]:
+        if missing := [one.name for one in fields(Progress) if one.name not in {*tree, *_LATER}]:
             raise _no_state(path, f"progress says nothing about {some(missing)}")
         progress = from_plain(Progress, tree, where=str(path), path="progress.")
         made_by = MadeBy()
@@ -207,6 +215,10 @@ def _check_progress(path: Path, progress: Progress) -> None:
         ("stale", progress.stale, 0 <= progress.stale <= step, f"0 to {step}, the steps done"),
         ("summed", progress.summed, 0 <= progress.summed <= step, f"0 to {step}, the steps done"),
         ("sums", progress.sums, all(map(_is_number, progress.sums.values())), "a number for each loss"),
+        *(
+            (name, value, math.isfinite(value) and value >= 0, "0 or more")
+            for name, value in ((name, getattr(progress, name)) for name in _LATER)
+        ),
         ("classes", progress.classes, len(set(progress.classes)) == len(progress.classes) > 0, "different names"),
     )
     for name, value, right, expected in rules:

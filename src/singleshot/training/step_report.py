@@ -13,6 +13,7 @@ from torch import Tensor
 from singleshot.data.loader import TrainBatch
 from singleshot.errors import UserError
 from singleshot.tensor_files import packed, unpacked
+from singleshot.training.clock import Verdict
 from singleshot.training.folder import RunFolder
 from singleshot.training.parallel import Ranks
 
@@ -33,17 +34,28 @@ class StepReport:
     losses: dict[str, float]
     stop: bool  # whether any process was asked to stop
     save: bool  # whether the first process says that it is time to save
+    verdict: Verdict  # of the first process, about a run by the clock
 
 
 class PendingReport:
     """The losses of a step on their way from the device to the host."""
 
     def __init__(
-        self, step: int, losses: dict[str, Tensor], batches: list[TrainBatch], ranks: Ranks, *, stop: bool, save: bool
+        self,
+        step: int,
+        losses: dict[str, Tensor],
+        batches: list[TrainBatch],
+        ranks: Ranks,
+        *,
+        rate: float,
+        stop: bool,
+        save: bool,
+        verdict: Verdict,
     ) -> None:
+        self.rate = rate
         self.step, self.names, self.batches, self.ranks = step, list(losses), batches, ranks
         own = torch.stack([value.detach().float() for value in losses.values()])
-        asked = torch.tensor([float(stop), float(save)], device=own.device)
+        asked = torch.tensor([*(ranks.world * number for number in verdict.numbers()), stop, save], device=own.device)
         shared = ranks.mean(torch.cat([own, asked]))
         self._values = torch.cat([own, shared]).to("cpu", non_blocking=True)
         self._ready: torch.cuda.Event | None = None
@@ -65,7 +77,9 @@ class PendingReport:
         shared = dict(zip(self.names, values[count : 2 * count], strict=True))
         if not all(math.isfinite(value) for value in shared.values()):
             self._diverged(own, folder)
-        return StepReport(self.step, shared, stop=values[-2] > 0, save=values[-1] > 0)
+        share, validate, over, stop, save = values[2 * count :]
+        verdict = Verdict(share, validate=validate > 0, over=over > 0)
+        return StepReport(self.step, shared, stop=stop > 0, save=save > 0, verdict=verdict)
 
     def _diverged(self, own: dict[str, float], folder: RunFolder) -> None:
         bad = [name for name, value in own.items() if not math.isfinite(value)]

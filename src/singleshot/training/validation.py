@@ -10,13 +10,14 @@ from singleshot.evaluation.detect_dataset import detect_dataset
 from singleshot.evaluation.metrics import evaluate
 from singleshot.training import due, saving, setup
 from singleshot.training.interrupt import StopSignals
+from singleshot.training.pace import now
 from singleshot.training.run import Run
 from singleshot.training.state import random_state
 
 
 def validate(run: Run, asked: StopSignals) -> None:
     """Measure the weights that will be saved, and keep them if they are the best so far."""
-    progress = run.progress
+    progress, begin = run.progress, now()
     random = run.ranks.gather(random_state(run.ranks.device))
     if run.display.bar is None:
         run.display.say(f"step {progress.step}: validation")
@@ -33,7 +34,7 @@ def validate(run: Run, asked: StopSignals) -> None:
     if better:
         progress.best, progress.best_step, progress.stale = value, progress.step, 0
     early = due.early_end(run)
-    progress.finished = early or progress.step >= run.total
+    progress.finished = early or due.end(run)
     coco, voc = metrics["coco"], metrics["voc10"]["mAP"]
     numbers = {"AP": coco["AP"], "AP50": coco["AP50"], "voc07": metrics["voc07"]["mAP"], "voc10": voc}
     shown = "  ".join(f"{name} {100 * number:.1f}" for name, number in numbers.items() if number is not None)
@@ -45,6 +46,7 @@ def validate(run: Run, asked: StopSignals) -> None:
         run.folder.append({**entry, "metrics": metrics, "time": round(time.time(), 1)})
         if better:
             saving.save_weights(run, run.folder.best)
+    due.validated(run, now() - begin)
     run.trackers.log({f"val/{name}": number for name, number in numbers.items() if number is not None}, progress.step)
 
 

@@ -7,6 +7,7 @@ from singleshot.data.formats import FORMATS
 from singleshot.errors import UserError, shown
 from singleshot.ranges import check_ranges
 from singleshot.training.recipe import Recipe
+from singleshot.training.schedule import check_length
 
 METRICS = (
     *(
@@ -39,3 +40,4 @@ def check_values(recipe: Recipe) -> None:
     for name, value, right, expected in rules:
         if not right:
             raise UserError(f"{name} is {shown(value)}; expected {expected}")
+    check_length(recipe.schedule)
