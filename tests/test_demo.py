@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 import singleshot as ss
@@ -60,6 +63,7 @@ def test_the_training_has_the_time_that_the_drawing_leaves(tmp_path: Path, monke
         raise AskedError
 
     monkeypatch.setattr(demo, "train", train)
+    monkeypatch.setattr(demo, "best_threads", lambda timed: 1)
     for drawing in (5.0, 40.0, 500.0):
         times = iter([1000.0, 1000.0 + drawing])
         monkeypatch.setattr(demo.time, "monotonic", lambda times=times: next(times))
@@ -67,6 +71,44 @@ def test_the_training_has_the_time_that_the_drawing_leaves(tmp_path: Path, monke
             run_demo(tmp_path / str(drawing), images=(2, 1))
     assert [60 * schedule.minutes for schedule in asked if schedule.minutes] == pytest.approx([115, 80, 20])
     assert {schedule.steps for schedule in asked} == {None}
+
+
+def test_what_a_busy_machine_cannot_look_at_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    hand = [0.0]
+
+    def detect(detector: object, part: list[int]) -> list[int]:
+        hand[0] += 10.0
+        return part
+
+    monkeypatch.setattr(demo.time, "monotonic", lambda: hand[0])
+    monkeypatch.setattr(demo, "detect_dataset", lambda detector, val: detect(detector, val.records))
+    val: Any = Images(tuple(range(20)))
+    detector: Any = None
+    assert len(demo.detect_until(1000.0, detector, val)) == 20
+    hand[0] = 0.0
+    assert demo.detect_until(25.0, detector, val) == list(range(16))
+    hand[0] = 100.0
+    assert demo.detect_until(25.0, detector, val) == list(range(8))  # some, however late it is
+
+
+@dataclass(frozen=True)
+class Images:
+    """Stands for a dataset."""
+
+    records: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+def test_one_thread_where_several_are_slower() -> None:
+    before = torch.get_num_threads()
+    with demo.threads(2):
+        assert demo.best_threads(lambda number: 1.0 / number) == 2
+        assert demo.best_threads(lambda number: float(number)) == 1
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == before
+    assert demo._timed(before) > 0
 
 
 @pytest.mark.slow
