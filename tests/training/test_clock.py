@@ -162,6 +162,28 @@ def test_a_stopped_run_has_what_is_left(tmp_path: Path, by_the_clock: MakeRecipe
     assert SavedState.read(killed / "state.safetensors").progress.step == done + 3
 
 
+def test_a_continued_run_measures_nothing_before_it_knows_what_that_costs(
+    tmp_path: Path, by_the_clock: MakeRecipe, machine: Machine
+) -> None:
+    """Stopped after half of the time, before any validation: the first step of the new process is no measure."""
+    recipe, original = by_the_clock(validation__times=2, log__save_every=1), loop.step
+
+    def kill(run: Any, *arguments: Any) -> Any:
+        if run.progress.step == 8:
+            machine.time += 30
+        if run.progress.step == 9:
+            raise MemoryError
+        return original(run, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "step", kill)
+        patch.setattr(due, "_wanted", lambda *_: False)
+        with pytest.raises(MemoryError):
+            train(recipe, out=tmp_path / "run")
+    run = train(resume=tmp_path / "run", builder="tiny_detector:tiny").run
+    assert entries(run, "validation")[0]["step"] > 10
+
+
 def test_a_time_too_short_for_anything_makes_one_step(tmp_path: Path, by_the_clock: MakeRecipe) -> None:
     run = train(by_the_clock(schedule__minutes=1e-6), out=tmp_path / "run").run
     assert [entry["step"] for entry in entries(run, "validation")] == [1]

@@ -80,10 +80,10 @@ def _end_of_training(run: Run, clock: Clock) -> float:
 
 
 def _validation_seconds(run: Run) -> float:
-    """As long as the last one. Before the first: as long as training on so many images, which is rather too long."""
+    """As long as the last one. Before the first: half as long as training on so many images; 0: not known either."""
     if run.data.val is None:
         return 0.0
-    return run.progress.validation_seconds or len(run.data.val) * run.pace.expected / run.images_per_step
+    return run.progress.validation_seconds or 0.5 * len(run.data.val) * run.pace.expected / run.images_per_step
 
 
 def _share(used: float, end: float) -> float:
@@ -102,7 +102,8 @@ def _wanted(run: Run, clock: Clock) -> bool:
         between = _steps_between(run)
         passed = (progress.step + (run.ranks.world > 1)) // between > progress.validated // between
     fits = used + cost + 2 * run.pace.expected <= end
-    return passed and fits and progress.validating + cost <= VALIDATING * (used + cost)
+    known = cost > 0  # else it could take all of the time that is left
+    return passed and known and fits and progress.validating + cost <= VALIDATING * (used + cost)
 
 
 def _steps_between(run: Run) -> int:
