@@ -13,6 +13,10 @@ from typing import Any
 
 from singleshot.errors import short
 
+FARTHEST = 1e9
+"""No coordinate of a box is farther away, in pixels: such a number is an error of the file. Nor is a score."""
+
+_LONGEST = 4_096  # letters of a name: no path that a system opens is longer
 _LARGEST = 2**63  # whole numbers from here on are no ids or counts; numpy and other readers cannot hold them either
 _DIGITS = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
@@ -112,11 +116,13 @@ def name(value: Any) -> str:
     """A name of a class or a file: a text that is not empty.
 
     Raises:
-        Unclear: anything else, and a text with control characters (NUL, a new line) or with half of a character (a lone
-            surrogate), which no file or terminal can take.
+        Unclear: anything else, a text of more than 4,096 letters, and one with control characters (NUL, a new line) or
+            with half of a character (a lone surrogate), which no file or terminal can take.
     """
     if type(value) is not str or not value:
         raise Unclear(f"is {short(value)}, expected a text that is not empty")
+    if len(value) > _LONGEST:
+        raise Unclear(f"is a text of {len(value):,} letters, expected a name of at most {_LONGEST:,}")
     if not value.isprintable() and (found := _NO_NAME.search(value)):
         what = "half of a character" if "\ud800" <= found[0] <= "\udfff" else "a control character"
         raise Unclear(f"is {short(value)}, which has {what} (U+{ord(found[0]):04X}); expected a plain name")

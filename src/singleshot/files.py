@@ -27,17 +27,21 @@ def write_together(contents: Iterable[tuple[Path, bytes]]) -> list[Path]:
     and some new ones. Raises the `OSError` of the failure.
     """
     waiting: list[tuple[str, Path]] = []
+    path = Path()
     try:
         for path, content in contents:
             waiting.append((_beside(path, content), path))
         written = [path for _, path in waiting]
         while waiting:
-            os.replace(*waiting[0])
+            name, path = waiting[0]
+            os.replace(name, path)
             del waiting[0]
-    except BaseException:
+    except BaseException as error:
         for name, _ in waiting:
             with suppress(OSError):  # the first error counts
                 os.unlink(name)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = os.fspath(path), None  # not the temporary file, which nobody knows
         raise
     return written
 

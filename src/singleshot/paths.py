@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -12,10 +13,17 @@ def to_path(path: str | os.PathLike[str]) -> Path:
     """The path that a user, a recipe or a file gives.
 
     Raises:
-        UserError: text that the system takes for no path.
+        UserError: text that the system takes for no path, or that is too long for one.
     """
     if (found := no_name(os.fspath(path))) is not None:
         raise UserError(f"{shown(path)}: no file or folder has such a name: it holds {found}; correct the path")
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(
+                f"{shown(path)}: this is too long for the name of a file or folder; correct the path"
+            ) from None
     return Path(path)
 
 

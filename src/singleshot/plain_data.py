@@ -9,7 +9,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from singleshot.errors import UserError, did_you_mean, short
+from singleshot.errors import UserError, did_you_mean, short, shown
 from singleshot.ranges import check_ranges
 from singleshot.yaml_text import read_yaml
 
@@ -73,9 +73,17 @@ def from_plain(kind: type[T], tree: dict[str, Any], *, where: str = "", path: st
         if name not in known:
             raise UserError(_unknown(f"{path}{name}", name, kind, where))
         values[name] = _convert(known[name], value, f"{path}{name}", where)
+    needed = [field for field in dataclasses.fields(kind) if _has_no_default(field) and field.name not in values]  # type: ignore[arg-type]
+    if needed:
+        came = ", ".join(map(shown, tree)) or "nothing"
+        raise UserError(f"{_place(where)}{path}{needed[0].name} is missing; got {came}")
     made = kind(**values)
     check_ranges(made, path=path, where=where)
     return made
+
+
+def _has_no_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _convert(kind: Any, value: Any, key: str, where: str) -> Any:

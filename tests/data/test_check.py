@@ -101,6 +101,8 @@ def test_nan_infinite_and_inverted_boxes_stop(make: Make) -> None:
     with pytest.raises(UserError, match="invalid box") as caught:
         check(data)
     assert "NaN or infinite" in str(caught.value)
+    with pytest.raises(UserError, match=r"beyond 1e\+09 pixels"):
+        check(make([[1, 1, 4e38, 4]], [[1, 1, 2, 2]]))
     assert "x2 < x1" in str(caught.value)
     mended, report = check(data, skip_bad=True)
     assert [record.name for record in mended.records] == ["4.png"]

@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 
 KINDS: dict[str, str] = {
+    "annotations": "faults.annotations",
+    "results": "faults.results",
+    "recipes": "faults.recipes",
     "crash-train": "faults.crash:TRAIN",
     "crash-detect": "faults.crash:DETECT",
     "crash-evaluate": "faults.crash:EVALUATE",

@@ -176,6 +176,7 @@ def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
         ("", "expected a mapping of recipe fields"),
         ("batch: 3\n", "mine.yaml: unknown key 'batch'; did you mean batch_size"),
         ("optimizer: {lr: fast}\n", "mine.yaml: optimizer.lr: expected a number"),
+        ("expected: [{metric: mAP, value: 1}]\n", r"mine.yaml: expected\[0\].source is missing; got metric, value"),
         ("seed: 1\nseed: 2\n", "line 2.*'seed' is there twice"),
         ("seed: !!python/object/apply:os.system [ls]\n", "this is not valid YAML"),
     ],

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from singleshot.conversions import FARTHEST
 from singleshot.data.dataset import Dataset, Floats, ImageRecord, Problem
 from singleshot.data.decode_all import decode_all, memory_file
 from singleshot.data.deep import DeepRange
@@ -229,10 +230,15 @@ class _Inspection:
 
     def _find_invalid_boxes(self) -> None:
         boxes = self.record.boxes
-        finite: NDArray[np.bool_] = np.asarray(np.isfinite(boxes).all(axis=1))
-        inverted = finite & ((boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1]))
-        for row in np.flatnonzero(~finite | inverted).tolist():
-            why = "x2 < x1 or y2 < y1" if finite[row] else "a side is NaN or infinite"
+        near: NDArray[np.bool_] = np.asarray((np.abs(boxes) <= FARTHEST).all(axis=1))  # NaN is not
+        inverted = near & ((boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1]))
+        for row in np.flatnonzero(~near | inverted).tolist():
+            if near[row]:
+                why = "x2 < x1 or y2 < y1"
+            elif np.isfinite(boxes[row]).all():
+                why = f"a side is beyond {FARTHEST:g} pixels"
+            else:
+                why = "a side is NaN or infinite"
             self.errors.append(Problem("invalid box", self._where(), f"{self._object(row)}: {why}"))
 
     def _compare_size(self, actual: tuple[int, int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class Gather:
         try:
             conversions.name(name)
         except conversions.Unclear as error:
-            if "\0" in name or not path.is_file():  # a disk has names that are no text; they are used as they are
+            if not os.path.isfile(path):  # a disk has names that are no text; they are used as they are
                 self.problem("broken annotation", where or str(annotation or path), f"the image's name {error}")
                 return None
         key = name if id is None else id

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from singleshot.conversions import FARTHEST
 from singleshot.data.dataset import Dataset, Problem
 from singleshot.data.folders import each_listed_once
 from singleshot.data.formats import FORMATS, load
@@ -163,9 +164,12 @@ def _unusable(dataset: Dataset, need_truth: bool) -> list[Problem]:
         where = str(record.annotation or record.path)
         if need_truth and not record.annotated:
             problems.append(Problem("no annotation", where, f"image {record.name} has no annotation"))
-        elif not np.isfinite(record.boxes).all():
-            row = int(np.argmin(np.isfinite(record.boxes).all(axis=1)))
-            message = f"image {record.name}, object {row + 1}: the box {record.boxes[row].tolist()} is not finite"
+        elif not (near := np.abs(record.boxes) <= FARTHEST).all():  # NaN is not either
+            row = int(np.argmin(near.all(axis=1)))
+            box = record.boxes[row].tolist()
+            message = (
+                f"image {record.name}, object {row + 1}: the box {box} is not finite, or beyond {FARTHEST:g} pixels"
+            )
             problems.append(Problem("invalid box", where, message))
     return problems
 

@@ -91,7 +91,8 @@ def _tiny_boxes(dataset: Dataset) -> list[Problem]:
     """Boxes with a side below one pixel: slips of the mouse, or numbers in another unit."""
     number, first = 0, ""
     for record in dataset.records:
-        boxes = record.boxes.astype(np.float32)  # as training: what is flat there is another finding
+        with np.errstate(over="ignore"):  # boxes beyond any image are another finding
+            boxes = record.boxes.astype(np.float32)  # as training: what is flat there is another finding
         sides = boxes[:, 2:] - boxes[:, :2]
         tiny = (sides > 0).all(axis=1) & (sides < 1).any(axis=1)
         if tiny.any() and not number:

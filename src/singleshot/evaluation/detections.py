@@ -116,7 +116,7 @@ def save_detections(
     try:
         return write_together((folder / name, content) for name, content in contents.items())
     except OSError as error:
-        raise _not_written(folder, error) from None
+        raise _not_written(Path(error.filename), error) from None
 
 
 def saved_names(dataset: Dataset) -> list[str]:

@@ -8,13 +8,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from singleshot.conversions import FARTHEST
 from singleshot.data.dataset import Floats
 from singleshot.errors import UserError
 
 _log = logging.getLogger(__name__)
-
-LARGEST = 1e9
-"""No image has a pixel beyond this, and no score or logit of a network is so large."""
 
 
 def check_detections(
@@ -34,7 +32,7 @@ def check_detections(
         of: [N, 2] image and label of each row.
 
     Raises:
-        UserError: a box whose sides are negative, or a number beyond `LARGEST`.
+        UserError: a box whose sides are negative, or a number beyond `FARTHEST`.
     """
     inverted = (sides < 0).any(1)
     if inverted.any():
@@ -44,11 +42,11 @@ def check_detections(
             f"neither may be negative ({int(inverted.sum())} such boxes); COCO results have x, y, width, height, VOC "
             f"files x1, y1, x2, y2"
         )
-    large = (np.abs(boxes) > LARGEST).any(1) | (np.abs(scores) > LARGEST)
+    large = (np.abs(boxes) > FARTHEST).any(1) | (np.abs(scores) > FARTHEST)
     if large.any():
         row = int(large.argmax())
         raise UserError(
-            f"{place(row)}: a number is beyond {LARGEST:g}: box {boxes[row].tolist()}, score {scores[row]:g}; boxes "
+            f"{place(row)}: a number is beyond {FARTHEST:g}: box {boxes[row].tolist()}, score {scores[row]:g}; boxes "
             f"must be in pixels, and scores between 0 and 1"
         )
     unusual = (scores < 0) | (scores > 1)
