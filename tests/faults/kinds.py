@@ -30,6 +30,7 @@ KINDS: dict[str, str] = {
     "signal": "faults.kills:SIGNAL",
     "two": "faults.kills:TWO",
     "worker": "faults.kills:WORKER",
+    "mutate-images": "faults.mutate_images:KIND",
 }
 """Name -> module:name of the `Kind` (`KIND` where it is left out), imported when it is asked for."""
 

@@ -94,7 +94,7 @@ def decode(source: str | Path | bytes) -> Decoded:
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """Height and width of an image as `read_image` returns it, from the file's header where that is enough."""
-    with _opened(path) as image:
+    with _opened(path) as image, BUDGET.hold(image.width * image.height):  # the EXIF block may stand behind the pixels
         width, height = image.size
         if image.format == "TIFF":  # Pillow has swapped the sides already, or not, by its version: ask the file
             tags = getattr(image, "tag_v2", {})
