@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any, TextIO
 
@@ -53,7 +54,10 @@ def verbs() -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
-        return _run(list(sys.argv[1:] if argv is None else argv))
+        with warnings.catch_warnings():
+            # What Pillow warns of is decided in `data.images`. One odd TIFF would fill the terminal with 40,000 lines.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            return _run(list(sys.argv[1:] if argv is None else argv))
     except SystemExit as leave:  # the parser's --help
         return leave.code if isinstance(leave.code, int) else 0
     except KeyboardInterrupt as interruption:
