@@ -78,6 +78,9 @@ the three is for measuring and drawing, which takes some seconds on two quiet co
 MEASURED = 155.0
 """Seconds from the start to the end of the detection. What was not looked at by then is left out, and that is said."""
 
+FEW_STEPS = 100
+"""With fewer steps the detector finds little, and the demo says why."""
+
 LEAST = 20.0
 """Seconds to train, also where the drawing of the data has taken nearly all of the time."""
 
@@ -132,6 +135,9 @@ def run_demo(
             say(f"the machine is busy: measured on {len(detections)} of them only, to end in time")
             val = replace(val, records=val.records[: len(detections)])
         metrics = evaluate(val, detections)
+        made = checkpoint.read_metadata(result.last)["metrics"]["step"]
+        if steps is None and made < FEW_STEPS:
+            say(f"the machine is busy: the time was enough for {made} steps only, so the detector finds little")
 
         sheet = folder / "findings.png"
         samples.write_sheet(_drawn_findings(detector, val, detections), sheet, cell=256)
