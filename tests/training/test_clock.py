@@ -221,7 +221,7 @@ def test_processes_agree_on_rates_and_end(tmp_path: Path, by_the_clock: MakeReci
         "    rates.append(rate)\n"
         "    return original(run, batches, rate)\n"
         "loop.step = step\n"
-        "assert train(from_yaml(sys.argv[1]), out=sys.argv[2]).metrics\n"
+        "assert train(from_yaml(sys.argv[1]), out=sys.argv[2], builder='tiny_detector:tiny').metrics\n"
         "open(f'{sys.argv[2]}-{os.environ[\"RANK\"]}.json', 'w').write(json.dumps(rates))\n"
     )
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
