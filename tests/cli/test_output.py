@@ -61,3 +61,10 @@ def test_json_has_escapes_for_what_a_terminal_obeys() -> None:
     assert text.replace("\n", "").isprintable()
     assert "猫" in text
     assert json.loads(text) == [name]
+
+
+def test_a_table_of_long_and_strange_names() -> None:
+    lines = table([["x" * 10_000, 1], ["a\nb\x1b", 2]], header=["class", "n"]).splitlines()
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 110
+    assert lines[2].startswith("a\\nb\\x1b ")
