@@ -19,6 +19,7 @@ from faults.kinds import Case, Kind
 from faults.programs import (
     Running,
     assert_same_run,
+    next_words,
     resume_words,
     run,
     small_data,
@@ -53,11 +54,6 @@ def prepare(folder: Path) -> Shared:
     for recipe, here in zip(recipes, whole, strict=True):
         run(train_words(recipe, here), folder / "said.txt").succeeded()
     return Shared(recipes, whole, (time.monotonic() - began) / 3)
-
-
-def next_words(recipe: Path, here: Path) -> list[str]:
-    """What a user types after a stop: `--resume`, and the first command again where nothing was saved yet."""
-    return resume_words(here) if (here / "state.safetensors").exists() else train_words(recipe, here)
 
 
 def finish(workers: int, here: Path, shared: Shared, said: Path) -> None:

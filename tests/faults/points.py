@@ -89,7 +89,8 @@ class Points:
         original = getattr(os, name)
 
         def changed(path: Any, *more: Any, **named: Any) -> Any:
-            if named.get("dir_fd") is not None or not self.inside(path):
+            nothing = name == "mkdir" and os.path.isdir(path)  # it is there already
+            if nothing or named.get("dir_fd") is not None or not self.inside(path):
                 return original(path, *more, **named)
             return self.point(name, os.fsdecode(path), lambda: original(path, *more, **named))
 

@@ -147,6 +147,11 @@ def resume_words(run: Path) -> list[str]:
     return ["train", "--resume", str(run), "--builder", BUILDER]
 
 
+def next_words(recipe: Path, run: Path) -> list[str]:
+    """What a user types after a stop: `--resume`, and the first command again where nothing was saved yet."""
+    return resume_words(run) if (run / "state.safetensors").exists() else train_words(recipe, run)
+
+
 def log_of(run: Path) -> list[dict[str, Any]]:
     """The log without what differs from run to run: the clock, and the lines that mark a start."""
     entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
