@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import re
 import socket
 import struct
 import warnings
@@ -293,3 +295,17 @@ def test_orientations_of_one_photograph_agree(shared: Path, kind: str) -> None:
         assert turned.shape == upright.shape
         # Each was compressed by itself and carries its number as a small label.
         assert np.abs(turned - upright).mean() < 5
+
+
+@pytest.mark.parametrize(("number", "said"), [(errno.EIO, "cannot be read (Input/output"), (None, "damaged image")])
+def test_a_disk_that_fails_is_no_damaged_image(
+    tmp_path: Path, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch, number: int | None, said: str
+) -> None:
+    Image.fromarray(picture).save(tmp_path / "a.png")
+
+    def fail(self: Image.Image) -> None:
+        raise OSError("truncated") if number is None else OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(UserError, match=rf"a\.png: {re.escape(said)}"):
+        read_image(tmp_path / "a.png")

@@ -28,6 +28,8 @@ KINDS: dict[str, str] = {
     "crash-shapes": "faults.crash:SHAPES",
     "crash-split": "faults.crash:SPLIT",
     "crash-show": "faults.crash:SHOW",
+    "reading": "faults.reading",
+    "threads": "faults.threads",
     "kill": "faults.kills:KILL",
     "signal": "faults.kills:SIGNAL",
     "two": "faults.kills:TWO",

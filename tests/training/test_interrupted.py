@@ -80,7 +80,7 @@ def test_a_screen_that_is_gone_does_not_stop_a_run(monkeypatch: pytest.MonkeyPat
     with display:
         display.begin(0)
         display.say("hello")
-        display.step(1, {"box": 1.0}, 0.1, 1.0)
+        display.step(1, {"box": 1.0}, rate=0.1, speed=1.0, share=0.1, left=None)
         display.say("again")
     assert display.quiet
 
@@ -152,7 +152,7 @@ def test_a_killed_worker_ends_the_run_with_all_saved(
 
 @pytest.mark.usefixtures("quick_look")
 def test_a_worker_that_ends_by_itself(squares: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("singleshot.data.loader._read", lambda path: os._exit(7))
+    monkeypatch.setattr("singleshot.data.loader._read", lambda *given: os._exit(7))
     batches = iter(train_loader(open_dataset(squares, split="train"), Compose(()), batch_size=1, seed=0, workers=1))
     with pytest.raises(WorkerLostError, match="gone: it ended with the exit code 7"):
         next(batches)
@@ -164,7 +164,7 @@ def test_full_shared_memory_is_said_and_nothing_waits(
 ) -> None:
     """A limit of the size of files counts for shared memory too."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    monkeypatch.setattr("singleshot.data.loader._read", lambda path: np.zeros((1000, 1000, 3), np.uint8))
+    monkeypatch.setattr("singleshot.data.loader._read", lambda *given: np.zeros((1000, 1000, 3), np.uint8))
     batches = train_loader(open_dataset(squares, split="train"), Compose(()), batch_size=1, seed=0, workers=1)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import struct
@@ -209,6 +210,9 @@ def _opened(source: str | Path | bytes) -> Iterator[ImageFile.ImageFile]:
     except MemoryError as error:
         raise UserError(f"{name}: not enough memory to decode this image; make it smaller") from error
     except Exception as error:  # Pillow's plugins raise almost anything on damaged files
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL, errno.EOVERFLOW):
+            reason = error.strerror or str(error)
+            raise UserError(f"{name}: cannot be read ({reason}); check the path and the disk") from error
         raise UserError(f"{name}: damaged image, cannot be decoded ({error or type(error).__name__})") from error
 
 

@@ -155,8 +155,8 @@ def loop(run: Run, asked: StopSignals) -> None:
     while not progress.finished:
         try:
             taken = [next(batches) for _ in range(run.accumulate)]
-        except WorkerLostError as lost:
-            _without_worker(run, pending, asked, lost)
+        except UserError as error:
+            _without_batch(run, pending, asked, error)
         rate = run.rate_at(progress.step)
         losses = step(run, taken, rate)
 
@@ -192,21 +192,18 @@ def loop(run: Run, asked: StopSignals) -> None:
             saving.interrupted(run)
 
 
-def _without_worker(run: Run, pending: PendingReport | None, asked: StopSignals, lost: WorkerLostError) -> NoReturn:
-    """Save what was done, and stop. A signal to the whole process group also ends the loader's workers."""
-    if run.ranks.world > 1:  # the other processes do not know, and all of them are needed for saving
-        raise UserError(
-            f"{lost}. Continue from the state saved last with `singleshot train --resume {run.folder.path}`"
-        )
-    if pending is not None:
-        log.record(run, pending)
-    saving.save(run)
-    if asked.stop:
-        saving.interrupted(run)
-    raise UserError(
-        f"{lost}. Everything is saved after step {run.progress.step}{saving.rest(run)}: continue with "
-        f"`singleshot train --resume {run.folder.path}`"
-    ) from lost
+def _without_batch(run: Run, pending: PendingReport | None, asked: StopSignals, error: UserError) -> NoReturn:
+    """Save what was done, and stop: an image has gone, or a worker of the loader.
+
+    A signal to the whole process group also ends the workers.
+    """
+    if run.ranks.world == 1:  # otherwise the other processes do not know, and all of them are needed for saving
+        if pending is not None:
+            log.record(run, pending)
+        saving.save(run)
+        if asked.stop and isinstance(error, WorkerLostError):
+            saving.interrupted(run)
+    raise saving.stopped_by(run, error) from error
 
 
 def step(run: Run, batches: list[TrainBatch], rate: float) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
+from singleshot.errors import UserError
 from singleshot.plain_data import to_plain
 from singleshot.training import due, folder
 from singleshot.training.pace import now
@@ -114,13 +115,23 @@ def rest(run: Run) -> str:
 
 def interrupted(run: Run) -> NoReturn:
     """Stop as Ctrl-C does, and say how to continue."""
-    own = (
-        f" --builder {run.recipe.builder}" if ":" in run.recipe.builder else ""
-    )  # no file may name the user's own code
     raise KeyboardInterrupt(
-        f"stopped after step {run.progress.step}{rest(run)}; everything is saved. "
-        f"Continue with: singleshot train --resume {run.folder.path}{own}"
+        f"stopped after step {run.progress.step}{rest(run)}; everything is saved. Continue with: {_command(run)}"
     )
+
+
+def stopped_by(run: Run, error: UserError) -> UserError:
+    """The error that ends a run, with what is saved and how to continue."""
+    saved = f"Everything is saved after step {run.progress.step}{rest(run)}: continue"
+    if run.ranks.world > 1:
+        saved = "Continue from the state saved last"
+    return UserError(f"{str(error).rstrip('.')}. {saved} with `{_command(run)}`")
+
+
+def _command(run: Run) -> str:
+    """What continues the run. No file may name the user's own code, so the command has to."""
+    own = f" --builder {run.recipe.builder}" if ":" in run.recipe.builder else ""
+    return f"singleshot train --resume {run.folder.path}{own}"
 
 
 def without_paths(tree: Any) -> Any:

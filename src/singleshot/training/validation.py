@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from singleshot.errors import UserError
 from singleshot.evaluation.detect_dataset import detect_dataset
 from singleshot.evaluation.metrics import evaluate
 from singleshot.training import due, saving, setup
@@ -27,6 +28,10 @@ def validate(run: Run, asked: StopSignals) -> None:
     except KeyboardInterrupt:
         saving.write(run, random)  # without this validation: it is repeated when the run continues
         saving.interrupted(run)
+    except UserError as error:  # an image has gone
+        if run.ranks.world == 1:
+            saving.write(run, random)
+        raise saving.stopped_by(run, error) from error
     value = metric_value(metrics, run.recipe.validation.metric)
     progress.validated, progress.metrics = progress.step, metrics
     progress.stale += 1
