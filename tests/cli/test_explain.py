@@ -40,6 +40,8 @@ def test_errors_of_rust_libraries() -> None:
     [
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+        OSError(12, "Cannot allocate memory"),
+        RuntimeError("unable to mmap 20333496 bytes from file <model.safetensors>: Cannot allocate memory (12)"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: ..."),
     ],
 )

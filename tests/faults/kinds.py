@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 
 KINDS: dict[str, str] = {
+    "images": "faults.images",
     "annotations": "faults.annotations",
     "results": "faults.results",
     "recipes": "faults.recipes",
+    "weights": "faults.weights",
+    "ceilings": "faults.ceilings",
     "crash-train": "faults.crash:TRAIN",
     "crash-resume": "faults.crash:RESUME",
     "crash-detect": "faults.crash:DETECT",
@@ -34,7 +37,6 @@ KINDS: dict[str, str] = {
     "signal": "faults.kills:SIGNAL",
     "two": "faults.kills:TWO",
     "worker": "faults.kills:WORKER",
-    "mutate-images": "faults.mutate_images:KIND",
 }
 """Name -> module:name of the `Kind` (`KIND` where it is left out), imported when it is asked for."""
 

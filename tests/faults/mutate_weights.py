@@ -158,11 +158,18 @@ def _text(rng: random.Random, header: Header, data: bytearray) -> str:
             return f"metadata: {name} is {text[name][:20]}"
 
 
+_OF_A_STATE = ("progress", "made_by")
+
+
 def _inside(rng: random.Random, header: Header, data: bytearray) -> str:
     """A value within the JSON of an entry of the metadata."""
     text = header.get("__metadata__", {})
     name = rng.choice(
-        [name for name in ("arguments", "arguments", "spec", "class_names", "category_ids") if name in text]
+        [
+            name
+            for name in ("arguments", "arguments", "spec", "class_names", "category_ids", *_OF_A_STATE)
+            if name in text
+        ]
     )
     tree = json.loads(text[name])
     places = list(_places(tree))

@@ -30,6 +30,7 @@ _REFUSED = {
     errno.ENXIO: "no such device: check the path",
     errno.ENOTSUP: "not supported by this file system: choose another place",
 }
+_NO_MEMORY = ("Cannot allocate memory", "Insufficient memory")  # the system through any library; OpenCV
 _BY_TYPE = {
     "FileNotFoundError": errno.ENOENT,
     "PermissionError": errno.EACCES,
@@ -60,7 +61,11 @@ def explain(error: BaseException) -> str | None:
     if (number := re.search(r"\(os error (\d+)\)", said)) and int(number[1]) in _REFUSED:  # from libraries in Rust
         return f"{said}: {_REFUSED[int(number[1])]}"
     _, of_the_cpu, told = said.partition("DefaultCPUAllocator: ")  # a line of PyTorch's source stands before it
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or of_the_cpu:
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any((of_the_cpu, *(words in said for words in _NO_MEMORY)))
+    ):
         told = (told or said or "no more memory").splitlines()[0]
         return f"{told} There is not enough memory: use a smaller --batch-size or smaller images"
     return None
