@@ -40,7 +40,7 @@ def write_together(contents: Iterable[tuple[Path, bytes]]) -> list[Path]:
         for name, _ in waiting:
             with suppress(OSError):  # the first error counts
                 os.unlink(name)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:  # else a name would hide its message
             error.filename, error.filename2 = os.fspath(path), None  # not the temporary file, which nobody knows
         raise
     return written

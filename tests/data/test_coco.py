@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -395,6 +396,20 @@ def test_an_image_outside_of_the_data_is_refused(tmp_path: Path, name: str, give
     assert not trusted.problems
     if "out" in name:
         assert trusted.records[0].path.samefile(tmp_path / "out/a.jpg")
+
+
+def test_very_many_folders_in_names_take_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is not asked for each of them."""
+    asked: list[object] = []
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: asked.append(folder) or real(folder))
+    touch(tmp_path / "images/d7/a.jpg")
+    names = [*(f"d{k}/a.jpg" for k in range(500)), *(f"../../d{k}/a.jpg" for k in range(500))]
+    images = [{"id": k, "file_name": name} for k, name in enumerate(names)]
+    data = read_coco(write(tmp_path / "annotations/val.json", content(images=images, annotations=[])))
+    assert data.records[7].path == tmp_path / "images/d7/a.jpg"
+    assert len(data.left_out) == 500
+    assert len(asked) < 50
 
 
 @pytest.mark.parametrize(

@@ -191,3 +191,23 @@ def test_what_the_reader_takes_is_divided(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(content))
     for file, _ in write_parts(tmp_path / "a.json", 0.5).values():
         assert "annotations" not in json.loads(file.read_text())
+
+
+def test_an_entry_that_was_not_read_is_in_neither_file(tmp_path: Path) -> None:
+    """A second entry with the id of another one, and an image that cannot be divided away silently."""
+    content = {
+        "images": [{"id": k, "file_name": f"{k}.jpg"} for k in range(4)] + [{"id": 1, "file_name": None}],
+        "annotations": [{"image_id": str(k), "category_id": 1, "bbox": [1, 1, 9, 9]} for k in range(4)],
+        "categories": [{"id": 1, "name": "ant"}],
+    }
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    parts = write_parts(tmp_path, 0.5)
+    found = [json.loads(file.read_text()) for file, _ in parts.values()]
+    assert sorted(image["file_name"] for part in found for image in part["images"]) == [f"{k}.jpg" for k in range(4)]
+    assert [len(part["annotations"]) for part in found] == [2, 2]  # ids that are the same as text
+    for file, _ in parts.values():
+        file.unlink()
+    content["annotations"][0]["iscrowd"] = 2  # type: ignore[call-overload]
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"iscrowd is 2"):
+        write_parts(tmp_path, 0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -136,6 +137,17 @@ def test_what_holds_no_dataset(tmp_path: Path, voc: Path, coco: Path) -> None:
         open_dataset(coco, format="voc")
     with pytest.raises(UserError, match="no COCO data"):
         open_dataset(voc, format="coco")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_is_neither_file_nor_folder(tmp_path: Path) -> None:
+    """Reading from a pipe that nobody writes to would never end."""
+    os.mkfifo(tmp_path / "a.json")
+    for path, said in ((tmp_path / "a.json", "neither a file nor a folder"), ("a" * 5_000, "a{9}")):
+        with pytest.raises(UserError, match=said):
+            open_dataset(path)
+    with pytest.raises(UserError, match="no dataset found"):
+        open_dataset(tmp_path)
 
 
 def test_the_split_is_chosen(voc: Path, coco: Path) -> None:

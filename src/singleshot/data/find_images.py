@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from singleshot.data.folders import files, folders
@@ -12,8 +13,8 @@ from singleshot.data.splits import is_split_name
 class ImageFinder:
     """Finds images by name in the usual folders, and lists each folder once.
 
-    A name may not lead out of the folder `inside` (None: it may lead anywhere), except to one of the usual folders.
-    Links within it are followed: its owner has put them there. A name may be a stranger's.
+    A name may be a stranger's: it may not lead out of the folder `inside` (None: it may lead anywhere). Links in this
+    folder are followed, since its owner has put them there.
     """
 
     def __init__(self, source: Path, split: str, inside: Path | None) -> None:
@@ -27,6 +28,10 @@ class ImageFinder:
         places += [*near, *(root / name for root in far for name in inner)]
         self.folders = [place for place in dict.fromkeys(places) if place.is_dir()]
         self.inside = inside
+        # By its last part alone, a name that leads elsewhere is searched for here.
+        self.searched = [place for place in self.folders if place not in near]
+        self.searched += [place for place in near if inside is None or _lies_in(place, [inside])]
+        self.subfolders: dict[Path, set[str]] = {}  # place -> the names in it
         self.tables: dict[str, dict[str, Path]] = {}
         # A split without its own folder uses the images of other splits: valminusminival2014 lies in val2014.
         self.has_own = any((root / name).is_dir() for root in near for name in own)
@@ -35,35 +40,39 @@ class ImageFinder:
 
     def path(self, name: str) -> Path | None:
         """The image of this name, or the place where it is expected if it is not found. None if that is outside."""
-        parent, _, base = name.replace("\\", "/").rpartition("/")
+        name = name.replace("\\", "/")
+        parent, _, base = name.rpartition("/")
         for inner in dict.fromkeys((parent, "")):  # with the folders in its name, then without
             folder = self._table(inner).get(base)
-            if folder is not None and self._allowed(name, folder):
+            if folder is not None and (not _leads(name) or _lies_in(folder, self.searched)):
                 return folder / base
         if not self.has_own and (folder := self._other_splits().get(base)) is not None:
-            return folder / base if self._allowed(name, folder) else None
-        return self._within(self.expected, name.replace("\\", "/"))
+            return folder / base
+        return self._within(self.expected, name)
 
     def _within(self, place: Path, inner: str) -> Path | None:
         """What `inner` means below a place; None if it leads out of the data. The disk is not asked for that."""
-        path = place / inner
-        if _leads(inner):
-            path = Path(os.path.normpath(path))
-        return path if self._allowed(inner, path) else None
+        if not _leads(inner):  # nearly always
+            return place / inner
+        path = Path(os.path.normpath(place / inner))
+        return path if self.inside is None or _lies_in(path, [self.inside]) else None
 
-    def _allowed(self, name: str, path: Path) -> bool:
-        """Whether a name may lead to a path."""
-        if self.inside is None or not _leads(name):  # nearly always
+    def _may_be(self, place: Path, inner: str) -> bool:
+        """Whether a place can have a folder `inner`, without asking the disk for each of very many."""
+        first = inner.partition("/")[0]
+        if not first or first.startswith(".") or _leads(inner):
             return True
-        usual = (folder for folder in self.folders if folder not in self.near)
-        return any(path.is_relative_to(root) for root in (self.inside, *usual))
+        if place not in self.subfolders:
+            self.subfolders[place] = {name.casefold() for name in folders(place)}
+        return first.casefold() in self.subfolders[place]
 
     def _table(self, inner: str) -> dict[str, Path]:
         """File name -> its folder, over all places; the first place counts."""
         if inner not in self.tables:
             table: dict[str, Path] = {}
-            for folder in (self._within(place, inner) for place in self.folders):
-                if folder is not None:
+            for place in self.folders:
+                folder = self._within(place, inner)
+                if folder is not None and self._may_be(place, inner):
                     for base in files(folder):
                         table.setdefault(base, folder)
             self.tables[inner] = table
@@ -81,6 +90,11 @@ class ImageFinder:
                         twice.add(name)
             self.others = {name: place for name, place in found.items() if name not in twice}
         return self.others
+
+
+def _lies_in(path: Path, places: Sequence[Path]) -> bool:
+    text = f"{path}{os.sep}"
+    return any(text.startswith(str(place).rstrip(os.sep) + os.sep) for place in places)
 
 
 def _leads(name: str) -> bool:

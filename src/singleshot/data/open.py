@@ -111,10 +111,13 @@ def find_dataset(path: str | Path, *, format: str | None = None) -> FoundDataset
         raise UserError(
             f"format {format!r} can be written but not read; choose another one (`singleshot data formats` lists them)"
         )
-    if not root.exists():
-        raise UserError(f"{root}: no such file or folder; {_expected(asked)}.")
-    if not root.is_dir() and not root.is_file():  # reading from a pipe or a device may never end
-        raise UserError(f"{root}: neither a file nor a folder; {_expected(asked)}.")
+    try:
+        if not root.exists():
+            raise UserError(f"{root}: no such file or folder; {_expected(asked)}.")
+        if not root.is_dir() and not root.is_file():  # reading from a pipe or a device may never end
+            raise UserError(f"{root}: neither a file nor a folder; {_expected(asked)}.")
+    except OSError as error:  # a name that is too long, no permission
+        raise UserError(f"{root}: cannot be opened ({error.strerror or error}); {_expected(asked)}.") from error
     with each_listed_once():
         claims = {name: splits for name, one in asked.items() if (splits := one.find(root))}
         if len(claims) > 1:

@@ -62,11 +62,15 @@ def lists(splits: Sequence[Split], parts: Mapping[str, Sequence[ImageRecord]]) -
         file = source.with_name(f"instances_{part}.json")
         ids = {record.id for record in records}
         finder = ImageFinder(file, part, inside=None)
-        images = [_as_found(image, places, finder, file) for image in _entries(content, "images", "id", ids, places)]
-        changed: dict[str, Any] = {"images": images}
+        entries = _entries(content, "images", "id", ids, places)
+        images = [_as_found(image, places, finder, file) for image in entries]
+        changed: dict[str, Any] = {"images": [image for image in images if image is not None]}
         if "annotations" in content:  # a missing list means: not labelled; an empty list means: no objects
             changed["annotations"] = _entries(content, "annotations", "image_id", ids, places)
-        found[file] = json.dumps({**content, **changed}).encode()
+        try:
+            found[file] = json.dumps({**content, **changed}).encode()
+        except RecursionError as error:
+            raise UserError(f"{source}: lists or objects are nested too deeply to be written again") from error
     return found
 
 
@@ -77,10 +81,14 @@ def _entries(
     return [entry for entry in content[name] if isinstance(entry, dict) and _joined(_id(entry, key), known) in ids]
 
 
-def _as_found(image: dict[str, Any], places: dict[Id, Path], finder: ImageFinder, file: Path) -> dict[str, Any]:
+def _as_found(image: dict[str, Any], places: dict[Id, Path], finder: ImageFinder, file: Path) -> dict[str, Any] | None:
     """The entry of an image. If the new split's file would not find the image, the entry gets the path to it."""
+    try:
+        name = _file_name(image)
+    except Unclear:  # a second entry of this id, which was not read
+        return None
     place = places[identifier(image["id"])]  # only chosen images get here
-    if finder.path(_file_name(image)) == place:
+    if finder.path(name) == place:
         return image
     return {**image, "file_name": Path(os.path.relpath(place, file.absolute().parent)).as_posix()}
 

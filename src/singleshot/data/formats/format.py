@@ -31,11 +31,12 @@ class Format(Generic[S]):
     to list folders: it lists each folder once for all formats. A broken file that was meant for this format counts, so
     that `read` can say what is wrong with it.
 
-    `read(split, gather)` puts the images and objects of one split into a `Gather`, in file order. It is called for each
-    split when several are joined. It may read the headers of images, if boxes are relative to the size
-    (`data.images.image_size`), but never pixels. It does not ask whether an image exists: the check does. A problem
-    with one image goes to `gather.problem`; UserError is for a file from which nothing can be read. A format without
-    `read` can only be written.
+    `read(split, gather)` puts the images and objects of one split into a `Gather`, in file order. It is called for
+    each split when several are joined. It may read the headers of images, if boxes are relative to the size
+    (`data.images.image_size`), but never pixels. It does not ask whether an image exists: the check does. Numbers,
+    flags, ids and names of the file go through `conversions`, and no name in it leads out of `gather.inside`. A
+    problem with one image goes to `gather.problem(image=...)`, which leaves that image out; UserError is for a file
+    from which nothing can be read. A format without `read` can only be written.
 
     `write(dataset, out)` writes a dataset into a new folder.
 
