@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from singleshot import files
 from singleshot.errors import UserError
 from singleshot.training import to_yaml, train
 from singleshot.training.folder import RunFolder
 from singleshot.training.log_lines import read_log
 from singleshot.training.recipe import Recipe
+from singleshot.training.state import SavedState
 
 MakeRecipe = Callable[..., Recipe]
 LINE = '{"kind": "step", "step": 1, "epoch": 0.5, "losses": {"box": 1.0}}\n'
@@ -47,8 +50,9 @@ def test_a_run_begins_where_one_was_killed_before_its_first_state(
 def test_nothing_else_is_begun_anew(begun: Path, name: str) -> None:
     RunFolder.must_be_new(begun)
     (begun / name).write_text("")
-    with pytest.raises(UserError, match=r"never overwritten.*--resume"):
+    with pytest.raises(UserError, match=r"never overwritten; choose another --out") as error:
         RunFolder.must_be_new(begun)
+    assert ("--resume" in str(error.value)) == name.startswith("state")
 
 
 def test_a_recipe_that_somebody_wrote_is_kept(begun: Path) -> None:
@@ -69,6 +73,9 @@ def test_a_run_that_began_meanwhile_is_not_taken_over(begun: Path) -> None:
 
 def test_nothing_to_resume_says_how_to_start_again(begun: Path) -> None:
     with pytest.raises(UserError, match=rf"--recipe {begun}/recipe.yaml --out {begun}`"):
+        RunFolder.existing(begun)
+    (begun / "last.safetensors").touch()
+    with pytest.raises(UserError, match=rf"--recipe {begun}/recipe.yaml`; --from {begun}/last.safetensors takes"):
         RunFolder.existing(begun)
 
 
@@ -96,6 +103,43 @@ def test_a_lock_that_is_no_file(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UserError, match=r"\.lock: this must be a file, but it is a folder, a link or a device"):
         RunFolder(tmp_path).alone().__enter__()
     assert not (tmp_path / "elsewhere").exists()
+
+
+# --------------------------------------------------------------------------------------------------------------- disk
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks for the name of an open file")
+@pytest.mark.parametrize(
+    ("name", "number", "code"),
+    [
+        ("recipe.yaml", 1, errno.ENOSPC),
+        ("last.safetensors", 1, errno.EIO),
+        ("state.safetensors", 1, errno.ENOSPC),
+        ("last.safetensors", 2, errno.ENOSPC),
+        ("state.safetensors", 3, errno.EIO),
+        ("best.safetensors", 1, errno.ENOSPC),
+    ],
+)
+def test_a_failed_write_is_one_error_and_the_run_goes_on(
+    tmp_path: Path, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, name: str, number: int, code: int
+) -> None:
+    """The write fails when its bytes are to reach the disk."""
+    original, seen = files.os.fsync, [0]
+
+    def fsync(file: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{file}")).name.startswith(f".{name}."):
+            seen[0] += 1
+            if seen[0] == number:
+                raise OSError(code, os.strerror(code))
+        original(file)
+
+    recipe, run = make_recipe(schedule__steps=2, log__save_every=1, data__val_split="none"), tmp_path / "run"
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    with pytest.raises(UserError, match=rf"{name}: cannot be written \({os.strerror(code)}\)") as error:
+        train(recipe, out=run)
+    assert not [path for path in run.iterdir() if path.name.startswith(".")]
+    saved = (run / "state.safetensors").exists()
+    assert ("train --resume" in str(error.value)) == saved
+    result = train(recipe, resume=run) if saved else train(recipe, out=run)
+    assert SavedState.read(result.run / "state.safetensors").progress.finished
 
 
 # ---------------------------------------------------------------------------------------------------------------- log

@@ -83,6 +83,10 @@ def test_a_screen_that_is_gone_does_not_stop_a_run(monkeypatch: pytest.MonkeyPat
         display.step(1, {"box": 1.0}, rate=0.1, speed=1.0, share=0.1, left=None)
         display.say("again")
     assert display.quiet
+    display = Display(10)
+    display.bar = None
+    display.say("hello")  # without a bar too
+    assert display.quiet
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from tiny_detector import OWN
 from torch import Tensor
 
 from singleshot.detectors.detector import Detector
+from singleshot.files import write_atomically
 from singleshot.training import DivergedError, load_batch, train
 from singleshot.training.recipe import Recipe
 
@@ -47,5 +48,19 @@ def test_a_loss_that_is_not_finite(
     for target, again in zip(seen[3][1], targets, strict=True):
         assert target.keys() == again.keys()
         assert all(torch.equal(target[key], again[key]) for key in target)
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name.startswith("diverged"):
+            raise OSError(28, "No space left on device")
+        write_atomically(path, content)
+
+    seen.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr("singleshot.training.folder.write_atomically", full)
+        with pytest.raises(
+            DivergedError, match=f"term {term}.*The batch is not saved: .*No space left.*Lower"
+        ) as caught:
+            train(resume=tmp_path / "run", builder=OWN)
+    assert caught.value.path is None
     monkeypatch.undo()
     train(resume=tmp_path / "run", builder=OWN)  # the state saved before is sound

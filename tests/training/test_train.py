@@ -104,6 +104,9 @@ def test_a_run_is_never_overwritten(tmp_path: Path, make_recipe: MakeRecipe) -> 
     with pytest.raises(UserError, match=r"this folder has other files in it; choose a new run folder with --out"):
         train(make_recipe(), out=tmp_path / "run")
     (tmp_path / "run" / "recipe.yaml").write_text("seed: 7")
+    with pytest.raises(UserError, match=r"never overwritten; choose another --out$"):
+        train(make_recipe(), out=tmp_path / "run")
+    (tmp_path / "run" / "state.safetensors").touch()
     with pytest.raises(UserError, match=r"never overwritten.*--resume"):
         train(make_recipe(), out=tmp_path / "run")
     with pytest.raises(UserError, match="this is a file, but a new run folder is needed; choose another --out"):

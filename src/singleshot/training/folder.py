@@ -94,9 +94,9 @@ class RunFolder:
             return
         if folder.recipe.name not in names:
             raise UserError(f"{path}: this folder has other files in it; choose a new run folder with --out")
+        goes_on = f", or continue that run with --resume {path}" if folder.state.exists() else ""
         raise UserError(
-            f"{path}: this folder already holds a run, and runs are never overwritten; "
-            f"choose another --out, or continue that run with --resume {path}"
+            f"{path}: this folder already holds a run, and runs are never overwritten; choose another --out{goes_on}"
         )
 
     def only_began(self) -> bool:
@@ -118,9 +118,15 @@ class RunFolder:
                 "give --resume the folder of a run"
             )
         if not folder.state.is_file():
+            weights = next((one for one in (folder.best, folder.last) if one.exists()), None)
+            again = f"singleshot train --recipe {folder.recipe}"
             raise UserError(
-                f"{path}: there is nothing to resume: the run stopped before its state was first saved. "
-                f"Start it again with `singleshot train --recipe {folder.recipe} --out {path}`"
+                f"{path}: there is nothing to resume: the run stopped before its state was first saved. Start it again "
+                + (
+                    f"with `{again} --out {path}`"
+                    if weights is None
+                    else f"with `{again}`; --from {weights} takes its weights"
+                )
             )
         return folder
 
@@ -133,8 +139,8 @@ class RunFolder:
         """
         taken = "another process is training in this run folder; wait for it, or stop it first"
         with only_one(self.path, taken) as locked:
-            for path in self.path.iterdir() if locked else ():
-                if _is_leftover(path):
+            with suppress(OSError):  # they are in nobody's way
+                for path in filter(_is_leftover, self.path.iterdir() if locked else ()):
                     path.unlink(missing_ok=True)
             yield
 
@@ -147,7 +153,8 @@ class RunFolder:
         self.must_be_new(self.path)
         if not self.recipe.exists():
             return ""
-        self.log.unlink(missing_ok=True)
+        with saving(self.log):
+            self.log.unlink(missing_ok=True)
         return f"{self.path}: the run before stopped before its state was first saved; this one begins in its place"
 
     def write(self, path: Path, content: bytes) -> None:
@@ -217,10 +224,16 @@ def saving(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        folder = RunFolder(path.parent)
         old = f"; the {path.name} saved before is intact" if path.exists() else ""
+        again = (
+            f"continue with `singleshot train --resume {folder.path}`"
+            if folder.state.exists()
+            else f"start the run again; --out {folder.path} may stay the same"
+        )
         raise UserError(
             f"{path}: cannot be written ({error.strerror or error}){old}. Free some space, or make the folder "
-            f"writable, then continue with `singleshot train --resume {path.parent}`"
+            f"writable, then {again}"
         ) from None
 
 

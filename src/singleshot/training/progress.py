@@ -95,7 +95,8 @@ class Display:
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""
         if not self.quiet:
-            self.console.print(readable_lines(text), markup=False)
+            with self._while_there_is_a_screen():
+                self.console.print(readable_lines(text), markup=False)
 
 
 def minutes(seconds: float) -> str:

@@ -83,18 +83,22 @@ class PendingReport:
 
     def _diverged(self, own: dict[str, float], folder: RunFolder) -> None:
         bad = [name for name, value in own.items() if not math.isfinite(value)]
-        path = folder.path / f"diverged-{self.step}-{self.ranks.rank}.safetensors"
+        path: Path | None = folder.path / f"diverged-{self.step}-{self.ranks.rank}.safetensors"
+        where = f"The batch is saved in {path}"
         names = [name for batch in self.batches for name in batch.names]
-        if bad:
-            self._save(path, own)
-        found = [item for item in self.ranks.gather((bad, names, str(path))) if item[0]]
+        if bad and path is not None:
+            try:
+                self._save(path, own)
+            except UserError as error:  # a full disk: the loss is the news
+                path, where = None, f"The batch is not saved: {error}"
+        found = [item for item in self.ranks.gather((bad, names, path, where)) if item[0]]
         terms = sorted({term for item in found for term in item[0]})
         images = [name for item in found for name in item[1]]
-        first = Path(found[0][2]) if found else None
+        first, told = (found[0][2], f"{found[0][3]}. ") if found else (None, "")
         message = (
             f"step {self.step}: the loss became NaN or infinite (term {', '.join(terms)}) on the images "
             f"{', '.join(images)}. "
-            f"The batch is saved in {first}. Lower optimizer.lr, or set schedule.warmup_steps or optimizer.clip_norm"
+            f"{told}Lower optimizer.lr, or set schedule.warmup_steps or optimizer.clip_norm"
         )
         if folder.state.exists():
             message += f"; `singleshot train --resume {folder.path}` repeats the steps since the last saved state"
