@@ -28,12 +28,12 @@ def main(out: Path, settings: dict[str, Any]) -> None:
     recipe = override(from_yaml(settings["recipe"]), settings.get("changes", {}))
     original = loop.step
 
-    def step(run: Run, batches: list[TrainBatch]) -> dict[str, Tensor]:
+    def step(run: Run, batches: list[TrainBatch], rate: float) -> dict[str, Tensor]:
         if run.progress.step == settings.get("kill"):
             os.kill(os.getpid(), signal.SIGKILL)
         with (run.folder.path.parent / f"{run.folder.path.name}-images-{run.ranks.rank}.jsonl").open("a") as file:
             file.write(json.dumps([run.progress.step, [name for batch in batches for name in batch.names]]) + "\n")
-        return original(run, batches)
+        return original(run, batches, rate)
 
     def set_mode(run: Run) -> None:
         """Without the statistics of batches: those differ by their nature."""
