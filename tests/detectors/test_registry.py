@@ -70,8 +70,12 @@ def test_a_builder_keeps_its_name_and_documentation() -> None:
         ("retinanet", {"channels": 10**9}, "channels is 1000000000; expected at most 16,384"),
         ("refinedet", {"negatives": 1e30}, r"negatives is 1e\+30; expected at most 1,000,000"),
         ("ssd", {"classification": {"type": "SoftmaxLoss", "ratio": 1e300}}, r"classification.ratio is 1e\+300"),
+        ("ssd", {"num_classes": 100_001}, "num_classes is 100001; expected at most 100,000"),
+        ("ssd", {"class_names": ["a"] * 100_001}, "class_names has 100,001 entries; expected at most 100,000"),
+        ("retinanet", {"anchor_sizes": [1.0] * 1_001}, "anchor_sizes has 1,001 entries; expected at most 1,000"),
+        ("ssd", {"backbone": "x" * 10_001}, "backbone is a text of 10,001 letters; expected at most 10,000"),
     ],
 )
 def test_numbers_that_no_network_can_have(name: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        create(name, num_classes=2, **arguments)
+        create(name, **{"num_classes": 2, **arguments})

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from singleshot.detectors import Detector, iou_retinanet, refinedet, retinanet, ssd
+from singleshot.detectors import Detector, iou_retinanet, refinedet, retinanet, sizes, ssd
 from singleshot.eval_mode import evaluating
 from singleshot.multiscale.detector import MultiScaleDetector
 from singleshot.multiscale.views import MultiScale, View
@@ -152,6 +152,18 @@ def test_copies_keep_nothing_of_the_sizes_and_work_alike() -> None:
         assert other.state_dict().keys() == keys
         assert not any(value.is_meta for value in other.state_dict().values())
     assert copies[0]._sizes is not detector._sizes
+
+
+def test_only_the_latest_sizes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of many sizes must not fill the memory."""
+    monkeypatch.setattr(sizes, "_KEPT", 3)
+    detector = fresh("retinanet").eval()
+    expected = detector.anchors_for((32, 64)).boxes
+    for k in range(1, 8):
+        detector.anchors_for((32 * k, 64))
+    assert [size for size, _ in detector._sizes._anchors] == [(32 * k, 64) for k in (5, 6, 7)]
+    assert len(detector._sizes._shapes) == 3
+    assert torch.equal(detector.anchors_for((32, 64)).boxes, expected)
 
 
 def test_another_backbone_has_its_own_shapes() -> None:

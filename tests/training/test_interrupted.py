@@ -43,6 +43,16 @@ def test_signals_that_save(name: str) -> None:
     assert signal.getsignal(number) is before
 
 
+def test_a_second_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once it is the launcher's echo of the first; some seconds later it is meant."""
+    with stop_signals() as asked:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGTERM)
+        monkeypatch.setattr(asked, "patience", 0.0)
+        with pytest.raises(KeyboardInterrupt, match="stopped at once; --resume continues from the state saved last"):
+            signal.raise_signal(signal.SIGTERM)
+
+
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
 def test_an_ignored_signal_stays_ignored(name: str) -> None:
     number = signal.Signals[name]
