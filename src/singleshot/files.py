@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -49,13 +49,15 @@ def write_together(contents: Iterable[tuple[Path, bytes]]) -> list[Path]:
 def _beside(path: Path, content: bytes) -> str:
     """Write a temporary file in the folder of a path; returns its name when all of it is on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_PREFIX]}.")
+    name = os.fspath(path.parent / f".{path.name[:_PREFIX]}.{secrets.token_hex(4)}")
+    # Not `tempfile`: its files are private, and to learn the permissions of others one must change the process's mask.
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(name, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are private
+    except FileExistsError:
+        raise  # that file is another's
     except BaseException:
         with suppress(OSError):
             os.unlink(name)
@@ -80,9 +82,3 @@ def not_a_file(path: str | Path) -> str | None:
         stat.S_ISBLK: "a device",
     }
     return next((name for test, name in known.items() if test(mode)), "no regular file")
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
