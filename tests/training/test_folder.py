@@ -55,6 +55,20 @@ def test_nothing_else_is_begun_anew(begun: Path, name: str) -> None:
     assert ("--resume" in str(error.value)) == name.startswith("state")
 
 
+def test_what_continues_a_run_names_a_builder_of_ones_own(tmp_path: Path) -> None:
+    """No file decides which code runs, so without the flag the command would be refused."""
+    run = tmp_path / "a run"
+    run.mkdir()
+    folder = RunFolder(run)
+    assert folder.to_resume == f"singleshot train --resume '{run}'"  # nothing is known of its recipe
+    folder.recipe.write_text(to_yaml(Recipe(name="mine", builder="my_lab.models:mine")))
+    assert folder.to_resume == f"singleshot train --resume '{run}' --builder my_lab.models:mine"
+    with pytest.raises(UserError, match=r"Start it again with `.* --builder my_lab.models:mine --out '.*/a run'`"):
+        RunFolder.existing(run)
+    folder.recipe.write_text(to_yaml(Recipe(builder="ssd")))
+    assert folder.to_resume == f"singleshot train --resume '{run}'"
+
+
 def test_a_recipe_that_somebody_wrote_is_kept(begun: Path) -> None:
     with (begun / "recipe.yaml").open("a") as file:
         file.write("# what I tried\n")

@@ -157,7 +157,8 @@ def test_a_killed_worker_ends_the_run_with_all_saved(
             train(recipe, out=tmp_path / "run")
     step = SavedState.read(tmp_path / "run/state.safetensors").progress.step
     assert step >= 4
-    assert f"saved after step {step} of 14: continue with `singleshot train --resume" in str(error.value)
+    resume = f"singleshot train --resume {tmp_path / 'run'} --builder tiny_detector:tiny"
+    assert f"saved after step {step} of 14: continue with `{resume}`" in str(error.value)
     assert "--data.workers" in str(error.value)
     assert signal.getsignal(signal.SIGCHLD) is handler
     monkeypatch.undo()

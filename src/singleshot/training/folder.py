@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -56,6 +57,19 @@ class RunFolder:
         """All that is needed to continue exactly: weights, average, optimiser, random generators, progress."""
         return self.path / "state.safetensors"
 
+    @property
+    def to_resume(self) -> str:
+        """The command line that continues the run, for messages."""
+        return f"singleshot train --resume {_word(self.path)}{self._own_builder()}"
+
+    def _own_builder(self) -> str:
+        """The flag for a builder of the user's own: no file decides which code runs, so each command line names it."""
+        try:
+            name = str(from_yaml(self.recipe).builder)
+        except (OSError, UserError):  # the message that needs this is about something worse
+            return ""
+        return f" --builder {_word(name)}" if ":" in name else ""
+
     @classmethod
     def create(cls, out: str | Path | None, name: str) -> RunFolder:
         """A new folder: `out`, or the next free `runs/<name>-<n>`. Two processes never get the same one."""
@@ -94,7 +108,7 @@ class RunFolder:
             return
         if folder.recipe.name not in names:
             raise UserError(f"{path}: this folder has other files in it; choose a new run folder with --out")
-        goes_on = f", or continue that run with --resume {path}" if folder.state.exists() else ""
+        goes_on = f", or continue that run with `{folder.to_resume}`" if folder.state.exists() else ""
         raise UserError(
             f"{path}: this folder already holds a run, and runs are never overwritten; choose another --out{goes_on}"
         )
@@ -119,11 +133,11 @@ class RunFolder:
             )
         if not folder.state.is_file():
             weights = next((one for one in (folder.best, folder.last) if one.exists()), None)
-            again = f"singleshot train --recipe {folder.recipe}"
+            again = f"singleshot train --recipe {_word(folder.recipe)}{folder._own_builder()}"
             raise UserError(
                 f"{path}: there is nothing to resume: the run stopped before its state was first saved. Start it again "
                 + (
-                    f"with `{again} --out {path}`"
+                    f"with `{again} --out {_word(folder.path)}`"
                     if weights is None
                     else f"with `{again}`; --from {weights} takes its weights"
                 )
@@ -227,7 +241,7 @@ def saving(path: Path) -> Iterator[None]:
         folder = RunFolder(path.parent)
         old = f"; the {path.name} saved before is intact" if path.exists() else ""
         again = (
-            f"continue with `singleshot train --resume {folder.path}`"
+            f"continue with `{folder.to_resume}`"
             if folder.state.exists()
             else f"start the run again; --out {folder.path} may stay the same"
         )
@@ -244,6 +258,11 @@ def _create(path: Path) -> Path:
     except FileExistsError:
         RunFolder.must_be_new(path)
     return path
+
+
+def _word(text: object) -> str:
+    """A word of a command line, as a shell wants it."""
+    return shlex.quote(str(text))
 
 
 def _is_leftover(path: Path) -> bool:

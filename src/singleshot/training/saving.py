@@ -116,7 +116,7 @@ def rest(run: Run) -> str:
 def interrupted(run: Run) -> NoReturn:
     """Stop as Ctrl-C does, and say how to continue."""
     raise KeyboardInterrupt(
-        f"stopped after step {run.progress.step}{rest(run)}; everything is saved. Continue with: {_command(run)}"
+        f"stopped after step {run.progress.step}{rest(run)}; everything is saved. Continue with: {run.folder.to_resume}"
     )
 
 
@@ -125,13 +125,7 @@ def stopped_by(run: Run, error: UserError) -> UserError:
     saved = f"Everything is saved after step {run.progress.step}{rest(run)}: continue"
     if run.ranks.world > 1:
         saved = "Continue from the state saved last"
-    return UserError(f"{str(error).rstrip('.')}. {saved} with `{_command(run)}`")
-
-
-def _command(run: Run) -> str:
-    """What continues the run. No file may name the user's own code, so the command has to."""
-    own = f" --builder {run.recipe.builder}" if ":" in run.recipe.builder else ""
-    return f"singleshot train --resume {run.folder.path}{own}"
+    return UserError(f"{str(error).rstrip('.')}. {saved} with `{run.folder.to_resume}`")
 
 
 def without_paths(tree: Any) -> Any:

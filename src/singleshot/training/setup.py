@@ -13,7 +13,7 @@ import torch
 from singleshot.data.check import check
 from singleshot.data.dataset import Dataset, ImageRecord
 from singleshot.data.deep import DeepRange
-from singleshot.data.limits import detector_note, metric_note
+from singleshot.data.limits import detector_note
 from singleshot.data.open import open_dataset
 from singleshot.data.splits import find_split
 from singleshot.data.transforms import (
@@ -92,13 +92,14 @@ def open_data(recipe: Recipe, known: tuple[str, ...] = ()) -> RunData:
 
 
 def limit_notes(data: RunData, detections: int) -> list[str]:
-    """What the data have more of than a detector that keeps so many detections, and COCO's metric, can count."""
+    """What the data have more of than a detector that keeps so many detections can find.
+
+    What COCO's metric cannot count is already a warning of the check.
+    """
     notes = []
     for part in (data.train, data.val):
         if part is not None and (note := detector_note(part, detections)):
             notes.append(f"{part.split}: {note}")
-    if data.val is not None and (note := metric_note(data.val)):
-        notes.append(f"{data.val.split}: {note}")
     return notes
 
 

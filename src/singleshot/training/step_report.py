@@ -101,7 +101,7 @@ class PendingReport:
             f"{told}Lower optimizer.lr, or set schedule.warmup_steps or optimizer.clip_norm"
         )
         if folder.state.exists():
-            message += f"; `singleshot train --resume {folder.path}` repeats the steps since the last saved state"
+            message += f"; `{folder.to_resume}` repeats the steps since the last saved state"
         raise DivergedError(message, names=images, terms=terms, path=first)
 
     def _save(self, path: Path, losses: dict[str, float]) -> None:
