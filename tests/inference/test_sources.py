@@ -103,6 +103,22 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path, make: 
     assert names(tmp_path / "set") == ["linked/a.png"]
 
 
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="no links")
+def test_each_real_folder_counts_once(tmp_path: Path, make: Make) -> None:
+    """Twelve folders with links to all the others have 12! paths."""
+    letters = "abcdefghijkl"
+    for one in letters:
+        make(f"set/{one}/1.png")
+        for other in letters:
+            (tmp_path / "set" / one / f"to_{other}").symlink_to(tmp_path / "set" / other)
+    expected = [f"{one}/1.png" for one in letters]
+    assert names(tmp_path / "set") == names(f"{tmp_path}/set/**/*.png") == names(f"{tmp_path}/set/*") == expected
+    make("real/2.png")
+    for link in ("z", "y"):
+        (tmp_path / "set" / link).symlink_to(tmp_path / "real")
+    assert names(tmp_path / "set") == [*expected, "y/2.png"]  # under the first of two links
+
+
 def test_a_named_file_is_taken_whatever_its_ending(tmp_path: Path) -> None:
     (tmp_path / "scan.dat").write_bytes(b"x")
     assert names(tmp_path / "scan.dat") == ["scan.dat"]

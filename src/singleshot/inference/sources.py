@@ -6,8 +6,9 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from singleshot.data.images import IMAGE_SUFFIXES
@@ -30,9 +31,10 @@ class Source:
 def expand(sources: str | Path | Sequence[str | Path], *, without: Path | None = None) -> list[Source]:
     """List the image files of files, folders (with all subfolders) and globs, in the given order.
 
-    Within a folder or a glob the order is by path. In folders, hidden files and files without an image suffix are
-    skipped; a file that is named directly is always taken. Files under `without` (the output folder) are skipped, so
-    that a second run does not find the pictures that the first one drew.
+    Within a folder or a glob the order is by path, and each real folder counts once, also if several links lead to it.
+    In folders, hidden files and files without an image suffix are skipped; a file that is named directly is always
+    taken. Files under `without` (the output folder) are skipped, so that a second run does not find the pictures that
+    the first one drew.
 
     A name is the file's own name, or its path inside the folder or glob. If two different files had the same name,
     every name becomes the path below the common folder of all files. A file that is given twice is listed twice.
@@ -77,40 +79,49 @@ def _file(path: Path) -> Source:
 
 
 def _folder(folder: Path, without: Path | None) -> list[Source]:
-    found = list(_images(folder, without))
+    found = _images(folder, without)
     if not found:
         raise UserError(f"{folder} and its subfolders hold no images; expected files that end in {_suffixes()}")
     return [Source(path, path.relative_to(folder).as_posix()) for path in found]
 
 
-def _images(folder: Path, without: Path | None) -> Iterator[Path]:
-    """Walk through a folder in order of path parts. Links to folders are followed, but never in a circle."""
-    skipped = None if without is None else os.path.realpath(without)
-
-    def walk(here: Path, above: frozenset[str]) -> Iterator[Path]:
-        real = os.path.realpath(here)
-        if real == skipped or real in above:
-            return
-        for entry in _visible(here):
-            if entry.is_dir():
-                yield from walk(entry, above | {real})
-            elif _is_image(entry.name):
-                yield entry
-
+def _images(folder: Path, without: Path | None) -> list[Path]:
+    """The images in a folder and below it, in order of path parts."""
     # The output folder is skipped below a source. But if a source is itself the output folder, it is read.
-    if os.path.realpath(folder) == skipped:
-        skipped = None
-    yield from walk(folder, frozenset())
+    skipped = None if without is None else os.path.realpath(without)
+    return sorted(chain(*_walk([folder], skipped if os.path.realpath(folder) != skipped else None).values()))
 
 
-def _folders(here: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """A folder and its subfolders, as `_images` walks through them: `glob` itself would follow circles of links."""
-    real = os.path.realpath(here)
-    if real not in above:
-        yield here
-        for entry in _visible(here):
-            if entry.is_dir():
-                yield from _folders(entry, above | {real})
+def _walk(tops: Iterable[Path], skipped: str | None = None) -> dict[Path, list[Path]]:
+    """Folders, and all below them, each with its images. The folder whose real path is `skipped` is left out.
+
+    Links to folders are followed, and each real folder is visited once: folders with links to each other have more
+    paths than anybody can walk. It counts under a path without links if there is one, else under the first link.
+    """
+    found: dict[Path, list[Path]] = {}
+    seen = set() if skipped is None else {skipped}
+    links_last = sorted(tops, key=Path.is_symlink)
+    for top in links_last:  # it grows
+        waiting = [top]
+        while waiting:
+            here = waiting.pop()
+            real = os.path.realpath(here)
+            if real in seen:
+                continue
+            seen.add(real)
+            inner, others = _divided(_visible(here))
+            found[here] = [path for path in others if _is_image(path.name)]
+            waiting += [path for path in reversed(inner) if not path.is_symlink()]
+            links_last += [path for path in inner if path.is_symlink()]
+    return found
+
+
+def _divided(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """The folders, and what is none."""
+    parts: tuple[list[Path], list[Path]] = [], []
+    for path in paths:
+        parts[not path.is_dir()].append(path)
+    return parts
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -125,7 +136,7 @@ def _matching(base: Path, parts: Sequence[str]) -> list[Path]:
     found = [base]
     for part in parts:
         if part == "**":
-            found = [inner for one in found if one.is_dir() for inner in _folders(one)]
+            found = list(_walk(one for one in found if one.is_dir()))
         else:
             found = [Path(one) for each in found for one in glob.glob(os.path.join(glob.escape(str(each)), part))]
         found = list(dict.fromkeys(found))
@@ -138,14 +149,9 @@ def _glob(pattern: str, base: str, rest: str, without: Path | None) -> list[Sour
     if not matches:
         raise UserError(f"nothing matches {pattern}; check the folder and the pattern (** matches subfolders too)")
     skipped = None if without is None else os.path.realpath(without)
-    found: dict[Path, None] = {}  # sorted, without duplicates: ** also matches files below a matched folder
-    for match in matches:
-        if skipped is not None and _below(match, skipped):
-            continue
-        inside: Iterable[Path] = (
-            _images(match, without) if match.is_dir() else (match,) if _is_image(match.name) else ()
-        )
-        found.update(dict.fromkeys(inside))
+    folders, files = _divided(match for match in matches if skipped is None or not _below(match, skipped))
+    images = chain(*_walk(folders, skipped).values(), (match for match in files if _is_image(match.name)))
+    found = sorted(set(images))  # ** also matches files below a matched folder
     if not found:
         raise UserError(f"{pattern} matches {len(matches)} files or folders, but no images: none ends in {_suffixes()}")
     return [Source(path, path.relative_to(base).as_posix()) for path in found]
