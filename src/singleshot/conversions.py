@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from singleshot.errors import short
@@ -96,6 +96,18 @@ def identifier(value: Any) -> int | str:
     if isinstance(value, int | float) and type(value) is not bool:
         return whole(value)
     raise Unclear(f"is {short(value)}, expected a number or a string")
+
+
+def joined(key: int | str | None, known: Container[int | str]) -> int | str | None:
+    """The known id that is meant: the same, else the one that is the same as text (7 for `"7"`), else None."""
+    if key is None or key in known:
+        return key
+    if isinstance(key, int):
+        other: int | str | None = str(key)
+    else:
+        digits = key.isascii() and key.removeprefix("-").isdecimal() and len(key) <= 20
+        other = int(key) if digits and str(int(key)) == key else None
+    return other if other is not None and other in known else None
 
 
 def flag(value: Any) -> bool:

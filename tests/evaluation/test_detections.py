@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -353,6 +354,46 @@ def test_files_that_were_once_accepted(
     assert "Traceback" not in said
     assert str(given) in message
     assert len(message) < 600
+
+
+def test_ids_that_are_the_same_as_text_are_the_same(
+    tmp_path: Path, make_dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = make_dataset([[(0, 1, 1, 9, 9)], []], ("car", "bus"))
+    records = (replace(data.records[0], id=42), replace(data.records[1], id="43"))
+    data = replace(data, records=records, category_ids=("7", 8))
+    path = tmp_path / "results.json"
+    entry = {"bbox": [1, 2, 3, 6], "score": 0.5}
+    ids = (("42", "7"), (42, 7), (43, "8"), (43, 8))
+    path.write_text(json.dumps([{"image_id": image, "category_id": category, **entry} for image, category in ids]))
+    first, second = read_detections(path, data)
+    assert (first.labels.tolist(), second.labels.tolist()) == ([0, 0], [1, 1])
+    assert "image_id is number here and text in the data, or the other way round, 3 times" in caplog.text
+    assert "category_id is number here and text in the data, or the other way round, 2 times" in caplog.text
+    for wrong in ("042", "4_2", " 42", 44):
+        path.write_text(json.dumps([{"image_id": wrong, "category_id": 8, **entry}]))
+        with pytest.raises(UserError, match="is not among the 2 images"):
+            read_detections(path, data)
+
+
+def test_two_classes_never_share_a_file_on_disks_that_ignore_case(tmp_path: Path, make_dataset, make_found) -> None:
+    classes = ("car", "Car", "caf\u00e9", "cafe\u0301", "l" * 300, "L" * 300)
+    data = make_dataset([[(0, 1, 1, 9, 9)]], classes)
+    found = [make_found(np.array([(label, label / 8, 1, 1, 9, 9) for label in range(6)], np.float32))]
+    names = [path.name for path in save_detections(tmp_path / "a", data, found)[1:]]
+    assert len({unicodedata.normalize("NFC", name).casefold() for name in names}) == 6
+    assert names[1] == "comp4_det_test_Car.txt"  # the first of the alphabet
+    (tmp_path / "a" / "detections.json").unlink()
+    assert_same(read_detections(tmp_path / "a", data), found)
+    turned = replace(data, class_names=classes[::-1])  # the names of files do not depend on the order
+    assert (8 * read_detections(tmp_path / "a", turned)[0].scores).tolist() == [5, 4, 3, 2, 1, 0]  # by label
+    (tmp_path / "a" / names[1]).unlink()  # nor must each class of then be there
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / names[0]).rename(tmp_path / "b" / names[0])
+    alone = make_dataset([[(0, 1, 1, 9, 9)]], ("car",))
+    assert read_detections(tmp_path / "b", alone)[0].labels.tolist() == [0]
+    (tmp_path / "b" / names[0]).rename(tmp_path / "b" / "det_car.txt")  # as another program writes it
+    assert read_detections(tmp_path / "b", data)[0].labels.tolist() == [0]
 
 
 AWKWARD = (

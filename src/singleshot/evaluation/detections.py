@@ -6,9 +6,12 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 import os
 import re
 import tempfile
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -18,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from singleshot.conversions import Unclear, number
+from singleshot.conversions import Unclear, joined, number
 from singleshot.data.dataset import Dataset, Floats
 from singleshot.data.normalised import refuse_normalised
 from singleshot.errors import UserError, in_brackets, short, shown
@@ -26,6 +29,8 @@ from singleshot.evaluation.coco_results import RESULTS_NAME, ResultsText, coco_e
 from singleshot.evaluation.suspicious import check_detections
 from singleshot.files import write_together
 from singleshot.paths import to_path
+
+_log = logging.getLogger(__name__)
 
 VOC_PREFIX = "comp4_det_test_"
 
@@ -121,7 +126,7 @@ def save_detections(
 
 def saved_names(dataset: Dataset) -> list[str]:
     """The names of the files that `save_detections` writes."""
-    return [RESULTS_NAME, *(f"{VOC_PREFIX}{_file_form(name)}.txt" for name in dataset.class_names)]
+    return [RESULTS_NAME, *(f"{VOC_PREFIX}{form}.txt" for form in _file_forms(dataset.class_names))]
 
 
 def writable(folder: str | Path, names: Iterable[str] = (), *, overwrite: bool = False) -> Path:
@@ -166,6 +171,7 @@ def _read_results(path: Path, dataset: Dataset) -> list[ImageDetections]:
     image_of = _unique([record.id for record in dataset.records], "images with the id")
     label_of = _unique(dataset.category_ids, "categories with the id")
     images, labels, scores, boxes = [], [], [], []
+    retyped: Counter[str] = Counter()  # ids that are a number in one place and text in another
     for index, entry in enumerate(entries):
 
         def fail(problem: str, index: int = index) -> UserError:
@@ -176,8 +182,8 @@ def _read_results(path: Path, dataset: Dataset) -> list[ImageDetections]:
         for key in ("image_id", "category_id", "bbox", "score"):
             if key not in entry:
                 raise fail(f"{key!r} is missing; a result has image_id, category_id, bbox [x, y, w, h] and score")
-        images.append(_index(entry["image_id"], image_of, "image_id", "images of the data", fail))
-        labels.append(_index(entry["category_id"], label_of, "category_id", "categories of the data", fail))
+        images.append(_index(entry["image_id"], image_of, "image_id", "images of the data", fail, retyped))
+        labels.append(_index(entry["category_id"], label_of, "category_id", "categories of the data", fail, retyped))
         box, score = entry["bbox"], entry["score"]
         if not isinstance(box, list) or len(box) != 4:
             raise fail(f"bbox must be four finite numbers [x, y, w, h], got {short(box)}")
@@ -189,6 +195,11 @@ def _read_results(path: Path, dataset: Dataset) -> list[ImageDetections]:
             scores.append(number(score))
         except Unclear:
             raise fail(f"score must be a finite number, got {short(score)}") from None
+    for key, count in retyped.items():
+        _log.warning(
+            "%s: %s is number here and text in the data, or the other way round, %d times; ids that are the same as "
+            "text are the same", shown(path), key, count,
+        )  # fmt: skip
     xywh = np.array(boxes, np.float64).reshape(-1, 4)
     refuse_normalised(path, xywh)
     check_detections(
@@ -202,11 +213,21 @@ def _read_results(path: Path, dataset: Dataset) -> list[ImageDetections]:
     return _per_image(dataset, images, labels, scores, as_corners(xywh), xywh=xywh)
 
 
-def _index(value: Any, known: dict[int | str, int], key: str, what: str, fail: Callable[[str], UserError]) -> int:
-    """The record or label that an id of the file refers to."""
+def _index(
+    value: Any,
+    known: dict[int | str, int],
+    key: str,
+    what: str,
+    fail: Callable[[str], UserError],
+    retyped: Counter[str],
+) -> int:
+    """The record or label that an id of the file refers to. `retyped` counts those found as another type."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise fail(f"{key} must be a number or a text, got {short(value)}")
     index = known.get(value)  # type: ignore[arg-type]  # 42.0 also finds 42
+    if index is None and not isinstance(value, float) and (other := joined(value, known)) is not None:
+        retyped[key] += 1
+        index = known[other]
     if index is None:
         some = ", ".join(map(short, list(known)[:3]))
         raise fail(f"{key} {short(value)} is not among the {len(known)} {what} (such as {some})")
@@ -239,9 +260,10 @@ def _results(dataset: Dataset, detections: Sequence[ImageDetections]) -> str:
 
 def _class_files(folder: Path, dataset: Dataset) -> list[tuple[int, Path]]:
     """The label and the file of every class that has detections in the folder."""
-    names = {_file_form(name): label for label, name in enumerate(dataset.class_names)}
-    for label, own in enumerate(dataset.class_names):  # other programs leave the letters as they are
-        names.setdefault(own, label)
+    names = {form: label for label, form in enumerate(_file_forms(dataset.class_names))}
+    for label, own in enumerate(dataset.class_names):
+        names.setdefault(own, label)  # other programs leave the letters as they are
+        names.setdefault(_marked(_file_form(own)), label)  # written for data with more classes
     longest_first = sorted(names, key=len, reverse=True)  # "race_car" before "car"
     found: dict[int, Path] = {}
     for path in sorted(folder.glob("*.txt")):
@@ -344,11 +366,30 @@ def _line_form(name: str) -> str:
     return re.sub(r"^\s+|\s+$", _escaped, bad)
 
 
+def _file_forms(names: Sequence[str]) -> list[str]:
+    """The class names in the form that they have in files' names: never two that a disk takes for one.
+
+    Many disks ignore upper and lower case, and whether a letter and its accent are one character or two. Of such names
+    the first of the alphabet is left as it is.
+    """
+    forms: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in sorted(names):
+        form = _file_form(name)
+        alike = unicodedata.normalize("NFC", unicodedata.normalize("NFC", form).casefold())
+        forms[name] = _marked(form) if alike in taken else form
+        taken.add(alike)
+    return [forms[name] for name in names]
+
+
 def _file_form(name: str) -> str:
-    """A class name in the form that it has in a file's name. Two names never have the same form."""
+    """A class name in the form that it has alone. Two names never have the same form."""
     form = _NOT_IN_NAMES.sub(_escaped, name)
-    if len(form.encode()) <= _LONGEST_NAME:
-        return form
+    return form if len(form.encode()) <= _LONGEST_NAME else _marked(form)
+
+
+def _marked(form: str) -> str:
+    """A form with a mark that no other name has."""
     start = form.encode()[: _LONGEST_NAME - 20].decode(errors="ignore")
     return f"{start}%{hashlib.sha256(form.encode()).hexdigest()[:16]}"
 

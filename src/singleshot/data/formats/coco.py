@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from singleshot import conversions
-from singleshot.conversions import Unclear, flag, identifier, number
+from singleshot.conversions import Unclear, flag, identifier, joined, number
 from singleshot.data.dataset import Id, ImageRecord
 from singleshot.data.find_images import ImageFinder
 from singleshot.data.formats.cocojson import find_files, load, split_name
@@ -78,7 +78,7 @@ def _entries(
     content: dict[str, Any], name: str, key: str, ids: set[Id], known: Mapping[Id, Any]
 ) -> list[dict[str, Any]]:
     """The entries of the images `ids`, of all that are `known`; anything that is not a valid entry is left out."""
-    return [entry for entry in content[name] if isinstance(entry, dict) and _joined(_id(entry, key), known) in ids]
+    return [entry for entry in content[name] if isinstance(entry, dict) and joined(_id(entry, key), known) in ids]
 
 
 def _as_found(image: dict[str, Any], places: dict[Id, Path], finder: ImageFinder, file: Path) -> dict[str, Any] | None:
@@ -252,7 +252,7 @@ class _Reader:
 
     def _retyped(self, what: str, key: Id, known: Mapping[Id, Any]) -> Id | None:
         """The known id that is the same as text; None if there is none."""
-        found = _joined(key, known)
+        found = joined(key, known)
         if found is not None:
             count, first = self.retyped.get(what, (0, key))
             self.retyped[what] = (count + 1, first)
@@ -280,18 +280,6 @@ def _id(entry: dict[str, Any], key: str) -> Id | None:
         return identifier(entry.get(key))
     except Unclear:
         return None
-
-
-def _joined(key: Id | None, known: Mapping[Id, Any]) -> Id | None:
-    """The known id that is meant: the same, else the one that is the same as text (7 for "7"), else None."""
-    if key is None or key in known:
-        return key
-    if isinstance(key, int):
-        other: Id | None = str(key)
-    else:
-        digits = key.isascii() and key.removeprefix("-").isdecimal() and len(key) <= 20
-        other = int(key) if digits and str(int(key)) == key else None
-    return other if other in known else None
 
 
 def _area(value: Any) -> float:
