@@ -7,6 +7,8 @@ Imports inside functions and under TYPE_CHECKING count too: a circle that is hid
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -177,3 +179,33 @@ def test_the_rule_catches(module: str, code: str) -> None:
 )
 def test_the_rule_allows(module: str, code: str) -> None:
     assert not wrong(module, imported(ast.parse(code), module, is_package=False))
+
+
+# ------------------------------------------------------------------------------------------------------------ the page
+MAP, ORDER = re.findall(
+    r"^```\n(.*?)^```", (PACKAGE.parents[1] / "docs/architecture.md").read_text("utf-8"), re.M | re.S
+)
+WHOLE = {"data", "detectors", "evaluation", "inference", "training"}  # folders of which the map names each file
+
+
+def test_the_page_has_this_order() -> None:
+    assert [set(layer.split()) for layer in ORDER.split(">")] == LAYERS[1:]
+
+
+@pytest.mark.parametrize("folder", sorted(WHOLE))
+def test_the_map_has_every_file_of_a_folder(folder: str) -> None:
+    lines = re.search(rf"^[ \w*]{{10}} {folder}/ .*\n(?:  {{30}}.*\n)*", MAP, re.M)
+    assert lines is not None
+    assert not missing(lines[0], (path.name for path in (PACKAGE / folder).glob("[a-z]*.py")))
+
+
+def test_the_map_has_every_module_and_folder() -> None:
+    top = {path.relative_to(PACKAGE).parts for path in FILES}
+    assert not missing(
+        MAP, (parts[0] if len(parts) == 1 else f"{parts[0]}/" for parts in top if parts != ("__main__.py",))
+    )
+
+
+def missing(text: str, names: Iterable[str]) -> list[str]:
+    """The names that do not stand in a text."""
+    return [name for name in sorted(set(names)) if not re.search(rf"(?<![\w/]){re.escape(name)}", text)]
