@@ -131,6 +131,7 @@ def check_train(case: Case, shared: Shared, folder: Path) -> None:
     write_contents(here, shared.old)
     ended = disturb(next_words(recipe, here), here, case, shared, said)
     if ended.code == 0:  # only what it tidies up was disturbed
+        (here / ".lock").unlink(missing_ok=True)
         assert_same_run(here, shared.whole)
         return
     for path in here.glob("[!.]*") if here.exists() else []:

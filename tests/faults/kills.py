@@ -5,7 +5,6 @@ However a run is stopped, it can be continued, and at its end it is bit-equal to
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import time
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 from faults.kinds import Case, Kind
 from faults.programs import (
-    Running,
     assert_same_run,
     next_words,
     resume_words,
@@ -31,7 +29,6 @@ from faults.programs import (
 
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")]
 _WATCHDOG = 30  # seconds in which torch's workers see that their process has gone; they look every 5
-_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux's prctl
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,6 @@ class Shared:
 
 
 def prepare(folder: Path) -> Shared:
-    ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)  # workers that lose their process become this one's children
     data = small_data(folder / "data")
     recipes = [
         write_recipe(folder / f"{workers}.yaml", data, steps=12, save=3, workers=workers) for workers in range(3)
@@ -61,22 +57,22 @@ def finish(workers: int, here: Path, shared: Shared, said: Path) -> None:
     ended = run(next_words(shared.recipes[workers], here), said).succeeded()
     print(ended.said)
     assert_same_run(here, shared.whole[workers])
-    wait_until(lambda: not children(os.getpid()), _WATCHDOG)
 
 
-def children(process: int) -> list[int]:
-    """The children of a process that still run; those of this one that have ended are taken off the list."""
-    with suppress(OSError):
-        found = [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-        if process != os.getpid():
-            return found
-        running = []
-        for child in found:
-            with suppress(ChildProcessError):
-                if os.waitpid(child, os.WNOHANG) == (0, 0):
-                    running.append(child)
-        return running
-    return []
+def children(process: int | None) -> set[int]:
+    """The children of a process that still run."""
+    return {child for child, parent in _running().items() if parent == process}
+
+
+def _running() -> dict[int, int]:
+    """Every process that runs -> its parent."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                found[int(entry.name)] = int(parent)
+    return found
 
 
 # --- SIGKILL
@@ -84,21 +80,23 @@ def children(process: int) -> list[int]:
 
 def make_kill(rng: np.random.Generator, number: int) -> Case:
     moments = rng.uniform(0, 1.1, int(rng.integers(1, 4))).round(3).tolist()
-    workers = int(rng.integers(0, 3))
+    workers = number % 3
     return Case(f"SIGKILL at {moments} of a run's time, {workers} workers", plan=(moments, workers))
 
 
 def check_kill(case: Case, shared: Shared, folder: Path) -> None:
     moments, workers = case.plan
-    here, recipe = folder / "run", shared.recipes[workers]
+    here, recipe, orphans = folder / "run", shared.recipes[workers], set[int]()
     for turn, moment in enumerate(moments):
         running = start(next_words(recipe, here), folder / f"said-{turn}.txt")
         time.sleep(moment * shared.seconds)
+        orphans |= children(running.process.pid)
         running.signal(signal.SIGKILL)
         ended = running.wait()
-        print(ended)
+        print(ended, orphans)
         assert ended.code in (0, -signal.SIGKILL), ended
     finish(workers, here, shared, folder / "said.txt")
+    wait_until(lambda: not orphans & _running().keys(), _WATCHDOG)
 
 
 # --- signals that ask for a stop
@@ -164,33 +162,25 @@ def check_two(case: Case, shared: Shared, folder: Path) -> None:
 
 
 def make_worker(rng: np.random.Generator, number: int) -> Case:
-    workers, moment = int(rng.integers(1, 3)), round(rng.uniform(0.2, 1.0), 3)
-    return Case(f"one of {workers} workers killed at {moment} of a run's time", plan=(workers, moment))
+    workers, moment = int(rng.integers(1, 3)), round(rng.uniform(0, 0.6), 3)
+    return Case(f"one of {workers} workers killed after {moment} of a run's time", plan=(workers, moment))
 
 
 def check_worker(case: Case, shared: Shared, folder: Path) -> None:
     workers, moment = case.plan
     here, recipe = folder / "run", shared.recipes[workers]
     running = start(train_words(recipe, here), folder / "said-0.txt")
+    process = running.process.pid or 0
+    wait_until(lambda: len(children(process)) == workers)
+    one = min(children(process))
     time.sleep(moment * shared.seconds)
-    killed = kill_a_worker(running)
+    with suppress(ProcessLookupError):  # it has ended with the run
+        os.kill(one, signal.SIGKILL)
     ended = running.wait()
-    print(killed, ended)
+    print(ended)
     if ended.refused():
-        assert killed
         assert "--resume" in ended.said, ended.said
     finish(workers, here, shared, folder / "said.txt")
-
-
-def kill_a_worker(running: Running) -> bool:
-    """Kill one of the children of a run as soon as there is one; whether there was one."""
-    while running.process.is_alive():
-        for child in children(running.process.pid or 0):
-            with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-                return True
-        time.sleep(0.005)
-    return False
 
 
 def _kind(line: str, make: Any, check: Any, cases: int, fast: int) -> Kind:

@@ -83,8 +83,10 @@ class Running:
 
     def wait(self, seconds: float = 60) -> Ended:
         """Wait for its end. Raises if it takes longer."""
-        self.process.join(seconds)
-        assert self.process.exitcode is not None, f"still running: {self.said.read_text(errors='replace')[-3000:]}"
+        end = time.monotonic() + seconds
+        while self.process.exitcode is None:  # `join` also waits for the workers that a killed process leaves
+            assert time.monotonic() < end, f"still running: {self.said.read_text(errors='replace')[-3000:]}"
+            time.sleep(0.005)
         return Ended(self.process.exitcode, self.said.read_text(errors="replace"))
 
     def signal(self, number: int) -> None:
@@ -96,7 +98,9 @@ class Running:
 def start(do: Sequence[str] | Callable[[], object], said: Path, before: Callable[[], object] | None = None) -> Running:
     """Run a command (or a function, as a command would be) in a forked process; `before` is called there first."""
     process = FORK.Process(target=_command, args=(do, said, before))
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # until the command can answer it
     process.start()
+    signal.signal(signal.SIGINT, handler)
     return Running(process, said)
 
 
@@ -109,11 +113,16 @@ def _command(do: Sequence[str] | Callable[[], object], said: Path, before: Calla
     target = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(target, 1)
     os.dup2(target, 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     if before is not None:
         before()
     if not callable(do):
-        sys.exit(main(do))
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            sys.exit(main(do))
+        except KeyboardInterrupt:  # before the command's own answer to it
+            sys.exit(130)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         do()
     except Exception as error:

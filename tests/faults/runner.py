@@ -178,12 +178,18 @@ def _cases(name: str, seed: int, numbers: Sequence[int], folder: Path, pipe: int
         try:
             kind.check(kinds.make(name, seed, number), prepared, here)
         except BaseException:
-            fault = traceback.format_exc()[-20000:]
+            fault = f"{_end_of(said)}\n{traceback.format_exc()[-20000:]}".strip()
         faulthandler.cancel_dump_traceback_later()
         used = (_kilobytes("VmHWM") - before) / 1024
         if used > kind.memory and not fault:
             fault = f"{used:.0f} MB of memory, {kind.memory} are allowed"
         _send(pipe, case=number, seconds=time.monotonic() - began, megabytes=used, fault=fault)
+
+
+def _end_of(file: int) -> str:
+    """The end of what a case has printed."""
+    size = os.fstat(file).st_size
+    return os.pread(file, 5000, max(0, size - 5000)).decode(errors="replace")
 
 
 def _send(pipe: int, **report: Any) -> None:
