@@ -302,6 +302,18 @@ def test_an_out_folder_inside_of_the_input_is_not_read(fake, make: Make, tmp_pat
         assert [Path(prediction.path).name for prediction in found] == ["a.png"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_pipes_under_the_names_of_results(fake, make: Make, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    names = {"detections.json", "detections.partial.json", ".detections", "a.png"}
+    for name in names:
+        os.mkfifo(tmp_path / "out" / name)
+    with pytest.raises(UserError, match="exists already"):
+        detect(fake, make("a.png"), out=tmp_path / "out")
+    detect(fake, tmp_path / "a.png", out=tmp_path / "out", overwrite=True)
+    assert contents(tmp_path / "out").keys() == names - {"detections.partial.json"}
+
+
 def test_inputs_are_never_overwritten(fake, make: Make, tmp_path: Path) -> None:
     image = make("in/a.png")
     before = image.read_bytes()

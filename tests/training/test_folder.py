@@ -174,6 +174,19 @@ WRONG = {
 }
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_pipes_in_the_place_of_log_and_recipe(begun: Path) -> None:
+    """Nothing waits for their writer."""
+    (begun / "log.jsonl").unlink()
+    os.mkfifo(begun / "log.jsonl")
+    with pytest.raises(UserError, match=r"log\.jsonl: this is a named pipe, but the log of a run is a file"):
+        read_log(begun / "log.jsonl")
+    (begun / "recipe.yaml").unlink()
+    os.mkfifo(begun / "recipe.yaml")
+    with pytest.raises(UserError, match="this folder already holds a run"):
+        RunFolder.must_be_new(begun)
+
+
 def test_lines_that_are_not_of_a_log(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_bytes(b"\n".join(text.encode() for text in WRONG) + b"\n\xff\xfe\n" + LINE.encode() + LINE[:9].encode())

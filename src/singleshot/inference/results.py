@@ -177,8 +177,11 @@ class ResultFolder:
 
     def _earlier(self) -> list[str]:
         """The pictures that an earlier run listed. What is not a path inside the folder is not a picture of ours."""
+        path = self.folder / LIST_NAME
         try:
-            lines = (self.folder / LIST_NAME).read_text(encoding="ascii", errors="replace").splitlines()
+            if not path.is_file():  # to open a pipe would wait for ever
+                return []
+            lines = path.read_text(encoding="ascii", errors="replace").splitlines()
         except OSError:
             return []
         names = []

@@ -116,7 +116,8 @@ class RunFolder:
     def only_began(self) -> bool:
         """Whether the recipe here was written by a run, and not by hand, so that another run may replace it."""
         try:
-            return self.recipe.read_text(encoding="utf-8") == to_yaml(from_yaml(self.recipe))
+            recipe = from_yaml(self.recipe)  # first: it opens nothing but a file of sensible size
+            return self.recipe.read_text(encoding="utf-8") == to_yaml(recipe)
         except (OSError, UnicodeError, UserError):
             return False
 

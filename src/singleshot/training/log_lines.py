@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from singleshot.errors import short
+from singleshot.errors import UserError, short
+from singleshot.files import not_a_file
 
 _LARGEST = 2**53  # more steps than any run has
 
@@ -29,9 +30,15 @@ class LogLine:
 
 
 def read_log(path: Path) -> list[LogLine]:
-    """All lines of a log; none if there is no file. No content raises an error."""
+    """All lines of a log; none if there is no file. No content raises an error.
+
+    Raises:
+        UserError: what stands there is no file.
+    """
     if not path.exists():
         return []
+    if (other := not_a_file(path)) is not None:  # to open a pipe would wait for ever
+        raise UserError(f"{path}: this is {other}, but the log of a run is a file; remove it")
     lines = path.read_bytes().split(b"\n")
     contents = [line + b"\n" for line in lines[:-1]] + [lines[-1]] * bool(lines[-1])
     return [_read(number, content) for number, content in enumerate(contents, 1)]
