@@ -111,9 +111,9 @@ def test_a_loop_in_the_place_of_a_file(
     shutil.rmtree(target) if target.is_dir() else target.unlink()
     target.symlink_to(target.name)
     (data / "beside").symlink_to("beside")
-    assert main(["data", "check", str(data)]) in (0, 2), capsys.readouterr().err  # 1 is a traceback
+    assert main(["data", "check", str(data)]) == 2, capsys.readouterr().err
     said = capsys.readouterr()
-    assert "a.jpg" in said.out + said.err or target.stem == "train"
+    assert str(target) in said.out + said.err
 
 
 def test_a_loop_beside_the_files_does_no_harm(tiny_voc: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_both_lists_or_none(tiny_voc: Path, tmp_path: Path) -> None:
     root = shutil.copytree(tiny_voc, tmp_path / "data")
     shutil.rmtree(root / "ImageSets")
     (root / "ImageSets" / "Main" / "val.txt").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"val.txt already exists, and no list is overwritten"):
+    with pytest.raises(UserError, match=r"already has a split 'val' .*no list is overwritten"):
         write_parts(root)
     (root / "ImageSets" / "Main" / "val.txt").rmdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -70,6 +70,16 @@ def test_both_lists_or_none(tiny_voc: Path, tmp_path: Path) -> None:
         with pytest.raises(OSError, match="full"):
             write_parts(root)
     assert not list((root / "ImageSets" / "Main").iterdir())
+
+
+def test_a_file_that_is_no_list_is_not_overwritten_either(tmp_path: Path) -> None:
+    images = [{"id": k, "file_name": f"{k}.png"} for k in range(3)]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    (tmp_path / "instances_val.json").write_text("[]")  # a results file
+    with pytest.raises(UserError, match=r"instances_val.json already exists, and no list is overwritten"):
+        write_parts(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"all.json", "instances_val.json"}
 
 
 def _full_disk_after_one() -> Callable[[str, Path], None]:

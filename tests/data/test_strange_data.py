@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -110,3 +111,61 @@ def test_encodings_and_rotated_boxes(shared: Path, name: str, said: str | None, 
     else:
         assert main(["data", "check", str(folder)]) == 2
         assert said in capsys.readouterr().out
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+ODD = {
+    "named pipe": _fifo,
+    "a folder": Path.mkdir,
+    "link that leads back to itself": lambda path: path.symlink_to(path.name),
+    "link to a file that is not there": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+@pytest.mark.parametrize("what", ODD)
+@pytest.mark.parametrize("place", ["Annotations/b.xml", "ImageSets/Main/val.txt", "ImageSets/Main/cat_val.txt"])
+def test_what_is_in_the_place_of_a_voc_file_is_named(
+    tmp_path: Path, tiny_voc: Path, what: str, place: str, capsys: Capture
+) -> None:
+    """It was passed over as if nothing was there: fewer images were used without a word."""
+    root = shutil.copytree(tiny_voc, tmp_path / "data", symlinks=True)
+    for name in ("Annotations/b.xml", "JPEGImages/b.jpg", "ImageSets/Main/val.txt"):
+        (root / name).unlink(missing_ok=True)
+    ODD[what](root / place)
+    assert main(["data", "check", str(root)]) == 2
+    captured = capsys.readouterr()
+    said = captured.out + captured.err
+    assert str(root / place) in said
+    assert what in said
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+@pytest.mark.parametrize("what", ODD)
+def test_what_is_in_the_place_of_a_coco_file_is_named(tmp_path: Path, what: str, capsys: Capture) -> None:
+    place = tmp_path / "annotations" / "instances_val.json"
+    place.parent.mkdir()
+    Image.new("RGB", (80, 64)).save(tmp_path / "a.png")
+    good = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "cat"}], "annotations": []}
+    (place.parent / "instances_train.json").write_text(json.dumps(good))
+    ODD[what](place)
+    assert main(["data", "check", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    said = captured.out + captured.err
+    assert f"{place}: " in said
+    assert what in said
+
+
+@pytest.mark.parametrize("name", ["Annotations", "JPEGImages", "ImageSets", "ImageSets/Main"])
+def test_a_link_to_nothing_in_the_place_of_a_voc_folder_is_named(
+    tmp_path: Path, tiny_voc: Path, name: str, capsys: Capture
+) -> None:
+    """As when the disk that it leads to is not there."""
+    root = shutil.copytree(tiny_voc, tmp_path / "data", symlinks=True)
+    shutil.rmtree(root / name)
+    (root / name).symlink_to(tmp_path / "not mounted")
+    err = refused(["data", "check", str(root)], capsys)
+    assert f"{root / name}: this is a link to a file that is not there, expected a folder" in err

@@ -251,11 +251,18 @@ def test_names_that_no_file_can_have(tmp_path: Path) -> None:
 def test_links_that_lead_in_a_circle(tmp_path: Path) -> None:
     write_xml(tmp_path / "Annotations/a.xml", thing("x", (1, 2, 3, 4)))
     for folder in (tmp_path, tmp_path / "Annotations"):
-        (folder / "loop.xml").symlink_to("loop.xml")
-        (folder / "JPEGImages").symlink_to("JPEGImages")
         (folder / "round").symlink_to("..")
+    (tmp_path / "Annotations" / "JPEGImages").symlink_to("JPEGImages")
+    (tmp_path / "loop.xml").symlink_to("loop.xml")
     assert [record.name for record in read_voc(tmp_path).records] == ["a"]
     assert [record.name for record in open_dataset(tmp_path).records] == ["a"]  # all formats are asked
+    (tmp_path / "Annotations" / "loop.xml").symlink_to("loop.xml")
+    data = open_dataset(tmp_path, strict=False)
+    assert [record.name for record in data.records] == ["a"]
+    assert [problem.where for problem in data.problems] == [str(tmp_path / "Annotations" / "loop.xml")]
+    (tmp_path / "JPEGImages").symlink_to("JPEGImages")
+    with pytest.raises(UserError, match="JPEGImages: this is a link that leads back to itself, expected a folder"):
+        open_dataset(tmp_path, strict=False)
     with pytest.raises(UserError, match="no such file"):
         read_voc(tmp_path / "loop.xml")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -394,6 +395,14 @@ def test_two_classes_never_share_a_file_on_disks_that_ignore_case(tmp_path: Path
     assert read_detections(tmp_path / "b", alone)[0].labels.tolist() == [0]
     (tmp_path / "b" / names[0]).rename(tmp_path / "b" / "det_car.txt")  # as another program writes it
     assert read_detections(tmp_path / "b", data)[0].labels.tolist() == [0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+@pytest.mark.parametrize("name", ["comp4_det_test_car.txt", "results.json"])
+def test_a_pipe_among_the_files_stops_nothing(tmp_path: Path, dataset, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name}: this is a named pipe, expected a file of detections"):
+        read_detections(tmp_path, dataset)
 
 
 AWKWARD = (

@@ -10,19 +10,36 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from singleshot.errors import UserError
+from singleshot.files import not_a_file
 
 _Listing = tuple[dict[str, os.DirEntry[str]], dict[str, Path]]
 _known: ContextVar[dict[Path, _Listing] | None] = ContextVar("known", default=None)
 
 
 def files(folder: Path) -> dict[str, os.DirEntry[str]]:
-    """The files of a folder by name, sorted by name; empty if the folder does not exist. Do not change the result."""
+    """The files of a folder by name, sorted by name; empty if the folder does not exist. Do not change the result.
+
+    Everything that is not a folder is among them, such as a named pipe or a link to nothing: what is left out here,
+    nobody misses. Ask `why_no_file` before you open one. Hidden files are left out unless they are regular.
+    """
     return _listing(folder)[0]
 
 
 def folders(folder: Path) -> dict[str, Path]:
     """The visible subfolders of a folder by name, sorted by name. Do not change the result."""
     return _listing(folder)[1]
+
+
+def why_no_file(entry: os.DirEntry[str] | Path) -> str | None:
+    """What an entry of a folder is that cannot be opened as a file, such as `a named pipe`; None for a regular file."""
+    try:
+        if entry.is_file():  # nearly always; an entry of a listing knows it already
+            return None
+        return not_a_file(os.fspath(entry))
+    except FileNotFoundError:
+        return "a link to a file that is not there"
+    except OSError as error:
+        return "a link that leads back to itself" if error.errno == errno.ELOOP else f"unreadable ({error.strerror})"
 
 
 @contextmanager
@@ -41,9 +58,10 @@ def _listing(folder: Path) -> _Listing:
     if known is not None and folder in known:
         return known[folder]
     entries = _entries(folder)
+    seen = [entry for entry in entries if not entry.name.startswith(".") or _is(entry.is_file)]
     found = (
-        {entry.name: entry for entry in entries if _is(entry.is_file)},
-        {entry.name: folder / entry.name for entry in entries if not entry.name.startswith(".") and _is(entry.is_dir)},
+        {entry.name: entry for entry in seen if not _is(entry.is_dir)},
+        {entry.name: folder / entry.name for entry in seen if _is(entry.is_dir)},
     )
     if known is not None:
         known[folder] = found

@@ -27,7 +27,7 @@ from singleshot.data.normalised import refuse_normalised
 from singleshot.errors import UserError, in_brackets, short, shown
 from singleshot.evaluation.coco_results import RESULTS_NAME, ResultsText, coco_entries
 from singleshot.evaluation.suspicious import check_detections
-from singleshot.files import write_together
+from singleshot.files import not_a_file, write_together
 from singleshot.paths import to_path
 
 _log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def read_detections(path: str | Path, dataset: Dataset) -> list[ImageDetections]
             return _read_voc(files, dataset)
         results = sorted(path.glob("*.json"))
         if len(results) == 1:
-            return _read_results(results[0], dataset)
+            return _read_results(_regular(results[0]), dataset)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file ({error}); give a COCO results JSON or VOC text files") from None
     except OSError as error:
@@ -279,8 +279,15 @@ def _class_files(folder: Path, dataset: Dataset) -> list[tuple[int, Path]]:
             raise UserError(
                 f"{folder}: two files for class {name!r}: {found[names[name]].name} and {path.name}; keep one"
             )
-        found[names[name]] = path
+        found[names[name]] = _regular(path)
     return sorted(found.items())
+
+
+def _regular(path: Path) -> Path:
+    """A path of a listing, if it can be opened: a named pipe would wait for ever."""
+    if (kind := not_a_file(path)) is not None:
+        raise UserError(f"{path}: this is {kind}, expected a file of detections; take it away")
+    return path
 
 
 def _read_voc(files: Sequence[tuple[int, Path]], dataset: Dataset) -> list[ImageDetections]:

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from singleshot.data.folders import files, folders
+from singleshot.data.folders import files, folders, why_no_file
 from singleshot.errors import UserError, short
 
 _KEYS = ("info", "licenses", "license", "images", "annotations", "categories", "type")
@@ -24,7 +24,8 @@ def find_files(root: Path) -> dict[str, Path]:
     They lie in the folder or one level below it. `instances_train2017.json` is the split train2017. If several files
     give the same name, the `instances_` file is taken. `train/_annotations.coco.json` is the split train.
     """
-    candidates = [folder / name for folder in (root, *folders(root).values()) for name in files(folder)]
+    places = (root, *folders(root).values())
+    candidates = [place / name for place in places for name in (*files(place), *folders(place))]
     grouped: dict[str, list[Path]] = {}
     for path in candidates:
         if path.suffix.lower() == ".json" and not path.name.startswith(_OTHER_TASKS) and _is_coco(path):
@@ -64,6 +65,8 @@ def load(path: Path) -> tuple[dict[str, Any], list[str]]:
         return found
 
     text = ""
+    if (why := why_no_file(path)) is not None:
+        raise UserError(f"{path}: this is {why}, expected a COCO file; mend it, or remove it")
     try:
         text = path.read_bytes().decode("utf-8-sig")
         content = json.loads(text, object_pairs_hook=unique)
@@ -99,11 +102,13 @@ def load(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 def _is_coco(path: Path) -> bool:
     """Whether a file looks like a COCO dataset, judged by its start, since some files are very large."""
+    start = ""
     try:
-        with open(path, "rb") as file:
-            start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").lstrip()
+        if why_no_file(path) is None:  # else it counts as a broken one
+            with open(path, "rb") as file:
+                start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").lstrip()
     except OSError:
-        return False
+        pass
     if path.name == _ROBOFLOW or path.name.startswith(_INSTANCES):
         return not start.startswith("[")  # a broken file counts, so that it is reported; a results list does not
     first = re.match(r'\{\s*"([^"]*)"', start)

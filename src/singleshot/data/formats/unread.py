@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from singleshot.data.folders import files, folders
+from singleshot.data.folders import files, folders, why_no_file
 
 _YOLO = "Convert them to COCO files: python examples/yolo_to_coco.py FOLDER (in the sources of this project)"
 _YOLO_LINE = re.compile(rb"\d+( +-?[\d.]+(e-?\d+)?){4,}\s*$")
@@ -24,7 +24,8 @@ def _yolo_labels(root: Path) -> Path | None:
     """A text file with lines such as `0 0.5 0.5 0.1 0.2`, in the folder or at most two levels below it."""
     inner = list(folders(root).values())
     for place in (root, *inner, *(folder for above in inner for folder in folders(above).values())):
-        texts = [place / name for name in files(place) if name.endswith(".txt")]
+        entries = files(place).items()
+        texts = [place / name for name, entry in entries if name.endswith(".txt") and why_no_file(entry) is None]
         for text in texts[:3]:  # the first may be a list of classes
             with text.open("rb") as file:
                 if _YOLO_LINE.match(file.readline(4096)):

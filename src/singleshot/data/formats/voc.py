@@ -12,6 +12,7 @@ searched for by the stem of the XML file, then by its `filename`. An image witho
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from singleshot.data.dataset import ImageRecord, Problem
-from singleshot.data.folders import files, folders
+from singleshot.data.folders import files, folders, why_no_file
 from singleshot.data.formats.format import Format, Split
 from singleshot.data.formats.vocxml import Annotation, parse
 from singleshot.data.gather import Gather
@@ -137,6 +138,7 @@ def _read_image(part: Part, stem: str, annotation: Annotation | None, source: Pa
 
 def _part(folder: Path, name: str) -> Part | None:
     inside = {entry.lower(): path for entry, path in folders(folder).items()}
+    _must_be_folders(folder, ("annotations", "jpegimages", "imagesets"))
     annotations = [inside["annotations"]] if "annotations" in inside else []
     if annotations and "xmls" in (deeper := folders(annotations[0])):
         annotations.append(deeper["xmls"])
@@ -144,7 +146,10 @@ def _part(folder: Path, name: str) -> Part | None:
         annotations = [inside[entry] for entry in ("labels", "xml", "xmls") if entry in inside]
         annotations = [place for place in annotations if _holds_xml(place)]
     images = [inside[entry] for entry in ("jpegimages", "images", "imgs", "img") if entry in inside]
-    splits = _split_files(folders(inside["imagesets"]).get("Main") if "imagesets" in inside else None)
+    splits = {}
+    if "imagesets" in inside:
+        _must_be_folders(inside["imagesets"], ("main",))
+        splits = _split_files(folders(inside["imagesets"]).get("Main"))
     if not splits:  # lists outside of ImageSets count only by their name: classes.txt is not a split
         splits = {split: path for split, path in _split_files(folder).items() if is_split_name(split)}
     if any(_holds_xml(place) for place in (*annotations, *images)) or (splits and (images or annotations)):
@@ -154,10 +159,19 @@ def _part(folder: Path, name: str) -> Part | None:
     return None
 
 
+def _must_be_folders(folder: Path, names: Sequence[str]) -> None:
+    """Refuse links to nothing in the place of VOC's folders: without them other data would be read, or none."""
+    for name, entry in files(folder).items():
+        if name.lower() in names and (why := why_no_file(entry)) is not None:
+            raise UserError(f"{folder / name}: this is {why}, expected a folder; mend it, or remove it")
+
+
 def _holds_xml(folder: Path) -> bool:
     """Whether a folder has VOC's XML files. Other XML files, such as CVAT's, start with another element."""
-    for name in files(folder):
+    for name, entry in files(folder).items():
         if name.lower().endswith(".xml"):
+            if why_no_file(entry) is not None:
+                return True  # as a broken file
             with open(folder / name, "rb") as file:
                 start = file.read(4096).replace(b"\0", b"")
             element = re.search(rb"<([A-Za-z_][\w.-]*)", start)
@@ -173,22 +187,31 @@ def _split_files(folder: Path | None) -> dict[str, Path]:
         return {}
     return {
         Path(name).stem: folder / name
-        for name in files(folder)
+        for name in (*files(folder), *folders(folder))
         if name.lower().endswith(".txt") and not _is_class_list(folder / name)
     }
 
 
 def _is_class_list(path: Path) -> bool:
-    lines = _lines(path) if "_" in path.stem else []
+    lines = _lines(path) if "_" in path.stem and why_no_file(path) is None else []
     return bool(lines) and all(_CLASS_LINE.match(line) for line in lines)
 
 
 def _lines(path: Path) -> list[str]:
+    if (why := why_no_file(path)) is not None:
+        raise UserError(f"{path}: this is {why}, expected a list of images; mend it, or remove it")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a list of images ({error}); expected UTF-8 text") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _parsed(path: Path, entry: os.DirEntry[str] | Path) -> Annotation | Problem:
+    if (why := why_no_file(entry)) is not None:
+        return Problem("broken annotation", str(path), f"this is {why}, expected an XML file")
+    state = entry.stat()
+    return parse(str(path), state.st_mtime_ns, state.st_size)
 
 
 class _PartFiles:
@@ -198,10 +221,9 @@ class _PartFiles:
         self.part = part
         self.xml: dict[str, Annotation | Problem] = {}
         for folder in part.annotations:
-            for name, entry in files(folder).items():
+            for name, entry in (files(folder) | folders(folder)).items():
                 if name.lower().endswith(".xml") and (stem := name[:-4]) not in self.xml:
-                    state = entry.stat()
-                    self.xml[stem] = parse(str(folder / name), state.st_mtime_ns, state.st_size)
+                    self.xml[stem] = _parsed(folder / name, entry)
         self.places: dict[str, Path] = {}  # name of an image file -> its folder
         self.by_stem: dict[str, str] = {}  # stem -> name of an image file
         for folder in part.images:
