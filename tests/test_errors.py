@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 
+import pytest
+
 from singleshot.errors import UserError, did_you_mean, in_brackets, short, shown, some
 
 
@@ -48,6 +50,12 @@ def test_lines_of_an_error_are_our_own() -> None:
     error = UserError("a\nb", "c")
     assert str(error) == "a\\nb\nc"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_it_is_an_ordinary_error() -> None:
+    with pytest.raises(ValueError, match=r"^first\nsecond$"):
+        raise UserError("first", "second")
+    assert str(pickle.loads(pickle.dumps(UserError("first", "second")))) == "first\nsecond"  # also from other processes
 
 
 def test_an_error_is_never_long() -> None:
