@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from singleshot.cli import main
+from singleshot.cli.analyse import _remember
 
 Capture = pytest.CaptureFixture[str]
 
@@ -102,6 +103,25 @@ def test_files_that_exist_are_not_overwritten(
     assert main([*words, "--overwrite"]) == 0
     assert (tmp_path / "errors.json").stat().st_size > 100
     assert (tmp_path / "other.png").read_text() == "mine"
+
+
+def test_pictures_of_an_earlier_run_are_removed_and_no_others(tmp_path: Path) -> None:
+    for name in ("errors_cat.png", "errors_dog.png", "errors_notes.png", "errors.png", "other.png"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "errors_folder.png").mkdir()
+    _remember(tmp_path, "errors", ["errors.png", "errors_cat.png", "errors_dog.png"])
+    assert len(list(tmp_path.iterdir())) == 7  # the first run removes nothing
+    _remember(tmp_path, "errors", ["errors.png", "errors_dog.png"])
+    assert not (tmp_path / "errors_cat.png").exists()
+    foreign = ["errors_../x.png", "other.png", "errors_notes.txt", 3, None, "errors_\\x.png"]
+    (tmp_path / ".errors").write_text(json.dumps(foreign))
+    _remember(tmp_path, "errors", ["errors.png"])
+    kept = ["errors.png", "errors_dog.png", "errors_folder.png", "errors_notes.png", "other.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
+    for damaged in (b"\xff", b"[" * 100_000, b"7"):
+        (tmp_path / ".errors").write_bytes(damaged)
+        _remember(tmp_path, "errors", ["errors.png"])
+        assert not (tmp_path / ".errors").exists()
 
 
 def test_where_nothing_can_be_written_is_asked_first(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PREFERRED = ("val", "test")  # if no split is named, the first of these that the data has
 _PAGES = (".html", ".htm")
+_PICTURES = (".png", ".jpg")
 
 
 class AnalyseVerb:
@@ -124,6 +126,7 @@ class AnalyseVerb:
 
             out = to_path(options.out)
             names = [path.name for path in write_pictures(section, out, self.name)]
+            _remember(out, self.name, names)
             names.append(f"{self.name}.json")
             write_atomically(out / names[-1], f"{write(result, as_json=True)}\n".encode(errors="backslashreplace"))
             *others, last = names
@@ -135,6 +138,41 @@ class AnalyseVerb:
             write_atomically(Path(options.html), to_html([section], about=about).encode(errors="backslashreplace"))
             text = f"{text}\n\nThe page is {options.html}"
         return Result(result.document, text)
+
+
+def _remember(out: Path, name: str, written: Sequence[str]) -> None:
+    """Remove pictures of an earlier run, which are wrong beside the new numbers, and list those of this one.
+
+    There is a list only if there is more than NAME.png, which each run replaces.
+    """
+    from singleshot.files import write_atomically
+
+    for one in _earlier(out, name) - set(written):
+        (out / one).unlink(missing_ok=True)
+    file, more = out / _list_name(name), [one for one in written if one.startswith(f"{name}_")]
+    if more:
+        write_atomically(file, f"{json.dumps(more)}\n".encode())
+    elif file.is_file():
+        file.unlink()
+
+
+def _list_name(name: str) -> str:
+    """The file that lists the pictures of an analysis: what `--overwrite` may remove."""
+    return f".{name}"
+
+
+def _earlier(out: Path, name: str) -> set[str]:
+    """The pictures that an earlier run listed. What is not a picture of this analysis in the folder is none of ours."""
+    try:
+        listed = json.loads((out / _list_name(name)).read_bytes()) if (out / _list_name(name)).is_file() else []
+    except (OSError, ValueError, RecursionError):
+        return set()
+    return {
+        one
+        for one in (listed if isinstance(listed, list) else [])
+        if isinstance(one, str) and one.startswith(f"{name}_") and one.endswith(_PICTURES) and one.isprintable()
+        if not set(one) & set("/\\:")
+    }
 
 
 def _add_data(parser: VerbParser, *, model: bool) -> None:
@@ -149,7 +187,9 @@ def _add_data(parser: VerbParser, *, model: bool) -> None:
 def _add_outputs(parser: VerbParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="write the figures and the numbers into this folder")
     parser.add_argument("--html", metavar="FILE", help="write tables and figures as one page, such as DIR/page.html")
-    parser.add_argument("--overwrite", action="store_true", help="replace files of --out and --html that exist already")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what an earlier run has written to --out and --html"
+    )
 
 
 def _add_pass(parser: VerbParser, *, anchors: bool) -> None:
@@ -170,8 +210,8 @@ def _ask_where(options: Namespace, name: str) -> None:
     from singleshot.evaluation.detections import writable
 
     if options.out is not None:
-        names = [f"{name}.json", f"{name}.png"]
-        names += sorted(path.name for path in Path(options.out).glob(f"{name}_*") if path.suffix in (".png", ".jpg"))
+        names = [f"{name}.json", f"{name}.png", _list_name(name)]
+        names += sorted(path.name for path in Path(options.out).glob(f"{name}_*") if path.suffix in _PICTURES)
         writable(options.out, names, overwrite=options.overwrite)
     if options.html is not None:
         page = to_path(options.html)
