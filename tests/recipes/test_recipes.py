@@ -226,6 +226,15 @@ def test_a_file_builds_on_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "more.yaml").write_text("recipe: cells.yaml\nname: more\nseed: 5\n")
     more = recipes.load(str(tmp_path / "more.yaml"))
     assert (more.name, more.seed, more.schedule.epochs) == ("more", 5, 3)
+    for wrong in (
+        "batch_size: 0",
+        "data: {deep_range: [9, 3]}",
+        "validation: {metric: none}",
+        "schedule: {epochs: -1}",
+    ):
+        (tmp_path / "cells.yaml").write_text(f"recipe: finetune\n{wrong}\n")
+        with pytest.raises(UserError, match=r"cells\.yaml: "):
+            recipes.load(tmp_path / "more.yaml")  # the file that says it is named, not the one that builds on it
     (tmp_path / "loop.yaml").write_text("recipe: loop.yaml\n")
     with pytest.raises(UserError, match="this recipe builds on itself; change its line `recipe:`"):
         recipes.load(tmp_path / "loop.yaml")

@@ -12,6 +12,7 @@ from singleshot.errors import UserError, did_you_mean
 from singleshot.paths import to_path
 from singleshot.recipes import coco, finetune, ilsvrc, iou_retinanet, refinedet, retinanet, voc
 from singleshot.training.recipe import Recipe, read_tree
+from singleshot.training.values import check_values
 from singleshot.yaml_text import load_yaml
 
 _RECIPES: dict[str, Recipe] = {
@@ -66,4 +67,6 @@ def _load_file(path: Path, seen: tuple[str, ...]) -> Recipe:
     tree.setdefault("name", path.stem)
     if base.start == "file" and tree.keys() & {"builder", "arguments"}:
         tree.setdefault("start", "own")  # but this file sets them
-    return read_tree(tree, where=str(path), base=base)
+    recipe = read_tree(tree, where=str(path), base=base)
+    check_values(recipe, path)  # here, where the file is known
+    return recipe

@@ -109,7 +109,9 @@ def resume_with(resume: str | Path, named: Recipe | None, *, file: bool) -> Reci
 
     `file`: whether `named` comes from a file. The file may have changed since the run began, so it is compared.
     """
-    recipe = from_yaml(RunFolder.existing(resume).recipe)
+    own = RunFolder.existing(resume).recipe
+    recipe = from_yaml(own)
+    check_values(recipe, own)
     if named is None:
         return recipe
     if named.name != recipe.name:

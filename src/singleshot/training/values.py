@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from singleshot.data.deep import DeepRange
 from singleshot.data.formats import FORMATS
 from singleshot.errors import UserError, shown
@@ -20,12 +22,19 @@ METRICS = (
 """The metrics that may decide which weights are best: numbers of `singleshot evaluate`, by group and name."""
 
 
-def check_values(recipe: Recipe) -> None:
-    """Refuse values that no run can have, before anything is opened.
+def check_values(recipe: Recipe, where: str | Path = "") -> None:
+    """Refuse values that no run can have, before anything is opened. `where`: the file that holds the recipe.
 
     Raises:
-        UserError: a value is out of range. The message names the field, its value and the allowed values.
+        UserError: a value is out of range. The message names the file, the field, its value and the allowed values.
     """
+    try:
+        _check(recipe)
+    except UserError as error:
+        raise (UserError(f"{where}: {error}") if where else error) from None
+
+
+def _check(recipe: Recipe) -> None:
     check_ranges(recipe)
     optimizer, form, metric = recipe.optimizer, recipe.data.format, recipe.validation.metric
     still = not optimizer.nesterov or optimizer.momentum > 0
