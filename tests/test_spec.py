@@ -134,6 +134,8 @@ def _pixels(**changes: Any) -> dict[str, Any]:
         ({**PLAIN, "batch": [float("inf"), 2]}, "cannot be read"),
         ({**PLAIN, "category_ids": [[1]]}, "a category id must be a whole number or text"),
         ({**PLAIN, "postprocess": [1]}, "the post-processing must be a mapping or null"),
+        ({**PLAIN, "input_size": [8_001, 8_000]}, "would be 8001x8000, 64,008,000 pixels; expected at most 64,000,000"),
+        ({**PLAIN, "preprocess": {**PLAIN["preprocess"], "size": [16_384, 16_384]}}, "expected at most 64,000,000"),
         ({**PLAIN, "input_size": [10**9, 64]}, "the input must be .* 1 to 16384 pixels each"),
         ({**PLAIN, "preprocess": {**PLAIN["preprocess"], "size": [64, 10**9]}}, "1 to 16384 pixels each"),
         ({**PLAIN, "preprocess": {**PLAIN["preprocess"], "size": ["64", 64]}}, "1 to 16384 pixels each"),

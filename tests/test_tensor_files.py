@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load, save
 
 from singleshot.errors import UserError
-from singleshot.tensor_files import all_finite, packed, refuse_broken, unpacked
+from singleshot.tensor_files import all_finite, broken, may_be_infinite, packed, refuse_broken, unpacked
 
 TENSORS = {
     "b": torch.arange(6.0).reshape(2, 3),
@@ -72,6 +72,24 @@ def test_values_that_are_not_finite(value: float, dtype: torch.dtype) -> None:
     assert not all_finite(tensor)
     with pytest.raises(UserError, match="^file: 1 with NaN or infinite values: b; take another one$"):
         refuse_broken({"a": torch.zeros(2), "b": tensor}, "file: ", "take another one")
+
+
+def test_a_mask_may_be_infinite_and_what_is_learnt_may_not() -> None:
+    class Masked(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(2)
+            self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+
+    module = Masked()
+    assert broken(module.state_dict()) == ["mask"]
+    assert broken(module.state_dict(), may_be_infinite(module)) == []
+    for name in ("norm.weight", "norm.running_var"):
+        other = Masked()
+        other.state_dict()[name][0] = torch.inf
+        assert broken(other.state_dict(), may_be_infinite(other)) == [name]
+    module.state_dict()["mask"][0] = torch.nan
+    assert broken(module.state_dict(), may_be_infinite(module)) == ["mask"]
 
 
 def test_what_is_always_finite() -> None:

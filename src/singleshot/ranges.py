@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from singleshot.errors import UserError, short
 
 MOST_PIXELS = 16_384  # of a side of an image for a network
+MOST_AREA = 64_000_000  # pixels of such an image: a float32 one takes 0.8 GB
 MOST_CLASSES = 10**5
 MOST_IMAGES = 10**5  # in a batch
 MOST_WORKERS = 1_000  # threads or processes
 """Limits that several places share."""
+
+
+def check_area(size: Sequence[int]) -> None:
+    """Refuse (height, width) of a network's input that no memory is there for. What is no size is refused elsewhere."""
+    if len(size) != 2 or not all(isinstance(side, int) for side in size):
+        return
+    height, width = size
+    if max(size) > MOST_PIXELS:
+        raise UserError(f"the input must be (height, width), 1 to {MOST_PIXELS} pixels each, got {short(tuple(size))}")
+    if height * width > MOST_AREA:
+        raise UserError(
+            f"the network's input would be {height}x{width}, {height * width:,} pixels; expected at most "
+            f"{MOST_AREA:,}: choose a smaller size"
+        )
+
 
 _KEY = "range"  # in the metadata of a field
 

@@ -17,7 +17,7 @@ from singleshot.ops.fit import LongestSide, ShortSide, TorchvisionShortSide
 from singleshot.preprocess.pixels import Pixels
 from singleshot.preprocess.preprocess import Size
 from singleshot.preprocess.rules import KeepAspect, Stretch
-from singleshot.ranges import MOST_PIXELS
+from singleshot.ranges import MOST_PIXELS, check_area
 
 Rule = Stretch | KeepAspect
 
@@ -115,6 +115,7 @@ def _check_size(size: Any) -> Size:
     whole = isinstance(size, tuple | list) and all(isinstance(n, int) and not isinstance(n, bool) for n in size)
     if not whole or len(size) != 2 or not all(1 <= n <= MOST_PIXELS for n in size):
         raise UserError(f"the input must be (height, width), 1 to {MOST_PIXELS} pixels each, got {short(size)}")
+    check_area(size)
     return size[0], size[1]
 
 

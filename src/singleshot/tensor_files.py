@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from singleshot.errors import UserError, some
 
@@ -59,10 +59,24 @@ def unpacked(content: bytes, where: str) -> tuple[dict[str, Tensor], dict[str, s
     return tensors, {name: value for name, value in text.items() if name != CHECKSUM}
 
 
-def refuse_broken(tensors: Mapping[str, Tensor], where: str, advice: str) -> None:
-    """Raise `UserError` naming the tensors that have NaN or infinite values; `advice` ends the message."""
-    if broken := [name for name, value in tensors.items() if not all_finite(value)]:
-        raise UserError(f"{where}{some(broken, 'with NaN or infinite values')}; {advice}")
+def refuse_broken(
+    tensors: Mapping[str, Tensor], where: str, advice: str, *, infinite: Container[str] = frozenset()
+) -> None:
+    """Raise `UserError` naming the tensors that are `broken`; `advice` ends the message."""
+    if found := broken(tensors, infinite):
+        raise UserError(f"{where}{some(found, 'with NaN or infinite values')}; {advice}")
+
+
+def broken(tensors: Mapping[str, Tensor], infinite: Container[str] = frozenset()) -> list[str]:
+    """The names of the tensors that have NaN or infinite values. Those in `infinite` may have infinite ones."""
+    found = [name for name, value in tensors.items() if not all_finite(value)]
+    return [name for name in found if name not in infinite or bool(tensors[name].isnan().any())]
+
+
+def may_be_infinite(module: nn.Module) -> set[str]:
+    """The names of a module's buffers, such as a user's own mask, without the statistics of norms, which are learnt."""
+    names = {name for name, _ in module.named_buffers(remove_duplicate=False)}
+    return {name for name in names if name.rpartition(".")[2] not in ("running_mean", "running_var")}
 
 
 def all_finite(tensor: Tensor) -> bool:

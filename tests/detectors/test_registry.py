@@ -67,6 +67,8 @@ def test_a_builder_keeps_its_name_and_documentation() -> None:
     [
         ("ssd", {"image_size": 10**18}, "image_size is 1000000000000000000; expected at most 16,384"),
         ("ssd", {"image_size": [300, 20_000]}, "image_size is 20000; expected at most 16,384"),
+        ("ssd", {"image_size": 16_384}, "would be 16384x16384, 268,435,456 pixels; expected at most 64,000,000"),
+        ("retinanet", {"image_size": 8_000, "max_size": 16_384}, "would be 8000x16384, 131,072,000 pixels"),
         ("retinanet", {"channels": 10**9}, "channels is 1000000000; expected at most 16,384"),
         ("refinedet", {"negatives": 1e30}, r"negatives is 1e\+30; expected at most 1,000,000"),
         ("ssd", {"classification": {"type": "SoftmaxLoss", "ratio": 1e300}}, r"classification.ratio is 1e\+300"),

@@ -21,9 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import singleshot
-from singleshot.detectors import Detector, find_builder, remembers_arguments, ssd
+from singleshot.detectors import BUILDERS, Detector, find_builder, remembers_arguments, ssd
 from singleshot.errors import UserError
 from singleshot.losses.classification import SoftmaxLoss
+from singleshot.ops.shapes import without_values
 from singleshot.preprocess import Pixels
 from singleshot.weights import checkpoint
 from singleshot.weights.checkpoint import load, read_metadata, save
@@ -403,6 +404,16 @@ def my_flexible_detector(num_classes: int, **options: Any) -> Detector:
     return ssd(num_classes=num_classes, **options)
 
 
+@remembers_arguments
+def tied(num_classes: int) -> Detector:
+    """One parameter under two names, and a mask."""
+    detector: Any = ssd(num_classes=num_classes, **SMALL)
+    detector.scale = torch.nn.Parameter(torch.rand(2))
+    detector.twin = detector.scale
+    detector.register_buffer("mask", torch.zeros(2))
+    return detector  # type: ignore[no-any-return]
+
+
 class TestOwnBuilder:
     def test_is_passed_by_the_user(self, tmp_path: Path) -> None:
         path, own = tmp_path / "model.safetensors", my_detector(num_classes=2, side=96).eval()
@@ -431,6 +442,29 @@ class TestOwnBuilder:
         loaded = load(tmp_path / "model.safetensors", builder=my_flexible_detector)
         assert loaded.class_names == ("a", "b")
         assert torch.equal(found(loaded)["scores"], found(own)["scores"])
+
+    def test_what_is_one_parameter_stays_one(self, tmp_path: Path) -> None:
+        path = tmp_path / "model.safetensors"
+        own = tied(2)
+        own.mask[0] = -torch.inf
+        save(own, path)
+        loaded = load(path, builder=tied)
+        assert loaded.twin is loaded.scale
+        assert loaded.scale.requires_grad
+        assert loaded.mask.tolist() == [-torch.inf, 0]
+        assert len(list(loaded.parameters())) == len(list(own.parameters()))
+        weights = load_file(path)
+        weights["twin"] += 1
+        save_file(weights, path, {name: text for name, text in text_of(path).items() if name != "sha256"})
+        with pytest.raises(UserError, match="scale and twin differ, but in this detector they are one tensor"):
+            load(path, builder=tied)
+
+    def test_no_builder_of_this_package_has_one_parameter_under_two_names(self) -> None:
+        for build in BUILDERS.values():
+            with without_values():
+                detector = build(num_classes=2)
+            names = detector.state_dict(keep_vars=True)
+            assert len({id(tensor) for tensor in names.values()}) == len(names)
 
     def test_by_dotted_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "own_parts.py").write_text("from singleshot.detectors import ssd as mine\nnumber = 3\n")

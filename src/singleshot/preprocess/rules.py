@@ -13,6 +13,7 @@ from singleshot.errors import UserError
 from singleshot.ops.fit import Fit, ShortSide, ShortSideRange
 from singleshot.preprocess.pixels import IMAGENET, Pixels
 from singleshot.preprocess.preprocess import Size
+from singleshot.ranges import check_area
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +65,9 @@ class Stretch(_Scales):
     size: Size  # (height, width)
     pixels: Pixels = IMAGENET
 
+    def __post_init__(self) -> None:
+        check_area(self.size)
+
     @property
     def padded(self) -> bool:
         """Whether an image may be smaller than the input: never."""
@@ -97,6 +101,7 @@ class KeepAspect(_Scales):
         if isinstance(self.divisor, bool) or not isinstance(self.divisor, int) or self.divisor < 1:
             raise UserError(f"divisor: expected a whole number, 1 or more, got {self.divisor!r}")
         _ = self.training_fit  # refuses a range that cannot be
+        check_area(self.size)
 
     @property
     def size(self) -> Size:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from singleshot.errors import UserError, short, some
 from singleshot.plain_data import from_plain
-from singleshot.tensor_files import packed, unpacked
+from singleshot.tensor_files import broken, may_be_infinite, packed, unpacked
 from singleshot.training.made_by import MadeBy
 
 VERSION = 1
@@ -173,11 +173,11 @@ class SavedState:
         saved = {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
         if different := sorted(own.keys() ^ saved.keys()):
             raise self._no_fit(some(different, "names that only one of them has"))
+        if wrong := broken(saved, may_be_infinite(module)):
+            raise self._no_fit(f"{prefix}{wrong[0]} has numbers that are NaN or infinite")
         for name, value in own.items():
             if value.shape != saved[name].shape:
                 raise self._no_fit(f"{prefix}{name} has the shape {tuple(saved[name].shape)}")
-            if not saved[name].isfinite().all():
-                raise self._no_fit(f"{prefix}{name} has numbers that are NaN or infinite")
             value.copy_(saved[name])
 
     def _no_fit(self, why: str) -> UserError:

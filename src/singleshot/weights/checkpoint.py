@@ -26,7 +26,7 @@ from singleshot.files import not_a_file, write_atomically
 from singleshot.ops.shapes import without_values
 from singleshot.paths import to_path
 from singleshot.spec import Spec
-from singleshot.tensor_files import all_finite, packed, refuse_broken, unpacked
+from singleshot.tensor_files import all_finite, may_be_infinite, packed, refuse_broken, unpacked
 from singleshot.version import __version__
 
 FORMAT = "singleshot"
@@ -76,7 +76,8 @@ def save(
         "spec": detector.spec.to_json(),
     }
     state = detector.state_dict()
-    refuse_broken(state, f"{path}: not written: ", "such a detector finds nothing; was its learning rate too high?")
+    advice = "such a detector finds nothing; was its learning rate too high?"
+    refuse_broken(state, f"{path}: not written: ", advice, infinite=may_be_infinite(detector))
     text = {name: json.dumps(value) for name, value in metadata.items()}
     stored = {name: _stored(tensor, half) for name, tensor in state.items()}
     write_atomically(to_path(path), packed(stored, {"format": FORMAT, **text}))
@@ -118,8 +119,9 @@ def load(
     while tensors:
         key, value = tensors.popitem()
         state[key] = value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
-    refuse_broken(state, f"{path}: ", "the file is damaged, or its training diverged: take another one")
-    expected = detector.state_dict()
+    advice = "the file is damaged, or its training diverged: take another one"
+    refuse_broken(state, f"{path}: ", advice, infinite=may_be_infinite(detector))
+    expected = detector.state_dict(keep_vars=True)
     wrong = sorted(state.keys() ^ expected.keys()) or [
         key
         for key, value in state.items()
@@ -127,10 +129,25 @@ def load(
     ]
     if wrong:
         raise UserError(f"{path}: does not fit the detector {name!r}: {', '.join(wrong[:5])} ({len(wrong)} in all)")
+    _tie(state, expected, f"{path}: ")
     detector.load_state_dict(state, assign=True)
     detector.builder = name
     detector.deep_range = _deep_range(text, path)
     return detector.to(device).eval()
+
+
+def _tie(state: dict[str, Tensor], own: Mapping[str, Tensor], where: str) -> None:
+    """Let tensors that are one in the detector be one in the state. A file has the values of each."""
+    first: dict[int, str] = {}
+    for name, tensor in own.items():
+        one = first.setdefault(id(tensor), name)
+        if one == name:
+            continue
+        if not torch.equal(state[one], state[name]):
+            raise UserError(f"{where}{one} and {name} differ, but in this detector they are one tensor")
+        if isinstance(tensor, nn.Parameter) and not isinstance(state[one], nn.Parameter):
+            state[one] = nn.Parameter(state[one], requires_grad=tensor.requires_grad)
+        state[name] = state[one]
 
 
 def _build(build: Callable[..., Detector], metadata: dict[str, Any], path: Path, *, lazily: bool) -> Detector:
