@@ -22,6 +22,7 @@ from torch import Tensor
 
 from singleshot.detectors import Detector, iou_retinanet, refinedet, retinanet, ssd
 from singleshot.detectors.parts import store_argument
+from singleshot.detectors.whole import Whole
 from singleshot.errors import UserError
 from singleshot.losses.focal import FocalLoss
 from singleshot.losses.quality_focal import QualityFocalLoss
@@ -335,18 +336,28 @@ class TestDetection:
 
     @with_mixtures
     def test_nan_input_finds_nothing_and_harms_nobody(self, detector: Detector) -> None:
-        broken = torch.full((3, 64, 64), torch.nan)
+        with pytest.raises(UserError, match="image 0: "):
+            detector([torch.full((3, 64, 64), torch.nan), IMAGES[0]])
+        batch = detector.preprocess([IMAGES[0], IMAGES[0]], "cpu")  # what a network may get from elsewhere
+        sound = batch.pixels.clone()
+        batch.pixels[0] = torch.nan
+        limits = torch.tensor([batch.pixels.shape[-2:]] * 2, dtype=torch.float32)
+        whole = Whole(detector)
         with torch.no_grad():
-            results = detector([broken, IMAGES[0]])
-            alone = detector([IMAGES[0]])
-        assert len(results[0]["boxes"]) == len(results[0]["labels"]) == 0
-        assert_same(results[1:], alone, rtol=1e-4, atol=1e-5)
+            _, scores, _ = found = whole(batch.pixels, limits)
+            alone = whole(sound[1:], limits[1:])
+        assert not scores[0].any()
+        for got, wanted in zip(found, alone, strict=True):
+            torch.testing.assert_close(got[1], wanted[0], rtol=1e-4, atol=1e-4)
 
     def test_infinite_input_does_not_crash(self, detector: Detector) -> None:
+        with pytest.raises(UserError, match="image 0: "):
+            detector([torch.full((3, 64, 64), torch.inf)])
+        pixels = torch.full((1, 3, *detector.image_size), torch.inf)
         with torch.no_grad():
-            (result,) = detector([torch.full((3, 64, 64), torch.inf)])
-        assert result["boxes"].isfinite().all()
-        assert result["scores"].isfinite().all()
+            boxes, scores, _ = Whole(detector)(pixels, torch.tensor([detector.image_size], dtype=torch.float32))
+        assert boxes.isfinite().all()
+        assert scores.isfinite().all()
 
     def test_targets_are_not_looked_at(self, detector: Detector) -> None:
         with torch.no_grad():
