@@ -141,3 +141,13 @@ def test_dark_colours_of_16_bits(make: Make, tmp_path: Path) -> None:
     assert "colour images of 16 bits are nearly black (at most 15 of 255)" in said
     cv2.imwrite(str(tmp_path / "0.png"), np.full((SIDE, SIDE, 3), 40950, np.uint16))
     assert messages(data, "deep images") == []
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [1e308, float("inf"), float("-inf"), float("nan")])
+def test_boxes_beyond_all_measure_are_a_finding_without_warnings_of_numpy(make: Make, number: float) -> None:
+    for place in range(4):
+        box = [10.0, 10.0, 20.0, 20.0]
+        box[place] = number
+        _, report = examine(make([(box, None)], boxes(5, corners=False, area="box")))
+        assert "invalid box" in report.counts()

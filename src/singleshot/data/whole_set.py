@@ -21,6 +21,7 @@ _FAR = 1.1  # sides of the image: a box that is only drawn carelessly ends befor
 _SLACK = 1.0  # pixels
 
 
+@np.errstate(over="ignore", invalid="ignore")  # boxes beyond any image are another finding
 def find_in_whole(
     dataset: Dataset, found: Mapping[Path, Decoded | str], deep_range: DeepRange | None
 ) -> tuple[list[Problem], list[Problem]]:
@@ -91,8 +92,7 @@ def _tiny_boxes(dataset: Dataset) -> list[Problem]:
     """Boxes with a side below one pixel: slips of the mouse, or numbers in another unit."""
     number, first = 0, ""
     for record in dataset.records:
-        with np.errstate(over="ignore"):  # boxes beyond any image are another finding
-            boxes = record.boxes.astype(np.float32)  # as training: what is flat there is another finding
+        boxes = record.boxes.astype(np.float32)  # as training: what is flat there is another finding
         sides = boxes[:, 2:] - boxes[:, :2]
         tiny = (sides > 0).all(axis=1) & (sides < 1).any(axis=1)
         if tiny.any() and not number:
