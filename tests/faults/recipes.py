@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from faults.answers import answer
 from faults.kinds import Case, Kind
-from faults.trees import DEEP, LITERALS, Raw, damage_text, damage_tree
+from faults.trees import DEEP, LITERALS, damage_text, damage_tree, written
 
 from singleshot import recipes
 from singleshot.data.dataset import Dataset
@@ -51,21 +51,14 @@ VIEWS: dict[str, Any] = {
 
 
 def _yaml(tree: Any) -> str:
-    """A tree with `Raw` in it as YAML text."""
-    raws: list[str] = []
+    """A tree with `Raw` in it as YAML text. What is there twice is written once: the library has no other way."""
+    return written(tree, lambda plain: yaml.safe_dump(_plain_keys(plain), sort_keys=False, width=100), quote="'")
 
-    def mark(value: Any) -> Any:
-        if isinstance(value, Raw):
-            raws.append(value.text)
-            return f"@raw{len(raws) - 1}@"
-        if isinstance(value, dict):
-            return {str(key): mark(item) for key, item in value.items()}
-        return [mark(item) for item in value] if isinstance(value, list | tuple) else value
 
-    text = yaml.safe_dump(mark(tree), sort_keys=False, width=100)
-    for number, raw in enumerate(raws):
-        text = text.replace(f"'@raw{number}@'", raw, 1)
-    return text
+def _plain_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain_keys(item) for key, item in value.items()}
+    return [_plain_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def make(rng: np.random.Generator, number: int) -> Case:

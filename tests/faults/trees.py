@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Path = tuple[Any, ...]
@@ -101,6 +101,11 @@ def _at(tree: Any, place: Path) -> Any:
 
 def to_json(tree: Any) -> str:
     """A tree with `Raw` and `Again` in it as JSON text."""
+    return written(tree, json.dumps, quote='"')
+
+
+def written(tree: Any, write: Callable[[Any], str], *, quote: str) -> str:
+    """A tree with `Raw` in it as the text that `write` makes of plain data; text has these quotation marks there."""
     raws: list[str] = []
 
     def mark(value: Any) -> Any:
@@ -111,9 +116,9 @@ def to_json(tree: Any) -> str:
             return {key: mark(item) for key, item in value.items()}
         return [mark(item) for item in value] if isinstance(value, list) else value
 
-    text = json.dumps(mark(tree))
+    text = write(mark(tree))
     for number, raw in enumerate(raws):
-        text = text.replace(f'"@raw{number}@"', raw, 1)
+        text = text.replace(f"{quote}@raw{number}@{quote}", raw, 1)
     return text
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ranks import run_ranks
 
 from singleshot.errors import UserError
 from singleshot.training import clock, due, loop, pace, progress, saving, to_yaml, train, validation
@@ -224,17 +222,7 @@ def test_processes_agree_on_rates_and_end(tmp_path: Path, by_the_clock: MakeReci
         "assert train(from_yaml(sys.argv[1]), out=sys.argv[2], builder='tiny_detector:tiny').metrics\n"
         "open(f'{sys.argv[2]}-{os.environ[\"RANK\"]}.json', 'w').write(json.dumps(rates))\n"
     )
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-            *map(str, (program, tmp_path / "recipe.yaml", tmp_path / "run")),
-        ],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_ranks(program, tmp_path / "recipe.yaml", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((tmp_path / f"run-{rank}.json").read_text()) for rank in (0, 1))
     assert first == second

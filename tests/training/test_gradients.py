@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from ranks import run_ranks
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -238,17 +236,7 @@ with start_ranks("cpu") as ranks:
 def test_two_processes_with_two_batches_each(tmp_path: Path) -> None:
     names = ["ssd", "refinedet", "ohem"]
     (tmp_path / "program.py").write_text(PROGRAM)
-    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-            *map(str, (tmp_path / "program.py", tmp_path / "found.safetensors", *names)),
-        ],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_ranks(tmp_path / "program.py", tmp_path / "found.safetensors", *names)
     assert done.returncode == 0, done.stderr
     found = load_file(tmp_path / "found.safetensors")
     for name in names:

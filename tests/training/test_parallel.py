@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import run_ranks
 from safetensors.torch import load_file
 from tiny_detector import OWN
 
@@ -42,17 +41,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path, make_rec
         "result = train(from_yaml(sys.argv[1]), out=sys.argv[2], builder='tiny_detector:tiny')\n"
         "assert result.metrics and result.last.exists()\n"
     )
-    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-            *map(str, (program, tmp_path / "recipe.yaml", tmp_path / "two")),
-        ],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_ranks(program, tmp_path / "recipe.yaml", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     one, two = entries(tmp_path / "one", "step"), entries(tmp_path / "two", "step")
     assert [line["step"] for line in two] == list(range(1, 13))  # written once
@@ -69,15 +58,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path, make_rec
 # -------------------------------------------------------------------------------------------- as torchrun starts them
 def start(out: Path, settings: dict[str, Any], ranks: int = 1) -> subprocess.CompletedProcess[str]:
     """Run `rank_program.py` in one process or several."""
-    several = [*("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}")] if ranks > 1 else []
-    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(
-        [sys.executable, *several, str(HERE / "rank_program.py"), str(out), json.dumps(settings)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+    return run_ranks(HERE / "rank_program.py", out, json.dumps(settings), ranks=ranks, seconds=900)
 
 
 FAMILIES: dict[str, dict[str, Any]] = {
