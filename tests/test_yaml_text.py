@@ -66,6 +66,7 @@ def test_plain_data(text: str, value: Any) -> None:
         (f"a: {'1' * 5000}", "a number of 5,000 characters; expected at most 100"),
         ("a: .nan", "expected a finite number, got .nan"),
         ("a: -1e999", "expected a finite number, got -1e999"),
+        ("a: 1e-400", "1e-400 is too near to 0"),
         ("a: {<<: [1]}", "expected a mapping, or a list of mappings, after `<<:`"),
         ('a: "\\0"', r"'\\x00' holds a NUL character"),
         ('a: "\\ud800"', r"'\\ud800' holds half of a character"),

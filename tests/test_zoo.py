@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import singleshot as ss
+from singleshot.errors import UserError
 
 ZOO = Path(__file__).parents[1] / "zoo"
 FILES = sorted(ZOO.glob("*.safetensors"))
@@ -18,6 +19,15 @@ def test_each_is_small_and_has_a_card(path: Path) -> None:
     card = path.with_suffix(".md").read_text()
     for word in ("licence", "command", "COCO AP"):
         assert word in card
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_damaged_one_is_refused(path: Path, tmp_path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 64
+    (tmp_path / "damaged.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        ss.load(tmp_path / "damaged.safetensors")
 
 
 @pytest.mark.parametrize(("name", "low"), [("bccd", 0.8), ("chess", 0.95)])

@@ -13,8 +13,11 @@ def to_path(path: str | os.PathLike[str]) -> Path:
     """The path that a user, a recipe or a file gives.
 
     Raises:
-        UserError: text that the system takes for no path, or that is too long for one.
+        UserError: text that the system takes for no path, that is too long for one, or nothing at all. (`Path("")` is
+            the current folder; a variable of a shell that was never set is rarely meant for it.)
     """
+    if not os.fspath(path):
+        raise UserError("a path is empty: give the name of a file or folder (the current folder is .)")
     if (found := no_name(os.fspath(path))) is not None:
         raise UserError(f"{shown(path)}: no file or folder has such a name: it holds {found}; correct the path")
     try:

@@ -237,6 +237,8 @@ class _Document:
             _refuse(event, f"expected {_WORDS[kind]}, got {short(text)}")
         if isinstance(value, float) and not math.isfinite(value):
             _refuse(event, f"expected a finite number, got {text}")
+        if value == 0 and kind == "float" and re.search("[1-9]", re.split("[eE]", text)[0]):
+            _refuse(event, f"{text} is too near to 0 for a number of a computer; give 0 or a larger one")
         return value
 
     def text(self, event: yaml.ScalarEvent) -> str:

@@ -55,7 +55,9 @@ def test_any_size_gives_maps_of_whole_cells(name: str, size: tuple[int, int]) ->
     assert map_sizes(backbone, size) == expected
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet18", "mobilenetv2"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vgg16", "mobilenetv2"))]
+)
 def test_compiles_whole_and_exports(name: str) -> None:
     torch.manual_seed(0)
     backbone = backbones.build(name).eval()

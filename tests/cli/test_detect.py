@@ -54,6 +54,14 @@ def test_a_name_that_is_no_utf_8(tiny_model: Path, tiny_voc: Path, tmp_path: Pat
     assert {entry["image_id"] for entry in entries} == {image.stem}
 
 
+def test_a_name_cannot_add_a_line(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
+    image = tmp_path / "x.jpg\nb.jpg: 3 cell"
+    shutil.copy(tiny_voc / "JPEGImages" / "a.jpg", image.with_name(f"{image.name}.jpg"))
+    assert main(["detect", str(tiny_model), str(tmp_path), "--threshold", "1"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith("x.jpg\\nb.jpg: 3 cell.jpg: nothing")
+
+
 def test_one_class(tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:
     image = str(tiny_voc / "JPEGImages" / "a.jpg")
     assert main(["detect", str(tiny_model), image, "--threshold", "0", "--json", "--classes", "other"]) == 0

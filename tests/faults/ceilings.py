@@ -96,7 +96,7 @@ KIND = Kind(
     make,
     check,
     cases=300,
-    fast=6,
+    fast=3,
     prepare=prepare,
     seconds=30,
     memory=600,

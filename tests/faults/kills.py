@@ -188,7 +188,7 @@ def _kind(line: str, make: Any, check: Any, cases: int, fast: int) -> Kind:
 
 
 KILL = _kind(
-    "a run killed up to three times: continued, it is bit-equal; no worker stays", make_kill, check_kill, 100, 3
+    "a run killed up to three times: continued, it is bit-equal; no worker stays", make_kill, check_kill, 100, 2
 )
 SIGNAL = _kind("a run asked to stop: it saves and says how to go on; bit-equal", make_signal, check_signal, 100, 4)
 TWO = _kind("two processes in one run folder: one of them trains; bit-equal", make_two, check_two, 40, 2)

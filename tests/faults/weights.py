@@ -87,7 +87,7 @@ KIND = Kind(
     make,
     check,
     cases=2_000,
-    fast=24,
+    fast=10,
     prepare=prepare,
     seconds=20,
     memory=400,

@@ -791,7 +791,7 @@ class TestPerLevel:
             (alone,) = step(one, anchors).to_list()
             assert all(torch.equal(image[name], alone[name]) for name in image)
 
-    @pytest.mark.parametrize("threshold", [0.05, 0.9])
+    @pytest.mark.parametrize("threshold", [0.05, pytest.param(0.9, marks=pytest.mark.slow)])
     def test_traced_it_is_the_same(self, threshold: float) -> None:
         """A graph has the full number of candidates; otherwise only what the fullest image needs."""
         predictions, anchors = pyramid(6, batch=2, counts=(900, 300, 20), classes=3, steps=30)

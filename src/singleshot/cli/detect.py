@@ -14,6 +14,7 @@ from singleshot.cli.multiscale import HELP as TTA
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, fraction, whole
 from singleshot.devices import METAVAR
+from singleshot.errors import shown
 from singleshot.inference.options import LEAST, MOST, Options
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def parse(words: Sequence[str]) -> Namespace:
 
 def run(options: Namespace) -> Result:
     """Detect objects, draw the pictures and list the detections."""
+    from singleshot.cli import multiscale
     from singleshot.cli.model import load_model
-    from singleshot.cli.multiscale import multi_scale, shown
     from singleshot.inference.predictor import detect
     from singleshot.inference.results import to_json
     from singleshot.multiscale.published import load
@@ -69,8 +70,8 @@ def run(options: Namespace) -> Result:
     views = None if options.tta is None else load(options.tta)
     wanted = None if views is None else "--tta"
     detector = load_model(options.model, builder=options.builder, device=options.device, wanted=wanted)
-    many = None if views is None else multi_scale(detector, views)
-    with shown(many) as bar:
+    many = None if views is None else multiscale.multi_scale(detector, views)
+    with multiscale.shown(many) as bar:
         found = detect(
             many or detector,
             options.sources,
@@ -81,10 +82,11 @@ def run(options: Namespace) -> Result:
         )
     lines = [_line(prediction) for prediction in found]
     if options.out is not None:
-        lines.append(f"the pictures and detections.json are in {options.out}")
+        lines.append(f"the pictures and detections.json are in {shown(options.out)}")
     return Result(to_json(found), "\n".join(lines))
 
 
 def _line(prediction: Prediction) -> str:
     counts = Counter(prediction.names)
-    return f"{prediction.path}: {', '.join(f'{count} {name}' for name, count in counts.items()) or 'nothing'}"
+    found = ", ".join(f"{count} {shown(name)}" for name, count in counts.items())
+    return f"{shown(prediction.path)}: {found or 'nothing'}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from singleshot.paths import to_path
 from singleshot.plain_data import from_plain, merge, to_plain
 from singleshot.ranges import MOST_IMAGES, MOST_WORKERS, within
 from singleshot.yaml_text import load_yaml, to_yaml_text
@@ -277,7 +278,7 @@ def from_yaml(path: str | Path, *, base: Recipe | None = None) -> Recipe:
     Raises:
         UserError: no such file, broken YAML (with its line), an unknown key or a value of the wrong type.
     """
-    return read_tree(load_yaml(Path(path)), where=str(path), base=base)
+    return read_tree(load_yaml(to_path(path)), where=str(path), base=base)
 
 
 def read_tree(tree: dict[str, Any], *, where: str, base: Recipe | None = None) -> Recipe:
