@@ -113,7 +113,7 @@ def test_nan_infinite_and_inverted_boxes_stop(make: Make) -> None:
 def test_problems_of_the_reader_stop_and_are_in_the_same_report(make: Make, tmp_path: Path) -> None:
     make([[1, 2, 3, 4]], [[1, 2, 3, 4, 1]], [[1, 2, 3, 4]])
     content = json.loads((tmp_path / "val.json").read_text())
-    content["images"].append({"id": 0, "file_name": "2.png"})
+    content["images"].append({"id": 0, "file_name": "0.png"})
     content["annotations"][0]["bbox"] = "everywhere"
     content["annotations"].append({"image_id": 77, "category_id": 1, "bbox": [1, 1, 1, 1]})
     (tmp_path / "val.json").write_text(json.dumps(content))

@@ -135,7 +135,7 @@ def test_a_list_of_images_has_no_truth(tmp_path: Path) -> None:
 
 def test_entries_that_cannot_be_read_are_problems_and_their_images_are_left_out(tmp_path: Path) -> None:
     value = content()
-    value["images"] += [{"id": 42, "file_name": "c.jpg"}, {"id": None, "file_name": "d.jpg"}, {"id": 8}, "e.jpg"]
+    value["images"] += [{"id": 42, "file_name": "a.jpg"}, {"id": None, "file_name": "d.jpg"}, {"id": 8}, "e.jpg"]
     value["annotations"] += [
         {"image_id": 42, "category_id": 3},
         {"image_id": 42, "category_id": 3, "bbox": [1, 2, 3]},
@@ -153,6 +153,19 @@ def test_entries_that_cannot_be_read_are_problems_and_their_images_are_left_out(
     assert all(problem.where.startswith(str(tmp_path / "a.json")) for problem in data.problems)
     assert any("images[2]" in problem.where and "a.jpg" in problem.message for problem in data.problems)
     assert any("annotations[4]" in problem.where for problem in data.problems)
+
+
+def test_two_images_of_one_id_are_both_left_out(tmp_path: Path) -> None:
+    """Their annotations name only the id: one image would learn the objects of the other."""
+    value = content()
+    value["images"] += [{"id": 42, "file_name": "c.jpg"}, {"id": 7, "file_name": "b.jpg"}]
+    data = read_coco(write(tmp_path / "a.json", value))
+    assert [(record.name, len(record.labels)) for record in data.records] == [("b.jpg", 1)]  # listed twice, one image
+    assert data.left_out == ("duplicate image id",) * 2
+    assert [str(problem).partition(": ")[2] for problem in data.problems] == [
+        "images[2]: c.jpg: the id 42 is also the id of a.jpg",
+        "images[3]: image 'b.jpg' is listed twice",
+    ]
 
 
 def broken(field: str, value: Any) -> dict[str, Any]:

@@ -122,12 +122,16 @@ def test_an_id_that_occurs_twice_in_a_split() -> None:
     assert gather.add_image(Path("b.jpg"), "b.jpg", id=1, where="line 2") is None
     assert gather.add_image(Path("a.jpg"), "a.jpg", id=1) is None
     added(gather, "b.jpg", "1")  # a text is another id
+    added(gather, "c.jpg", 2)
+    assert gather.add_image(Path("c.jpg"), "c.jpg", id=2) is None
     data = made(gather)
     assert [str(problem) for problem in data.problems] == [
         "line 2: b.jpg: the id 1 is also the id of a.jpg",
         "place: image 'a.jpg' is listed twice",
+        "place: image 'c.jpg' is listed twice",
     ]
-    assert [record.id for record in data.records] == [1, "1"]
+    assert [record.id for record in data.records] == ["1", 2]  # nobody knows whose the objects of the id 1 are
+    assert data.left_out == ("duplicate image id",) * 2
     assert data.own_ids
 
 
@@ -140,7 +144,8 @@ def test_ids_where_splits_are_joined() -> None:
     added(gather, "b.jpg", 1, "val")
     assert gather.add_image(Path("c.jpg"), "c.jpg", id=1) is None  # twice in this split
     data = made(gather)
-    assert [record.id for record in data.records] == ["train/1", "val/2", "val/1"]
+    assert [record.id for record in data.records] == ["train/1", "val/2"]  # both of val have gone, and no other
+    assert data.left_out == ("duplicate image id",) * 2
     assert (data.split, data.own_ids, len(data.problems)) == ("train+val", False, 1)
     gather = begun()
     added(gather, "a.jpg", folder="2007", group="VOC2007")

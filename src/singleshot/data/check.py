@@ -25,7 +25,7 @@ ERRORS: Mapping[str, str] = {
     "broken annotation": "its image is left out",
     "outside of the data": _IMAGE_OUT,
     "key twice": "the last value counts",
-    "duplicate image id": "the first image is kept",
+    "duplicate image id": "an image listed twice is kept once; different images of one id are all left out",
     "invalid box": _IMAGE_OUT,
     "corners as sizes": "the boxes are used as they are read",
     "unknown class": "its boxes are left out, with their images if the file itself does not know the class",

@@ -37,8 +37,9 @@ class Gather:
 
     Readers report only what is in their files. The classes are `class_names` if given, else those that the readers
     name. Objects of other classes are left out; each such class becomes one "unknown class" problem. An id that occurs
-    twice is a problem too. When several splits are joined, an image that two of them list counts as occurring twice.
-    When two splits use one id for different images, `SPLIT/` is put before all ids.
+    twice is a problem too. An image that is listed twice is kept once; different images of one id are left out, since
+    nobody can say whose the objects are. When several splits are joined, an image that two of them list counts as
+    occurring twice. When two splits use one id for different images, `SPLIT/` is put before all ids.
     """
 
     def __init__(self, class_names: Sequence[str] | None = None, *, inside: Path | None = None) -> None:
@@ -51,7 +52,7 @@ class Gather:
         self._unknown: dict[str, list[Path]] = {}  # class that is not a given one -> the file of each object
         self._images: list[_Image] = []
         self._ids: dict[tuple[str, Id], int] = {}  # of all splits: (group, id) -> the first image
-        self._split_ids: set[Id] = set()  # of the split that is being read
+        self._split_ids: dict[tuple[str, Id], int] = {}  # the same, of the split that is being read
         self._clash = False  # whether two splits use one id for different images
         self._left_out: dict[int, str] = {}  # image -> the kind of problem for which it is not in the dataset
         self._problems: dict[Problem, None] = {}  # a broken file that two splits list is reported once
@@ -66,7 +67,7 @@ class Gather:
     def begin(self, split: str, place: Path) -> None:
         """Begin the next split. `place` is its file or folder, for messages."""
         self._starts.append((split, place, len(self._image_of)))
-        self._split_ids = set()
+        self._split_ids = {}
 
     def add_image(
         self,
@@ -81,7 +82,7 @@ class Gather:
         group: str = "",
         where: str | None = None,
     ) -> int | None:
-        """Add an image. Returns its number for `add_object`, or None (and a problem) if the image was already added.
+        """Add an image. Returns its number for `add_object`, or None (and a problem) if its id was already added.
 
         Args:
             path: the file, or where it is expected.
@@ -101,24 +102,32 @@ class Gather:
             if not os.path.isfile(path):  # a disk has names that are no text; they are used as they are
                 self.problem("broken annotation", where or str(annotation or path), f"the image's name {error}")
                 return None
-        key = name if id is None else id
+        key = (group, name if id is None else id)
         split, place, _ = self._starts[-1]
-        first = self._ids.setdefault((group, key), len(self._images))
-        if first < len(self._images):
+        number = len(self._images)
+        found = _Image(path, name, id, stem, group, split, size, annotation, annotated)
+        first = self._split_ids.setdefault(key, number)
+        here = first < number  # this split has the id already
+        if not here:
+            first = self._ids.setdefault(key, number)
+        if first < number:
             other = self._images[first]
-            if key in self._split_ids or other.path == path:
-                same = other.path == path and other.name == name
+            same = other.path == path and other.name == name
+            if here or other.path == path:
                 message = (
                     f"image {name!r} is listed twice"
                     if same
-                    else f"{name}: the id {key!r} is also the id of {other.name}"
+                    else f"{name}: the id {key[1]!r} is also the id of {other.name}"
                 )
                 self.problem("duplicate image id", where or str(annotation or place), message)
+                if here and not same:  # the objects of this id may be those of either
+                    self._images.append(found)
+                    self.leave_out(first, "duplicate image id")
+                    self.leave_out(number, "duplicate image id")
                 return None
             self._clash = True
-        self._split_ids.add(key)
-        self._images.append(_Image(path, name, id, stem, group, split, size, annotation, annotated))
-        return len(self._images) - 1
+        self._images.append(found)
+        return number
 
     def add_class(self, name: str, id: Id | None = None) -> None:
         """Add a class of the data.
