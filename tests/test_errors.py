@@ -92,3 +92,4 @@ def test_a_value_of_any_size_and_depth_is_short() -> None:
 
 def test_some_names() -> None:
     assert some(["a\nb", *"cdef"], "missing") == "5 missing: a\\nb, c, d, e and 1 more"
+    assert some(["a"], "names that differ", one="name that differs") == "1 name that differs: a"

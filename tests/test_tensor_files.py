@@ -70,8 +70,10 @@ def test_values_that_are_not_finite(value: float, dtype: torch.dtype) -> None:
     assert all_finite(tensor)
     tensor[2, 1] = value
     assert not all_finite(tensor)
-    with pytest.raises(UserError, match="^file: 1 with NaN or infinite values: b; take another one$"):
+    with pytest.raises(UserError, match="^file: 1 tensor with NaN or infinite values: b; take another one$"):
         refuse_broken({"a": torch.zeros(2), "b": tensor}, "file: ", "take another one")
+    with pytest.raises(UserError, match="^file: 2 tensors with NaN or infinite values: a, b; take another one$"):
+        refuse_broken({"a": tensor, "b": tensor}, "file: ", "take another one")
 
 
 def test_a_mask_may_be_infinite_and_what_is_learnt_may_not() -> None:

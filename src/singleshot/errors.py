@@ -127,9 +127,13 @@ class _Brief(reprlib.Repr):
 _BRIEF = _Brief()
 
 
-def some(names: Sequence[str], what: str = "", *, limit: int = 4) -> str:
-    """The first names: `a, b and 3 more`; with `what`, after their number: `5 missing: a, b and 3 more`."""
+def some(names: Sequence[str], what: str = "", *, one: str = "", limit: int = 4) -> str:
+    """The first names: `a, b and 3 more`; with `what`, after their number: `5 missing: a, b and 3 more`.
+
+    `one` takes the place of `what` after the number 1.
+    """
     if not names:
         return ""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"{f'{len(names)} {what}: ' if what else ''}{', '.join(map(shown, names[:limit]))}{more}"
+    said = one if one and len(names) == 1 else what
+    return f"{f'{len(names)} {said}: ' if said else ''}{', '.join(map(shown, names[:limit]))}{more}"

@@ -24,6 +24,10 @@ _METADATA = "__metadata__"
 _LENGTH = 8  # bytes: the length of the header, little-endian; the header is JSON, padded with spaces to eights
 
 
+class ChecksumError(UserError):
+    """The content of a file is not what was written."""
+
+
 def packed(tensors: Mapping[str, Tensor], text: Mapping[str, str]) -> bytes:
     """The bytes of a safetensors file with its metadata in order and with a checksum.
 
@@ -41,8 +45,8 @@ def unpacked(content: bytes, where: str) -> tuple[dict[str, Tensor], dict[str, s
     """The tensors of a safetensors file, and its metadata without the checksum.
 
     Raises:
-        UserError: the bytes are not those of a safetensors file, or its checksum is another one. `where` is the start
-            of messages: the file.
+        UserError: the bytes are not those of a safetensors file, or (`ChecksumError`) its checksum is another one.
+            `where` is the start of messages: the file.
     """
     try:
         tensors = from_bytes(content)
@@ -52,7 +56,7 @@ def unpacked(content: bytes, where: str) -> tuple[dict[str, Tensor], dict[str, s
     text: dict[str, str] = header.get(_METADATA) or {}
     written = text.get(CHECKSUM)
     if written is not None and written != _checksum(header, data):
-        raise UserError(
+        raise ChecksumError(
             f"{where}damaged: the content does not have the checksum that was written with it. Take another copy of "
             f"it. (A program that changes it on purpose must leave {CHECKSUM!r} out of the metadata)"
         )
@@ -64,7 +68,8 @@ def refuse_broken(
 ) -> None:
     """Raise `UserError` naming the tensors that are `broken`; `advice` ends the message."""
     if found := broken(tensors, infinite):
-        raise UserError(f"{where}{some(found, 'with NaN or infinite values')}; {advice}")
+        kind = "with NaN or infinite values"
+        raise UserError(f"{where}{some(found, f'tensors {kind}', one=f'tensor {kind}')}; {advice}")
 
 
 def broken(tensors: Mapping[str, Tensor], infinite: Container[str] = frozenset()) -> list[str]:

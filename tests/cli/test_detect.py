@@ -87,6 +87,11 @@ def test_bad_input(words: list[str], said: str, tiny_model: Path, tiny_voc: Path
     assert "Traceback" not in err
 
 
+def test_the_image_in_the_place_of_the_model(tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:
+    assert main(["detect", str(tiny_voc / "JPEGImages" / "a.jpg"), str(tiny_model)]) == 2
+    assert capsys.readouterr().err.endswith("a.jpg is an image, but MODEL comes first, such as RUN/best.safetensors\n")
+
+
 def test_broken_image(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: Capture) -> None:
     shutil.copy(tiny_voc / "JPEGImages" / "a.jpg", tmp_path / "a.jpg")
     (tmp_path / "b.jpg").write_text("no image")

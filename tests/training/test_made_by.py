@@ -212,13 +212,31 @@ def test_damaged_text(run: Path) -> None:
             rewrite(run, lambda known, name=name: known.update({"made_by": "{}"}))  # type: ignore[misc]
 
 
+def test_changed_bytes(run: Path) -> None:
+    """One plain sentence, and no advice about copies or checksums."""
+    state = run / "state.safetensors"
+    whole = state.read_bytes()
+    advice = "Start a new run; --from starts it from the weights in this folder"
+    state.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError) as error:
+        SavedState.read(state)
+    assert str(error.value) == (
+        f"{state}: the saved state is damaged: the file has changed since the run wrote it. {advice}"
+    )
+    state.write_bytes(whole[:-1])
+    with pytest.raises(UserError) as error:
+        SavedState.read(state)
+    assert str(error.value).count("damaged") == 1
+    assert str(error.value).endswith(advice)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
         ("optimizer.momentum_buffer.backbone.second.0.bias", torch.zeros(3), r"has the shape \(3,\)"),
         ("model.backbone.second.0.bias", torch.full((12,), torch.nan), "NaN or infinite"),
         ("model.backbone.second.0.bias", torch.zeros(5), r"has the shape \(5,\)"),
-        ("model.more", torch.zeros(5), "names that only one of them has: more"),
+        ("model.more", torch.zeros(5), "1 name that only one of them has: more"),
         ("random.cpu.0", torch.zeros(5), "random numbers is damaged"),
     ],
 )  # fmt: skip

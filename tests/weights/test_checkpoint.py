@@ -245,13 +245,15 @@ class TestLoadRefuses:
         detector, before = load(path), path.read_bytes()
         key = next(key for key in detector.state_dict() if key.endswith(name))
         detector.state_dict()[key].view(-1)[0] = value
-        with pytest.raises(UserError, match=rf"not written: 1 with NaN or infinite values: {re.escape(key)}; "):
+        with pytest.raises(UserError, match=rf"not written: 1 tensor with NaN or infinite values: {re.escape(key)}; "):
             save(detector, path)
         assert path.read_bytes() == before
         weights = load_file(path)
         weights[key].view(-1)[0] = value
         save_file(weights, path, {name: text for name, text in text_of(path).items() if name != "sha256"})
-        with pytest.raises(UserError, match=rf"model\.safetensors: 1 with NaN or infinite values: {re.escape(key)}; "):
+        with pytest.raises(
+            UserError, match=rf"model\.safetensors: 1 tensor with NaN or infinite values: {re.escape(key)}; "
+        ):
             load(path)
 
     def test_weights_beyond_the_range_of_16_bits_keep_32(self, path: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from singleshot.devices import find_device
+from singleshot.errors import UserError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,11 @@ def load_model(path: str, *, builder: str | None, device: str | None, wanted: st
         device: None: CUDA if available; for an exported model the CPU.
         wanted: a feature that an exported model does not have, for the error; None if an exported model is fine.
     """
+    from singleshot.data.images import IMAGE_SUFFIXES
     from singleshot.engines import holds_weights, load, load_detector
+
+    if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
+        raise UserError(f"{shown(path)} is an image, but MODEL comes first, such as RUN/best.safetensors")
 
     where = str(find_device(device or "auto")) if holds_weights(path) else device or "cpu"
     if wanted is not None:

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from singleshot.errors import UserError, short, some
 from singleshot.plain_data import from_plain
-from singleshot.tensor_files import broken, may_be_infinite, packed, unpacked
+from singleshot.tensor_files import ChecksumError, broken, may_be_infinite, packed, unpacked
 from singleshot.training.made_by import MadeBy
 
 VERSION = 1
+
+_ADVICE = "Start a new run; --from starts it from the weights in this folder"
 
 
 @dataclass
@@ -111,8 +113,12 @@ class SavedState:
         try:
             stamp = file_stamp(path)
             tensors, metadata = unpacked(path.read_bytes(), "")
+        except ChecksumError:
+            raise UserError(
+                f"{path}: the saved state is damaged: the file has changed since the run wrote it. {_ADVICE}"
+            ) from None
         except (OSError, UserError) as error:
-            raise _no_state(path, str(error)) from None
+            raise _no_state(path, str(error.__cause__ or error)) from None  # the cause: why it is no safetensors file
         if metadata.get("version") != str(VERSION):
             raise UserError(
                 f"{path}: the state has version {short(metadata.get('version'))}, but this program reads version "
@@ -172,7 +178,7 @@ class SavedState:
         own = module.state_dict()
         saved = {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
         if different := sorted(own.keys() ^ saved.keys()):
-            raise self._no_fit(some(different, "names that only one of them has"))
+            raise self._no_fit(some(different, "names that only one of them has", one="name that only one of them has"))
         if wrong := broken(saved, may_be_infinite(module)):
             raise self._no_fit(f"{prefix}{wrong[0]} has numbers that are NaN or infinite")
         for name, value in own.items():
@@ -231,10 +237,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _no_state(path: Path, why: str) -> UserError:
-    return UserError(
-        f"{path}: this file is not the state of a run, or it is damaged ({why}). "
-        "Start a new run; --from starts it from the weights in this folder"
-    )
+    return UserError(f"{path}: this file is not the state of a run, or it is damaged ({why}). {_ADVICE}")
 
 
 def _named(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:

@@ -62,7 +62,7 @@ def test_every_tensor_is_taken_or_named(foreign: dict[str, Tensor]) -> None:
         import_weights({key: value for key, value in foreign.items() if key != name})
     with pytest.raises(UserError, match=rf"1 of another shape: {name} is \(1,\), expected"):
         import_weights({**foreign, name: torch.zeros(1)})
-    with pytest.raises(UserError, match="1 with NaN or infinite values"):
+    with pytest.raises(UserError, match="1 tensor with NaN or infinite values"):
         import_weights({**foreign, name: foreign[name] * torch.inf})
 
 
