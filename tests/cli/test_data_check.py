@@ -87,6 +87,29 @@ def test_a_split_that_cannot_be_read_does_not_hide_the_others(shared: Path, caps
     assert splits["val"]["images"] == 58
 
 
+def test_an_image_that_is_used_for_a_name_that_leads_elsewhere_is_said(tmp_path: Path, capsys: Capture) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "/gone/a.png", "width": 20, "height": 20}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 10, 10]}],
+        "categories": [{"id": 1, "name": "cell"}],
+    }
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    found = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 10, 10], "score": 0.9}
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found/detections.json").write_text(json.dumps([found]))
+    message = f"the name /gone/a.png leads to /gone/a.png; {tmp_path}/a.png is used"
+    assert main(["data", "check", str(tmp_path / "val.json")]) == 0
+    out = capsys.readouterr().out
+    assert "warning: image of another folder (1): the image of the data that has the last part" in out
+    assert message in out
+    detections = ["--detections", str(tmp_path / "found/detections.json")]
+    for words in (["evaluate", *detections], ["analyse", "errors", *detections], ["data", "show"]):
+        more = ["--out", str(tmp_path / "sheet.png")] if words[0] == "data" else []
+        assert main([*words, str(tmp_path / "val.json"), *more]) == 0
+        assert message in capsys.readouterr().err, words
+
+
 def test_what_is_left_is_counted(data: Path, capsys: Capture) -> None:
     for stem in "ab":
         path = data / "Annotations" / f"{stem}.xml"

@@ -411,6 +411,30 @@ def test_an_image_outside_of_the_data_is_refused(tmp_path: Path, name: str, give
         assert trusted.records[0].path.samefile(tmp_path / "out/a.jpg")
 
 
+@pytest.mark.parametrize("name", ["../../gone/a.jpg", "{}/out/a.jpg", "/home/else/a.jpg"])
+def test_an_image_that_is_used_for_a_name_that_leads_elsewhere_is_named(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "far/away/data"
+    touch(tmp_path / "out/a.jpg", root / "images/a.jpg", root / "images/b.jpg")
+    name = name.format(tmp_path)
+    images = [{"id": 42, "file_name": name}, {"id": 7, "file_name": f"{root}/images/b.jpg"}]
+    write(root / "val.json", content(images=images))
+    data = read_coco(root)
+    assert [record.path for record in data.records] == [root / "images/a.jpg", root / "images/b.jpg"]
+    assert not data.problems
+    (note,) = data.notes  # none about b.jpg, which is where its name leads
+    assert note.kind == "image of another folder"
+    assert note.where.endswith("val.json: images[0]")
+    meant = os.path.normpath(root / "images" / name)
+    assert note.message == f"the name {name} leads to {meant}; {root}/images/a.jpg is used"
+    assert "1 image is not where the name in the annotations leads" in str(data.elsewhere())
+    trusted = read_coco(root, allow_outside=True)
+    if name == f"{tmp_path}/out/a.jpg":  # what is named comes before what only has the same last part
+        assert trusted.records[0].path == tmp_path / "out/a.jpg"
+        assert trusted.elsewhere() is None
+    else:
+        assert trusted.notes == data.notes
+
+
 def test_very_many_folders_in_names_take_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is not asked for each of them."""
     asked: list[object] = []

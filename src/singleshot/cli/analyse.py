@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 
 from singleshot.analysis import Analysis, Findings, find_analysis
-from singleshot.cli.dataset import add_data, add_reading, reading
+from singleshot.cli.dataset import add_data, add_reading, reading, say_elsewhere
 from singleshot.cli.elsewhere import MEASURE
 from singleshot.cli.output import Result, write
 from singleshot.cli.parser import VerbParser, whole
@@ -228,6 +228,7 @@ def _open(options: Namespace, class_names: Sequence[str] | None = None) -> Datas
     )
     if class_names is not None:
         say(f"{dataset.root}: {len(dataset)} images of split {dataset.split!r} ({dataset.format})")
+    say_elsewhere(dataset)
     return dataset
 
 

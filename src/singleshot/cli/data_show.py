@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jsonargparse import Namespace
 
 from singleshot.cli import train
-from singleshot.cli.dataset import add_data, add_deep_range, add_reading, reading
+from singleshot.cli.dataset import add_data, add_deep_range, add_reading, reading, say_elsewhere
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.errors import UserError
@@ -60,6 +60,7 @@ def run(options: Namespace) -> Result:
         from singleshot.training.setup import TRAIN_SPLITS
 
         dataset = open_dataset(options.data, split=options.split, prefer=TRAIN_SPLITS, **reading(options))
+        say_elsewhere(dataset)
         pictures = samples.labelled(dataset, options.number, options.seed, deep_range=DeepRange.of(options.deep_range))
     else:
         from singleshot import recipes

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
 from singleshot.cli.parser import VerbParser
 from singleshot.data.formats import FORMATS
+from singleshot.terminal import say
+
+if TYPE_CHECKING:
+    from singleshot.data.dataset import Dataset
 
 
 def add_data(parser: VerbParser, *, optional: bool = False) -> None:
@@ -44,3 +48,9 @@ def add_reading(parser: VerbParser) -> None:
 def reading(options: Namespace) -> dict[str, Any]:
     """The arguments of `open_dataset` that `add_reading` added."""
     return {"format": options.format, "allow_outside": options.allow_outside}
+
+
+def say_elsewhere(dataset: Dataset) -> None:
+    """Say which image is used for a name that leads elsewhere, for verbs that do not check the data."""
+    if (note := dataset.elsewhere()) is not None:
+        say(f"note: {note}")

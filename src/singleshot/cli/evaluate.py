@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from singleshot.cli.dataset import add_data, add_reading, reading
+from singleshot.cli.dataset import add_data, add_reading, reading, say_elsewhere
 from singleshot.cli.elsewhere import EVALUATE
 from singleshot.cli.multiscale import HELP as TTA
 from singleshot.cli.output import Result
@@ -137,3 +137,4 @@ def _say_notes(notes: Iterable[str]) -> None:
 
 def _announce(dataset: Any) -> None:
     say(f"{dataset.root}: {len(dataset)} images of split {dataset.split!r} ({dataset.format})")
+    say_elsewhere(dataset)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from singleshot.conversions import FARTHEST
-from singleshot.data.dataset import Dataset, Floats, ImageRecord, Problem
+from singleshot.data.dataset import ELSEWHERE, Dataset, Floats, ImageRecord, Problem
 from singleshot.data.decode_all import decode_all, memory_file
 from singleshot.data.deep import DeepRange
 from singleshot.data.images import Decoded
@@ -50,6 +50,7 @@ WARNINGS: Mapping[str, str] = {
     "many objects": "all are kept",
     "deep images": "they are read by the range that is named",
     "similar class names": "they remain different classes",
+    ELSEWHERE: "the image of the data that has the last part of this name is used",
     "shared image": "each entry counts as a separate image, in which the objects of the other entries are background",
 }
 """The kinds of problem that do not stop training, each with how it is repaired in memory."""

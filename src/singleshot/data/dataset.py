@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Id = int | str
+ELSEWHERE = "image of another folder"
+"""The kind of note about an image that was found by the last part of its name, while the name leads elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,17 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def elsewhere(self) -> str | None:
+        """What to say where this dataset is used, if names lead elsewhere and images of the same last part are used."""
+        found = [note for note in self.notes if note.kind == ELSEWHERE]
+        if not found:
+            return None
+        images = "1 image is" if len(found) == 1 else f"{len(found)} images are"
+        return (
+            f"{images} not where the name in the annotations leads, and found by the last part of the name; "
+            f"the first: {found[0]}"
+        )
 
     def labels(self) -> NDArray[np.int64]:
         """The class of every object of every image, image after image."""

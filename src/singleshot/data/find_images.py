@@ -40,15 +40,26 @@ class ImageFinder:
 
     def path(self, name: str) -> Path | None:
         """The image of this name, or the place where it is expected if it is not found. None if that is outside."""
-        name = name.replace("\\", "/")
+        name = _plain(name)
         parent, _, base = name.rpartition("/")
         for inner in dict.fromkeys((parent, "")):  # with the folders in its name, then without
             folder = self._table(inner).get(base)
-            if folder is not None and (not _leads(name) or _lies_in(folder, self.searched)):
+            if folder is not None and (not _leads(name) or _leads(inner) or _lies_in(folder, self.searched)):
                 return folder / base
         if not self.has_own and (folder := self._other_splits().get(base)) is not None:
             return folder / base
         return self._within(self.expected, name)
+
+    def replaced(self, name: str, found: Path) -> Path | None:
+        """Where a name leads, by `..` or as an absolute path, if `found` is another image that has its last part only.
+
+        None if the name means `found` itself.
+        """
+        name = _plain(name)
+        if not _leads(name) or "/" not in name:
+            return None
+        meant = [Path(os.path.normpath(place / name)) for place in (self.expected, *self.folders)]
+        return None if found in meant else meant[0]
 
     def _within(self, place: Path, inner: str) -> Path | None:
         """What `inner` means below a place; None if it leads out of the data. The disk is not asked for that."""
@@ -90,6 +101,10 @@ class ImageFinder:
                         twice.add(name)
             self.others = {name: place for name, place in found.items() if name not in twice}
         return self.others
+
+
+def _plain(name: str) -> str:
+    return name.replace("\\", "/")
 
 
 def _lies_in(path: Path, places: Sequence[Path]) -> bool:

@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 
 from singleshot import conversions
 from singleshot.conversions import Unclear, flag, identifier, joined, number
-from singleshot.data.dataset import Id, ImageRecord
+from singleshot.data.dataset import ELSEWHERE, Id, ImageRecord
 from singleshot.data.find_images import ImageFinder
 from singleshot.data.formats.cocojson import find_files, load, split_name
 from singleshot.data.formats.format import Format, Split
 from singleshot.data.gather import Gather
-from singleshot.errors import UserError, short, some
+from singleshot.errors import UserError, short, shown, some
 
 T = TypeVar("T")
 
@@ -143,6 +143,9 @@ class _Reader:
                     "trust it, use --allow-outside (allow_outside=True in Python)"
                 )
                 self.gather.problem("outside of the data", f"{self.source}: {where}", message, image=image)
+            elif image is not None and path is not None and (meant := self.finder.replaced(name, path)) is not None:
+                message = f"the name {shown(name)} leads to {shown(str(meant))}; {shown(str(path))} is used"
+                self.gather.note(ELSEWHERE, f"{self.source}: {where}", message)
 
     def read_categories(self) -> None:
         """Add the classes in file order. Names that occur twice get their id appended."""
