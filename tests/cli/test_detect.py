@@ -7,10 +7,12 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from singleshot.cli import main
+from singleshot.inference import predictor
 
 Capture = pytest.CaptureFixture[str]
 
@@ -99,6 +101,34 @@ def test_broken_image(tiny_model: Path, tiny_voc: Path, tmp_path: Path, capsys: 
     assert "b.jpg" in capsys.readouterr().err
     assert main(["detect", str(tiny_model), str(tmp_path), "--json", "--skip-bad"]) == 0
     assert [entry["image"] for entry in json.loads(capsys.readouterr().out)] == [str(tmp_path / "a.jpg")]
+
+
+def test_the_partial_results_are_said(
+    tiny_model: Path, tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    for name in ("a.jpg", "c.jpg"):
+        shutil.copy(tiny_voc / "JPEGImages" / "a.jpg", tmp_path / name)
+    command = ["detect", str(tiny_model), *(str(tmp_path / name) for name in ("a.jpg", "c.jpg", "b.jpg"))]
+    (tmp_path / "b.jpg").write_text("no image")
+    assert main([*command, "--out", str(out)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    where = f"what was found so far is in {out / 'detections.partial.json'}"
+    assert [lines[-2], lines[-1]] == [
+        "--skip-bad (in Python skip_bad=True) leaves out images that cannot be read",
+        f"{where} (2 images)",
+    ]
+    draw, drawn = predictor.draw, []
+
+    def interrupted(*given: Any) -> Any:
+        drawn.append(given)
+        if len(drawn) > 1:
+            raise KeyboardInterrupt
+        return draw(*given)
+
+    monkeypatch.setattr(predictor, "draw", interrupted)
+    assert main([*command, "--out", str(out), "--overwrite", "--skip-bad"]) == 130
+    assert capsys.readouterr().err.endswith(f"\ninterrupted; {where} (1 image)\n")
 
 
 def test_own_builder(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

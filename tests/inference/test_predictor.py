@@ -127,8 +127,15 @@ def test_a_bad_image_stops_with_its_name_or_is_skipped_with_a_note(
     (tmp_path / "in" / "b.jpg").write_text("this is a text file")
     (tmp_path / "in" / "c.png").write_bytes(b"")
     make("in/d.png")
-    with pytest.raises(UserError, match=r"b\.jpg"):
+    with pytest.raises(UserError, match=r"b\.jpg") as error:
         detect(fake, tmp_path / "in", out=tmp_path / "out", workers=workers)
+    assert error.value.__notes__ == [
+        "--skip-bad (in Python skip_bad=True) leaves out images that cannot be read",
+        f"what was found so far is in {tmp_path / 'out' / 'detections.partial.json'} (1 image)",
+    ]
+    with pytest.raises(UserError, match=r"b\.jpg") as error:  # alone: there is nothing to go on with
+        detect(fake, tmp_path / "in" / "b.jpg", workers=workers)
+    assert not hasattr(error.value, "__notes__")
     # Nothing is lost: what came before is there, and says that it is not all.
     assert (tmp_path / "out" / "a.png").exists()
     partial = json.loads((tmp_path / "out" / "detections.partial.json").read_text())

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as leave:  # the parser's --help
         return leave.code if isinstance(leave.code, int) else 0
     except KeyboardInterrupt as interruption:
-        say(f"\n{str(interruption) or 'interrupted'}")
+        say("\n" + "; ".join([str(interruption) or "interrupted", *_notes(interruption)]))
         return 130
     except _ReaderLeft:
         return 141  # like a program that was ended by SIGPIPE
@@ -70,8 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if message is None:
             say(traceback.format_exc().rstrip())
             return 1
-        say(f"singleshot: {message}")
+        say("\n".join([f"singleshot: {message}", *_notes(error)]))
         return 2
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What was added to an error on its way: where the results so far are, for example."""
+    return getattr(error, "__notes__", [])
 
 
 def _run(words: list[str]) -> int:

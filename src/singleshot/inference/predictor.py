@@ -62,7 +62,8 @@ def detect(
     at the start and after every batch.
 
     Raises UserError for sources without images (see `sources.expand`), an unreadable image, an unknown class name, a
-    number out of range, or an output folder that cannot be written. What was found before is then in `out`.
+    number out of range, or an output folder that cannot be written. What was found before is then in `out`, and a note
+    of the exception (`__notes__`) says where. So it is for any other exception, and after Ctrl-C.
     """
     return list(iterate(detector, sources, out=out, overwrite=overwrite, progress=progress, options=options, **choices))
 
@@ -104,6 +105,16 @@ def _run(
         skipped += 1
         _log.warning("skipped %s", error)
 
+    def stop(error: UserError) -> None:
+        error.add_note("--skip-bad (in Python skip_bad=True) leaves out images that cannot be read")
+        try:
+            raise error
+        finally:
+            del error  # its traceback refers to this stack frame: a cycle that would keep images alive
+
+    # A single image that cannot be read leaves nothing to go on with.
+    refuse = stop if len(sources) > 1 else None
+
     def look(batch: list[Frame[Source]]) -> Sequence[Mapping[str, Tensor]]:
         with evaluating(detector) as used, torch.inference_mode():
             found: Sequence[Mapping[str, Tensor]] = used([frame.tensor() for frame in batch])
@@ -113,7 +124,7 @@ def _run(
         sources,
         workers=options.workers,
         ahead=2 * options.batch_size,
-        skip=skip if options.skip_bad else None,
+        skip=skip if options.skip_bad else refuse,
         deep_range=range_of(detector),
     )
     with folder or nullcontext():

@@ -79,7 +79,8 @@ class ResultFolder:
     JPEG and PNG images give pictures of the same format and name; other images give NAME.png. The results file is
     `detections.json`. Its image ids are the names without suffix (with suffix if two images share the rest). During the
     run the file is called `detections.partial.json`. It keeps this name if the run is interrupted, and is valid JSON
-    with complete entries. An image that was given twice is written once. `.detections` lists the pictures.
+    with complete entries. The exception that interrupts it gets a note that says so. An image that was given twice is
+    written once. `.detections` lists the pictures.
 
     Raises UserError, before anything is written, if the folder holds results already, or a file under the name of a
     picture. With `overwrite`, such files are replaced, and the pictures of the earlier run are removed, so that the
@@ -93,6 +94,7 @@ class ResultFolder:
         self._pictures = dict(zip(files, _picture_names(files.values()), strict=True))
         self._ids = dict(zip(files, _image_ids(files.values()), strict=True))
         self._written: set[str] = set()
+        self._complete = 0  # images whose entries are in the file
         self._old = self._standing(overwrite)
 
     def __enter__(self) -> ResultFolder:
@@ -129,6 +131,7 @@ class ResultFolder:
             write_atomically(target, content.getvalue())
         with _writing(self.folder / PARTIAL_NAME):
             self._text.add(to_coco(prediction, self._ids[key]))
+        self._complete += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -144,6 +147,9 @@ class ResultFolder:
             if kind is None:
                 with _writing(self.folder / RESULTS_NAME):
                     os.replace(partial, self.folder / RESULTS_NAME)
+            if error is not None:
+                images = "1 image" if self._complete == 1 else f"{self._complete} images"
+                error.add_note(f"what was found so far is in {shown(partial)} ({images})")
         except UserError:
             if kind is None:  # otherwise the first error is reported
                 raise
