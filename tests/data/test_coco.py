@@ -93,6 +93,9 @@ def test_categories_that_only_the_annotations_name(tmp_path: Path) -> None:
 def test_two_categories_of_one_name_stay_two(tmp_path: Path) -> None:
     value = content(categories=[{"id": 90, "name": "ant"}, {"id": 3, "name": "ant"}])
     assert read_coco(write(tmp_path / "a.json", value)).class_names == ("ant (90)", "ant (3)")
+    value["categories"].append({"id": 4, "name": "ant (90)"})  # nor do they become one with a third
+    data = read_coco(write(tmp_path / "a.json", value))
+    assert (data.class_names, data.category_ids) == (("ant (90) (90)", "ant (3)", "ant (90)"), (90, 3, 4))
 
 
 def test_given_classes_are_the_labels(tmp_path: Path) -> None:

@@ -151,3 +151,19 @@ def test_boxes_beyond_all_measure_are_a_finding_without_warnings_of_numpy(make: 
         box[place] = number
         _, report = examine(make([(box, None)], boxes(5, corners=False, area="box")))
         assert "invalid box" in report.counts()
+
+
+def test_categories_of_one_name(make: Make, tmp_path: Path) -> None:
+    make(boxes(3, corners=False, area="none"), boxes(2, corners=False, area="none"))
+    content = json.loads((tmp_path / "val.json").read_text())
+    content["categories"] = [{"id": key, "name": "plate"} for key in (0, 1)] + [{"id": 5, "name": "cup (5)"}]
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    data = open_dataset(tmp_path / "val.json", strict=False)
+    assert messages(data, "similar class names") == [
+        "2 categories have the name 'plate', with the ids 0 (0 boxes), 1 (5 boxes); "
+        "they are the classes plate (0), plate (1)"
+    ]
+    content["categories"][2] = {"id": 5, "name": "Plate"}
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    (said,) = messages(open_dataset(tmp_path / "val.json", strict=False), "similar class names")
+    assert "'plate (0)' (0 boxes) and 'plate (1)' (5 boxes) and 'Plate' (0 boxes) may be one class" in said

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from singleshot.data.dataset import Dataset, Floats, Problem
+from singleshot.data.dataset import Dataset, Floats, Id, Problem
 from singleshot.data.deep import DeepRange, DeepValues
 from singleshot.data.images import Decoded
 from singleshot.data.limits import metric_note
-from singleshot.errors import shown
+from singleshot.errors import shown, some
 from singleshot.structures import plain_name
 
 _FEWEST = 3  # boxes that prove something about all
@@ -168,15 +168,32 @@ def _shared_images(dataset: Dataset) -> list[Problem]:
 
 
 def _similar_classes(dataset: Dataset) -> list[Problem]:
-    """Class names that differ only in case, spaces, hyphens and underscores: probably typing errors."""
-    numbers = np.bincount(dataset.labels(), minlength=len(dataset.class_names))
-    groups: dict[str, list[str]] = {}
-    for name, number in zip(dataset.class_names, numbers, strict=True):
-        groups.setdefault(plain_name(name), []).append(f"{name!r} ({number} boxes)")
-    return [
-        Problem(
-            "similar class names", str(dataset.root), f"{' and '.join(names)} may be one class, written differently"
-        )
-        for names in groups.values()
-        if len(names) > 1
-    ]
+    """Class names that differ only in case, spaces, hyphens and underscores, or not at all but for the id."""
+    numbers = np.bincount(dataset.labels(), minlength=len(dataset.class_names)).tolist()
+    groups: dict[str, list[int]] = {}
+    originals = [_without_id(name, key) for name, key in zip(dataset.class_names, dataset.category_ids, strict=True)]
+    for label, name in enumerate(originals):
+        groups.setdefault(plain_name(name), []).append(label)
+    found = []
+    for labels in groups.values():
+        if len(labels) == 1:
+            continue
+        names = [dataset.class_names[label] for label in labels]
+        if len({originals[label] for label in labels}) == 1:
+            ids = [f"{dataset.category_ids[label]!r} ({numbers[label]} boxes)" for label in labels]
+            message = (
+                f"{len(labels)} categories have the name {originals[labels[0]]!r}, with the ids {some(ids, limit=10)}; "
+                f"they are the classes {some(names, limit=10)}"
+            )
+        else:
+            each = [f"{name!r} ({numbers[label]} boxes)" for name, label in zip(names, labels, strict=True)]
+            message = f"{' and '.join(each)} may be one class, written differently"
+        found.append(Problem("similar class names", str(dataset.root), message))
+    return found
+
+
+def _without_id(name: str, key: Id) -> str:
+    """The name in the file of a class that was shown with its id, since several have this name."""
+    while name.endswith(ending := f" ({key})"):
+        name = name.removesuffix(ending)
+    return name

@@ -171,9 +171,14 @@ class _Reader:
             else:
                 names[key] = name
         count = Counter(names.values())
+        taken = {name for name, times in count.items() if times == 1}
         for key, name in names.items():
-            self.categories[key] = name if count[name] == 1 else f"{name} ({key})"
-            self.gather.add_class(self.categories[key], key)
+            if count[name] > 1:
+                while (name := f"{name} ({key})") in taken:  # one of the others may be called so
+                    pass
+                taken.add(name)
+            self.categories[key] = name
+            self.gather.add_class(name, key)
 
     def read_annotations(self) -> None:
         """Add the objects."""
