@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from singleshot.data.check import ERRORS
 from singleshot.data.open import find_splits, open_dataset
 from singleshot.errors import UserError
 
@@ -240,10 +241,22 @@ def test_names_that_no_class_can_have(tmp_path: Path, value: Any) -> None:
     found = content()
     found["categories"][0]["name"] = value
     data = read_coco(write(tmp_path / "a.json", found))
-    assert [problem.kind for problem in data.problems] == ["broken annotation", "unknown class"]
+    assert [problem.kind for problem in data.problems] == ["broken category", "unknown class"]
     assert data.problems[0].where.endswith("categories[0]")
     assert [record.name for record in data.records] == ["b.jpg"]
     assert data.left_out == ("unknown class",)
+
+
+def test_two_categories_of_one_id(tmp_path: Path) -> None:
+    """The finding is about a category, which has no image that could be left out."""
+    found = content()
+    found["categories"].append({"id": 3, "name": "bee"})
+    data = read_coco(write(tmp_path / "a.json", found))
+    (problem,) = data.problems
+    assert (problem.kind, problem.message) == ("broken category", "the id 3 is also the id of 'ant'")
+    assert ERRORS[problem.kind].endswith("the first of several with one id counts")
+    assert data.class_names == ("zebra", "ant")
+    assert not data.left_out
 
 
 def test_names_that_are_numbers(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ ERRORS: Mapping[str, str] = {
     "missing image": _IMAGE_OUT,
     "unreadable image": _IMAGE_OUT,
     "broken annotation": "its image is left out",
+    "broken category": "it is left out, with the images of its objects; the first of several with one id counts",
     "outside of the data": _IMAGE_OUT,
     "key twice": "the last value counts",
     "duplicate image id": "an image listed twice is kept once; different images of one id are all left out",

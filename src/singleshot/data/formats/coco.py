@@ -110,8 +110,8 @@ class _Reader:
         self.unknown: Counter[Id] = Counter()  # category ids that are not listed -> annotations
         self.retyped: dict[str, tuple[int, Id]] = {}  # key -> how often its id has another type, and the first of them
 
-    def _problem(self, where: str, message: str) -> None:
-        self.gather.problem("broken annotation", f"{self.source}: {where}", message)
+    def _problem(self, where: str, message: str, kind: str = "broken annotation") -> None:
+        self.gather.problem(kind, f"{self.source}: {where}", message)
 
     def read_images(self) -> None:
         """Add the images."""
@@ -158,16 +158,16 @@ class _Reader:
         for place, entry in enumerate(entries):
             where = f"categories[{place}]"
             if not isinstance(entry, dict):
-                self._problem(where, f"a category needs an id and a name, got {short(entry)}")
+                self._problem(where, f"a category needs an id and a name, got {short(entry)}", "broken category")
                 continue
             try:
                 key = _known(identifier, entry, "id")
                 name = str(_known(identifier, {"name": key, **entry}, "name"))  # 7 is a name too
             except Unclear as error:
-                self._problem(where, f"a category needs an id and a name, but {error}")
+                self._problem(where, f"a category needs an id and a name, but {error}", "broken category")
                 continue
             if key in names:
-                self._problem(where, f"the id {key!r} is also the id of {names[key]!r}")
+                self._problem(where, f"the id {key!r} is also the id of {names[key]!r}", "broken category")
             else:
                 names[key] = name
         count = Counter(names.values())
