@@ -75,7 +75,7 @@ def _pixels(source: object, deep_range: DeepRange | None) -> tuple[NDArray[np.ui
             path = os.fsdecode(path)
         if _ADDRESS.match(path):
             raise UserError(f"{path} is a web address, and nothing is downloaded here; save the image and give it")
-        return read_image(to_path(path), deep_range=deep_range), path
+        return read_image(to_path(path), deep_range=deep_range, warn=True), path
     if isinstance(source, Image.Image):
         return _from_pil(source, deep_range), None
     if isinstance(source, np.ndarray):
@@ -91,7 +91,7 @@ def _from_pil(image: Image.Image, deep_range: DeepRange | None) -> NDArray[np.ui
     try:
         with BUDGET.hold(image.width * image.height):
             image.load()
-            return to_rgb(image, deep_range)
+            return to_rgb(image, deep_range, warn_as=f"a PIL image of mode {image.mode}")
     except Exception as error:  # Pillow raises almost anything on files that are truncated or closed
         raise UserError(
             f"the PIL image of mode {image.mode} cannot be decoded ({error or type(error).__name__}); check its file"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ import torch
 from PIL import Image
 
 import singleshot as ss
+from singleshot.data import deep
 from singleshot.data.deep import DeepRange, range_of
+from singleshot.data.frames import file_frames
 from singleshot.data.images import read_image
 from singleshot.engines.exported import ExportedDetector
 from singleshot.errors import UserError
 from singleshot.image_input import to_picture, to_tensor
+from singleshot.inference.sources import Source
 from singleshot.spec import Spec
 from singleshot.weights import checkpoint
 
@@ -52,6 +56,40 @@ def test_images_of_8_bits_do_not_change(tmp_path: Path) -> None:
     Image.fromarray(picture).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", deep_range=TWELVE), picture)
     assert to_tensor(picture, TWELVE)[0].dtype == torch.uint8
+
+
+def test_a_picture_that_is_nearly_black_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(array: np.ndarray, deep_range: DeepRange | None = None, *, again: bool = False) -> list[str]:
+        if not again:
+            monkeypatch.setattr(deep, "_first_warning", Lock())
+        caplog.clear()
+        Image.fromarray(array).save(tmp_path / "deep.tif")
+        to_tensor(tmp_path / "deep.tif", deep_range)
+        list(file_frames([Source(tmp_path / "deep.tif", "deep.tif")], deep_range=deep_range))
+        return [record.getMessage() for record in caplog.records]
+
+    dark = np.array([[0, 2048, 4095]], np.uint16)
+    (warning,) = said(dark)
+    assert warning.startswith(f"{tmp_path / 'deep.tif'} has values up to 4095 of 65535 and is nearly black as read; ")
+    assert "data.deep_range, or set detector.deep_range" in warning
+    assert said(dark, again=True) == []
+    assert said(dark, TWELVE) == []  # it was chosen so
+    assert said(dark * 16) == []
+    assert said(np.zeros((2, 2), np.uint16)) == []
+    assert said((dark // 4096).astype(np.uint8)) == []
+    assert len(said(dark.astype(np.float32))) == 1
+    (tmp_path / "deep.tif").unlink()
+    monkeypatch.setattr(deep, "_first_warning", Lock())
+    caplog.clear()
+    to_picture(Image.fromarray(dark))
+    assert caplog.records[0].getMessage().startswith("a PIL image of mode I;16 has values up to 4095")
+    Image.fromarray(dark).save(tmp_path / "a.png")
+    monkeypatch.setattr(deep, "_first_warning", Lock())
+    caplog.clear()
+    read_image(tmp_path / "a.png")  # for a person's own use, nothing is said
+    assert not caplog.records
 
 
 def test_arrays_and_tensors_of_16_bits() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,12 @@ from singleshot.errors import UserError, short
 
 _16_BITS = 2.0**16 - 1
 _32_BITS = 2.0**31 - 1
+
+NEARLY_BLACK = 64
+"""Of 255: an image whose brightest pixel is below it is nearly black."""
+
+_log = logging.getLogger(__name__)
+_first_warning = Lock()  # taken by the only thread that warns
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,22 @@ class DeepValues:
     largest: float
     usual: DeepRange  # how it is read when no range is given
     colour: bool = False  # colours of 16 bits: only the upper 8 bits are read, and no range applies
+
+
+def warn_if_dark(name: str, values: DeepValues) -> None:
+    """Say once per process, in the log, that a deep image was read as nearly black. `name`: the image in the message.
+
+    An image without any value above black is only black, as the cover of a lens is.
+    """
+    brightest = int(values.usual.to_8_bits(np.array([values.largest]))[0])
+    if values.largest > values.usual.low and brightest < NEARLY_BLACK and _first_warning.acquire(blocking=False):
+        _log.warning(
+            "%s has values up to %g of %g and is nearly black as read; train with data.deep_range, or set "
+            "detector.deep_range (of other images like it, nothing more is said)",
+            name,
+            values.largest,
+            values.usual.high,
+        )
 
 
 def range_of(detector: object) -> DeepRange | None:

@@ -67,4 +67,4 @@ def planes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _read(deep_range: DeepRange | None, source: P) -> Frame[P]:
-    return Frame(planes(read_image(source.path, deep_range=deep_range)), source)
+    return Frame(planes(read_image(source.path, deep_range=deep_range, warn=True)), source)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from singleshot.data.deep import DeepRange, DeepValues, usual_range
+from singleshot.data.deep import DeepRange, DeepValues, usual_range, warn_if_dark
 from singleshot.data.pixel_budget import PixelBudget
 from singleshot.errors import UserError, shown
 from singleshot.files import not_a_file
@@ -54,14 +54,17 @@ _STRIP = 1_000_000  # pixels that are converted at a time
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257  # TIFF tags
 
 
-def read_image(source: str | Path | bytes, *, deep_range: DeepRange | Sequence[float] | None = None) -> Pixels:
+def read_image(
+    source: str | Path | bytes, *, deep_range: DeepRange | Sequence[float] | None = None, warn: bool = False
+) -> Pixels:
     """Read one image as RGB, the way a viewer shows it.
 
     EXIF orientation is applied. Grey, palette, CMYK and similar modes are converted. Transparent pixels are put on
     white. The first frame of an animation is read. `bytes` are the content of a file.
 
     `deep_range` is for grey images of more than 8 bits: the values that become 0 and 255, such as (0, 4095) for 12 bits
-    in a file of 16. Without it 16 bits are scaled to 8 by the range of 16 bits (always value / 257).
+    in a file of 16. Without it 16 bits are scaled to 8 by the range of 16 bits (always value / 257). With `warn`, the
+    first image of the process that is nearly black for this reason is named in the log.
 
     The threads of a process decode `BUDGET.most` pixels at a time, so that many large images need not fit in memory.
 
@@ -71,7 +74,7 @@ def read_image(source: str | Path | bytes, *, deep_range: DeepRange | Sequence[f
     """
     chosen = DeepRange.of(deep_range)
     with _decoded(source) as image:
-        return to_rgb(image, chosen)
+        return to_rgb(image, chosen, warn_as=_name(source) if warn else None)
 
 
 @dataclass(frozen=True)
@@ -103,12 +106,14 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
-def to_rgb(image: Image.Image, deep_range: DeepRange | None = None) -> Pixels:
+def to_rgb(image: Image.Image, deep_range: DeepRange | None = None, *, warn_as: str | None = None) -> Pixels:
     """The pixels of a loaded Pillow image as uint8 [H, W, 3], upright, converted as `read_image` says.
+
+    `warn_as` is the name of the image in the warning; without it there is none.
 
     It is converted in strips: beside the image itself and the result, little memory is needed.
     """
-    convert = _conversion(image, deep_range)
+    convert = _conversion(image, deep_range, warn_as)
     orientation = _orientation(image)
     width, height = image.size
     upright = np.empty((width, height, 3) if orientation >= 5 else (height, width, 3), np.uint8)
@@ -134,16 +139,22 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _conversion(image: Image.Image, deep_range: DeepRange | None) -> Callable[[Image.Image], Image.Image]:
+def _conversion(
+    image: Image.Image, deep_range: DeepRange | None, warn_as: str | None
+) -> Callable[[Image.Image], Image.Image]:
     """How a strip of this image becomes RGB."""
     if _is_deep(image):
         transparent = image.info.get("transparency")
-        # Pillow's own conversion clips every value at 255.
-        shown = deep_range or _deep_values(image).usual
+        if deep_range is None:
+            values = _deep_values(image)
+            deep_range = values.usual
+            if warn_as is not None:
+                warn_if_dark(warn_as, values)
+        scale = deep_range.to_8_bits  # Pillow's own conversion clips every value at 255
 
         def grey(strip: Image.Image) -> Image.Image:
             values = np.asarray(strip)
-            pixels = shown.to_8_bits(values)
+            pixels = scale(values)
             if isinstance(transparent, int):
                 pixels[values == transparent] = 255
             return Image.fromarray(pixels).convert("RGB")
@@ -197,7 +208,7 @@ def _decoded(source: str | Path | bytes) -> Iterator[Image.Image]:
 def _opened(source: str | Path | bytes) -> Iterator[ImageFile.ImageFile]:
     """Open an image. Every error until it is closed becomes a UserError that names it."""
     path = "" if isinstance(source, bytes) else os.fspath(source)
-    name = f"image of {len(source)} bytes" if isinstance(source, bytes) else shown(path)
+    name = _name(source)
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else _open_file(path) as file:
             image = _identify(file, path)
@@ -214,6 +225,11 @@ def _opened(source: str | Path | bytes) -> Iterator[ImageFile.ImageFile]:
             reason = error.strerror or str(error)
             raise UserError(f"{name}: cannot be read ({reason}); check the path and the disk") from error
         raise UserError(f"{name}: damaged image, cannot be decoded ({error or type(error).__name__})") from error
+
+
+def _name(source: str | Path | bytes) -> str:
+    """An image in messages."""
+    return f"image of {len(source)} bytes" if isinstance(source, bytes) else shown(os.fspath(source))
 
 
 def _open_file(path: str) -> IO[bytes]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from singleshot.data.dataset import Dataset, Floats, Id, Problem
-from singleshot.data.deep import DeepRange, DeepValues
+from singleshot.data.deep import NEARLY_BLACK, DeepRange, DeepValues
 from singleshot.data.images import Decoded
 from singleshot.data.limits import metric_note
 from singleshot.errors import shown, some
@@ -130,8 +130,8 @@ def _grey_range(deep: Sequence[DeepValues], given: DeepRange | None) -> Iterable
         yield f"{what}, and {read}. {_setting(least, largest)}"
         return
     darkest, brightest = ranges[0].to_8_bits(np.array([least, largest])).tolist()
-    if brightest < 64 or brightest - darkest < 16:
-        seen = "nearly black" if brightest < 64 else "nearly of one grey"
+    if brightest < NEARLY_BLACK or brightest - darkest < 16:
+        seen = "nearly black" if brightest < NEARLY_BLACK else "nearly of one grey"
         yield (
             f"{what}, and are read by the range {ranges[0]}: they are {seen} ({darkest} to {brightest} of 255). "
             f"{_setting(least, largest)}"
@@ -148,7 +148,7 @@ def _setting(least: float, largest: float) -> str:
 
 def _colour_range(deep: Sequence[DeepValues]) -> Iterable[str]:
     largest = max((one.largest for one in deep), default=0.0)
-    if deep and largest < 64 * 257:
+    if deep and largest < NEARLY_BLACK * 257:
         yield (
             f"{len(deep)} colour images of 16 bits are nearly black (at most {largest / 257:.0f} of 255): of colours "
             "the upper 8 bits are read, and data.deep_range is for grey images. Scale them and save them with 8 bits"
