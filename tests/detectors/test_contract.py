@@ -62,6 +62,9 @@ CLASSES = 3
 
 without_mixtures = pytest.mark.parametrize("name", list(DETECTORS))
 with_mixtures = pytest.mark.parametrize("name", [*DETECTORS, *MIXTURES])
+with_slow_mixtures = pytest.mark.parametrize(
+    "name", [*DETECTORS, *(pytest.param(name, marks=pytest.mark.slow) for name in MIXTURES)]
+)
 EXPORTED = (*DETECTORS, "refined_retinanet")  # in the fast suite: an export takes many seconds
 exported = pytest.mark.parametrize(
     "name", [*EXPORTED, *(pytest.param(name, marks=pytest.mark.slow) for name in MIXTURES if name not in EXPORTED)]
@@ -236,7 +239,7 @@ class TestTraining:
         sum(losses.values()).backward()
         assert gradients_are_finite(detector)
 
-    @with_mixtures
+    @with_slow_mixtures
     def test_bf16_losses_are_float32_and_near(self, detector: Detector) -> None:
         exact = detector.losses_and_detections(IMAGES, TARGETS)[0]
         exactly = detector.raw(IMAGES).predictions

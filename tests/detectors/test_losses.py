@@ -33,8 +33,21 @@ def built(builder: str, **arguments: Any) -> Detector:
     ).train()
 
 
-@pytest.mark.parametrize("builder", list(BUILDERS))
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__ + ("_ratio" * (loss == LOSSES[-1])))
+def every_loss_in_every_builder() -> list[Any]:
+    """The fast tests have each loss in one builder, the slow ones all pairs."""
+    return [
+        pytest.param(
+            builder,
+            loss,
+            id=f"{builder}-{type(loss).__name__}{'_ratio' * (loss == LOSSES[-1])}",
+            marks=() if (row + column) % len(BUILDERS) == 0 else pytest.mark.slow,
+        )
+        for column, loss in enumerate(LOSSES)
+        for row, builder in enumerate(BUILDERS)
+    ]
+
+
+@pytest.mark.parametrize(("builder", "loss"), every_loss_in_every_builder())
 def test_trains_and_travels_in_a_file(builder: str, loss: Any, tmp_path: Path) -> None:
     detector = built(builder, classification=store_argument(loss))
     assert detector.criterion.terms["classification"] == loss

@@ -90,7 +90,9 @@ def test_box_losses(builder: str, box_loss: str, kind: type) -> None:
         assert detector.refiner.criterion.terms["anchor_box"] == SmoothL1(key=DELTAS)
 
 
-@pytest.mark.parametrize("name", list(MIXTURES))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in ("ssd_iou", "refined_retinanet") else pytest.mark.slow) for n in MIXTURES]
+)
 def test_trains_from_the_command_line_and_travels_in_a_file(
     name: str, tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
