@@ -45,7 +45,7 @@ def load(name_or_file: str | Path) -> Recipe:
     With a line `recipe: NAME` a file builds on a named recipe, or on another file in the same folder. Fields that it
     does not set come from there. Without a line `name:` the recipe is named like the file.
     """
-    if str(name_or_file) in _RECIPES:
+    if str(name_or_file) in ("", *_RECIPES):
         return get(str(name_or_file))
     path = to_path(name_or_file)
     if path.suffix.lower() not in (".yaml", ".yml"):
