@@ -581,6 +581,13 @@ def scene(seed: int) -> tuple[Tensor, dict[str, Tensor]]:
     return picture, {"boxes": torch.tensor(boxes).float(), "labels": torch.tensor(labels)}
 
 
+@pytest.mark.parametrize(
+    "name",  # the detectors with RetinaNet's towers take half a minute: one of them is enough for the fast tests
+    [
+        *(name for name in DETECTORS if name != "retinanet"),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("retinanet", *MIXTURES)),
+    ],
+)
 def test_overfits_four_images(name: str) -> None:
     """The two best findings of each image are its two objects."""
     pictures, targets = (list(part) for part in zip(*(scene(seed) for seed in range(4)), strict=True))
