@@ -85,8 +85,10 @@ def load(name_or_file: str | Path) -> MultiScale:
     Raises:
         UserError: an unknown name, or a mistake in the file. The message names the file and the key.
     """
-    path = to_path(name_or_file) if str(name_or_file) else Path()
-    if str(name_or_file) in _RECIPES or path.suffix.lower() not in (".yaml", ".yml"):
+    if str(name_or_file) in ("", *_RECIPES):
+        return get(str(name_or_file))
+    path = to_path(name_or_file)
+    if path.suffix.lower() not in (".yaml", ".yml"):
         return get(str(name_or_file))
     tree = load_yaml(path, "the views of multi-scale testing, such as `views: [{scale: 1}]`")
     if "recipe" in tree:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from singleshot import conversions
-from singleshot.conversions import Unclear, flag, identifier, joined, number
+from singleshot.conversions import FARTHEST, Unclear, flag, identifier, joined, number
 from singleshot.data.dataset import ELSEWHERE, Id, ImageRecord
 from singleshot.data.find_images import ImageFinder
 from singleshot.data.formats.cocojson import find_files, load, split_name
@@ -323,7 +323,7 @@ def _side(value: Any) -> int:
         found = number(value)
     except Unclear:
         return 0
-    return round(found) if abs(found) < 1e9 else 0
+    return round(found) if abs(found) < FARTHEST else 0
 
 
 FORMAT = Format(
