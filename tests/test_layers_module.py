@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import profile
 
@@ -19,6 +21,7 @@ from singleshot.layers import (
     conv_norm,
     fan_in_uniform_,
     he_normal_,
+    same_padding,
 )
 
 
@@ -243,3 +246,61 @@ def test_strided_convolution_on_narrow_maps_has_right_gradients_in_bf16(width: i
             assert layer.weight.grad is not None
             gradients.append(layer.weight.grad.clone())
         assert (gradients[0] - gradients[1]).norm() < 0.02 * gradients[0].norm()
+
+
+def same_by_hand(features: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
+    """TensorFlow's SAME, as its documentation says it: ceil(n / stride) cells, the odd zero after."""
+    zeros = []
+    for size, kernel in zip(features.shape[-2:], weight.shape[-2:], strict=True):
+        total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+        zeros.append((total // 2, total - total // 2))
+    padded = F.pad(features, (*zeros[1], *zeros[0]))
+    return F.conv2d(padded, weight, stride=stride, groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "expected"),
+    [(300, 3, 2, (0, 1)), (19, 3, 2, (1, 1)), (2, 3, 2, (0, 1)), (1, 3, 2, (1, 1)), (10, 5, 2, (1, 2)),
+     (4, 1, 2, (0, 0)), (7, 3, 3, (1, 1)), (8, 3, 3, (0, 1)), (5, 3, 1, (1, 1))],
+)  # fmt: skip
+def test_tensorflows_zeros_by_hand(size: int, kernel: int, stride: int, expected: tuple[int, int]) -> None:
+    assert same_padding(size, kernel, stride) == expected
+
+
+@pytest.mark.parametrize("shape", [(10, 10), (9, 10), (10, 7), (7, 7), (1, 2), (2, 1), (1, 1)])
+@pytest.mark.parametrize(("kernel", "groups"), [(3, 4), (5, 1)])
+def test_same_padding_with_a_stride_equals_tensorflows(shape: tuple[int, int], kernel: int, groups: int) -> None:
+    torch.manual_seed(0)
+    block = ConvNormAct(4, 8, kernel, stride=2, padding="same", groups=groups, norm=True, activation=None).eval()
+    convolution, norm = block[0], block[1]
+    assert isinstance(norm, BatchNorm2d)
+    features = torch.randn(2, 4, *shape)
+    expected = same_by_hand(features, convolution.get_parameter("weight"), 2, groups)
+    torch.testing.assert_close(convolution(features), expected)
+    striped = features.contiguous(memory_format=torch.channels_last)
+    found = convolution(striped)
+    torch.testing.assert_close(found, expected)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    norm.running_mean = torch.randn(8)
+    plain = block(features)
+    norm.freeze()
+    torch.testing.assert_close(block(features), plain)  # folded into the convolution
+
+
+def test_same_padding_trains_under_autocast_and_is_exported() -> None:
+    torch.manual_seed(0)
+    block = ConvNormAct(4, 4, 3, stride=2, padding="same", groups=4, norm=True)
+    features = torch.randn(2, 4, 6, 5, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = block(features)
+    assert found.dtype == torch.bfloat16
+    found.sum().backward()
+    assert features.grad is not None
+    block.eval()
+    graph = torch.export.export(block, (features.detach(),)).module()
+    torch.testing.assert_close(graph(features), block(features))
+
+
+def test_at_stride_1_same_padding_is_symmetric() -> None:
+    assert type(ConvNormAct(4, 4, padding="same")[0]) is nn.Conv2d
+    assert ConvNormAct(4, 4, padding="same")[0].padding == (1, 1)

@@ -290,3 +290,11 @@ def test_res6() -> None:
     assert maps.channels == (4, 6, 32)
     assert maps.strides == (8, 16, 32)
     assert maps(torch.randn(2, 3, 64, 64))[2].shape == (2, 32, 2, 2)
+
+
+@pytest.mark.parametrize("before", [1, 2, 3, 4, 5, 10, 19])
+def test_size_of_an_extra_level_with_tensorflows_padding(before: int) -> None:
+    extra = Extra(4, 8, padding="same")
+    level = extra.build(4)(torch.zeros(1, 4, before, before + 1))
+    assert tuple(level.shape[-2:]) == (extra.size(before), extra.size(before + 1))
+    assert extra.size(before) == (before + 1) // 2

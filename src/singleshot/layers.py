@@ -3,10 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from singleshot.errors import UserError
+
+Padding = Literal["symmetric", "same"]
+"""Where a convolution with a stride pads: as much on each side, or as TensorFlow's SAME (`same_padding`)."""
+
+
+def refuse_padding(padding: str) -> None:
+    """Raise `UserError` for anything but the two kinds of `Padding`."""
+    if padding not in get_args(Padding):
+        raise UserError(f"padding: expected one of {', '.join(get_args(Padding))}, got {padding!r}")
+
+
+def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
+    """Zeros before and after `size` cells for TensorFlow's padding "SAME".
+
+    A map of n cells becomes one of ceil(n / stride). An odd number of zeros has one more after (at the bottom and at
+    the right), so it depends on the size which cells of the input an output sees: with kernel 3 and stride 2 it is (0,
+    1) for an even size and (1, 1) for an odd one.
+    """
+    last = (size - 1) // stride * stride  # where the last output begins, counted from the first
+    total = max(last + dilation * (kernel - 1) + 1 - size, 0)
+    return total // 2, total - total // 2
 
 
 class L2Scale(nn.Module):
@@ -103,17 +127,45 @@ class StridedConv2d(nn.Conv2d):
     about thirty times longer in bfloat16 than in float32; four such layers would be a good part of a MobileNet's
     training step. On maps that are one cell wide the gradient of the weights is read from uninitialised memory (torch
     2.13). On other devices, in evaluation mode and without gradients this is an `nn.Conv2d`.
+
+    `padding` may also be "same": TensorFlow's padding, which depends on the size of the map (`same_padding`).
     """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        padding: int | Literal["same"] = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        *,
+        bias: bool = True,
+    ) -> None:
+        # PyTorch refuses its own padding "same" with a stride; it would pad the beginning less, but never by the size.
+        super().__init__(inputs, outputs, kernel, stride, 0 if padding == "same" else padding, dilation, groups, bias)
+        self.same = padding == "same"
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """[B, C, H, W] -> maps with the dtype that autocast gives."""
         exact = self.groups == self.in_channels > 1 or input.shape[-1] == 1
         learns = self.training and torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
         if not (exact and learns and input.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
-            return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
+            return self._padded(input, weight, bias)
         with torch.autocast("cpu", enabled=False):
-            found: Tensor = super()._conv_forward(input.float(), weight, bias)
+            found = self._padded(input.float(), weight, bias)
         return found.to(torch.get_autocast_dtype("cpu"))
+
+    def _padded(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not self.same:
+            return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
+        kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
+        top, bottom = same_padding(input.shape[-2], kernel, stride, dilation)
+        left, right = same_padding(input.shape[-1], kernel, stride, dilation)
+        if (top, left) != (bottom, right):  # a copy of the map, which the convolution's own padding does not need
+            input = F.pad(input, (0, right - left, 0, bottom - top))
+        return F.conv2d(input, weight, bias, self.stride, (top, left), self.dilation, self.groups)
 
 
 def conv_norm(convolution: nn.Conv2d, norm: BatchNorm2d, features: Tensor) -> Tensor:
@@ -139,7 +191,8 @@ class ConvNormAct(nn.Sequential):
     """Convolution, then optionally batch norm (which replaces the bias), then optionally an activation.
 
     Keys are `0.weight`, `0.bias` for the convolution and `1.*` for the norm, as in torchvision's block of this kind.
-    The default padding keeps the size at stride 1.
+    `padding`: a number of cells; "symmetric", which keeps the size at stride 1; or "same", TensorFlow's, which differs
+    from it with a stride (kernels are odd).
     """
 
     def __init__(
@@ -149,13 +202,13 @@ class ConvNormAct(nn.Sequential):
         kernel: int = 3,
         *,
         stride: int = 1,
-        padding: int | None = None,
+        padding: int | Padding = "symmetric",
         dilation: int = 1,
         groups: int = 1,
         norm: bool = False,
         activation: Callable[..., nn.Module] | None = nn.ReLU,
     ) -> None:
-        if padding is None:
+        if padding == "symmetric" or (padding == "same" and stride == 1):
             padding = dilation * (kernel - 1) // 2
         convolution = StridedConv2d if stride > 1 else nn.Conv2d
         parts: list[nn.Module] = [

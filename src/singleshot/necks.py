@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,17 +16,22 @@ from singleshot.layers import BatchNorm2d, ConvNormAct, SqueezeExcitation, Strid
 
 @dataclass(frozen=True)
 class Extra:
-    """One extra level: a 1x1 convolution to `squeeze` channels, a `kernel` one to `channels`, and ReLU after each."""
+    """One extra level: a 1x1 convolution to `squeeze` channels, a `kernel` one to `channels`, and ReLU after each.
+
+    `padding` "same" is TensorFlow's: n cells become n / `stride`, rounded up.
+    """
 
     squeeze: int
     channels: int
     kernel: int = 3
     stride: int = 2
-    padding: int = 1
+    padding: int | Literal["same"] = 1
     norm: tuple[bool, bool] = (False, False)  # batch norm after the first and the second convolution
 
     def size(self, before: int) -> int:
         """Cells along one side of the level, computed from those of the map before it."""
+        if self.padding == "same":
+            return -(-before // self.stride)
         return (before + 2 * self.padding - self.kernel) // self.stride + 1
 
     def build(self, inputs: int) -> nn.Module:

@@ -82,3 +82,23 @@ def test_imagenet_weights_classify(shared: Path) -> None:
     assert {281, 282, 285} & set(classify(network, file, photos / "cat_720p.jpg"))  # tabby, tiger cat, Egyptian cat
     assert classify(network, file, photos / "hot_dog.jpg")[0] == 934
     assert 88 in classify(network, file, photos / "parrot.jpg")  # macaw
+
+
+def test_tensorflows_padding_changes_the_strided_layers_only() -> None:
+    """At an odd size both paddings are equal, at an even one the cells move; the keys are the same."""
+    torch.manual_seed(0)
+    usual, same = (MobileNetV2(width=0.25, padding=kind).eval() for kind in ("symmetric", "same"))
+    same.load_state_dict(usual.state_dict())
+    with torch.no_grad():
+        for side, equal in ((65, True), (64, False)):  # 65, 33, 17, 9, 5, 3 cells
+            pixels = torch.randn(1, 3, side, side)
+            for one, other in zip(usual(pixels), same(pixels), strict=True):
+                assert one.shape == other.shape
+                assert torch.equal(one, other) is equal
+
+
+def test_an_unknown_padding_is_refused() -> None:
+    with pytest.raises(UserError, match="padding: expected one of symmetric, same, got 'valid'"):
+        MobileNetV2(padding="valid")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="padding"):
+        build("mobilenetv2", options={"padding": "valid"})

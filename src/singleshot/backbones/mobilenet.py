@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from singleshot.backbones.backbone import Backbone
 from singleshot.errors import UserError
-from singleshot.layers import BatchNorm2d, ConvNormAct, conv_norm, he_normal_
+from singleshot.layers import BatchNorm2d, ConvNormAct, Padding, conv_norm, he_normal_, refuse_padding
 
 # Table 2 of the paper: expansion, channels, blocks, stride of the first block.
 BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -19,14 +19,18 @@ STAGE_STARTS = (0, 2, 4, 7, 14, 19)  # borders in `features` of the parts with s
 class InvertedResidual(nn.Module):
     """1x1 expansion, 3x3 depthwise, 1x1 projection without activation; a shortcut if the shape stays the same."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, expansion: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, stride: int, expansion: int, padding: Padding = "symmetric"
+    ) -> None:
         super().__init__()
         hidden = inputs * expansion
         layers: list[nn.Module] = []
         if expansion != 1:
             layers.append(ConvNormAct(inputs, hidden, 1, norm=True, activation=nn.ReLU6))
         layers += [
-            ConvNormAct(hidden, hidden, 3, stride=stride, groups=hidden, norm=True, activation=nn.ReLU6),
+            ConvNormAct(
+                hidden, hidden, 3, stride=stride, padding=padding, groups=hidden, norm=True, activation=nn.ReLU6
+            ),
             nn.Conv2d(hidden, outputs, 1, bias=False),
             BatchNorm2d(outputs),
         ]
@@ -53,25 +57,32 @@ class MobileNetV2(Backbone):
     As in SSDLite (MobileNetV2 section 6.2), the first two maps are the expansions inside the first block at the next
     stride (192 and 576 channels at width 1). With `expanded=False` they are the narrow outputs of the blocks before
     (32 and 96 channels). The third map is the last layer (1280 channels). `width` scales all channels, which stay
-    divisible by 8.
+    divisible by 8. `padding` "same" is TensorFlow's: weights that were trained with it need it.
     """
 
     def __init__(
-        self, *, width: float = 1.0, expanded: bool = True, norm: str = "train", frozen_stages: int = 0
+        self,
+        *,
+        width: float = 1.0,
+        expanded: bool = True,
+        padding: Padding = "symmetric",
+        norm: str = "train",
+        frozen_stages: int = 0,
     ) -> None:
         super().__init__()
+        refuse_padding(padding)
         if not 0 < width <= 8:
             raise UserError(
                 f"MobileNetV2 width {width}: expected a factor for the channels, above 0 and at most 8, "
                 "such as 0.5, 1.0 or 1.4"
             )
         inputs, last = _round_to_8(STEM * width), _round_to_8(LAST * max(1.0, width))
-        layers: list[nn.Module] = [ConvNormAct(3, inputs, 3, stride=2, norm=True, activation=nn.ReLU6)]
+        layers: list[nn.Module] = [ConvNormAct(3, inputs, 3, stride=2, padding=padding, norm=True, activation=nn.ReLU6)]
         for expansion, channels, blocks, first_stride in BLOCKS:
             outputs = _round_to_8(channels * width)
             for number in range(blocks):
                 stride = first_stride if number == 0 else 1
-                layers.append(InvertedResidual(inputs, outputs, stride=stride, expansion=expansion))
+                layers.append(InvertedResidual(inputs, outputs, stride=stride, expansion=expansion, padding=padding))
                 inputs = outputs
         layers.append(ConvNormAct(inputs, last, 1, norm=True, activation=nn.ReLU6))
         self.features = nn.Sequential(*layers)
