@@ -52,6 +52,7 @@ class BottleneckExtra:
     """One extra level: ResNet's bottleneck of `width`, `width` and 4 x `width` channels that halves the map."""
 
     width: int
+    stride_first: bool = False  # the stride is in the first 1x1 convolution
 
     @property
     def channels(self) -> int:
@@ -60,7 +61,7 @@ class BottleneckExtra:
 
     def build(self, inputs: int) -> nn.Module:
         """The layers on a map of `inputs` channels, initialised normal with 0.01 (RefineDet section 4, res6)."""
-        block = Bottleneck(inputs, self.width, stride=2, groups=1, group_width=64)
+        block = Bottleneck(inputs, self.width, stride=2, stride_first=self.stride_first)
         normal_(block, std=0.01)
         return block
 
@@ -289,9 +290,7 @@ class BottleneckBlocks(nn.Module):
 
     def __init__(self, inputs: Sequence[int], width: int = 256) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            Bottleneck(channels, width, stride=1, groups=1, group_width=64, project=True) for channels in inputs
-        )
+        self.blocks = nn.ModuleList(Bottleneck(channels, width, stride=1, project=True) for channels in inputs)
         normal_(self, std=0.01)
         self.channels = (4 * width,) * len(inputs)
 

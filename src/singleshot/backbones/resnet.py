@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -37,19 +38,29 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 (with the stride, and groups in ResNeXt), 1x1 beside a shortcut; outputs 4 `width` channels.
 
-    The shortcut is a projection if the shape changes, or always with `project`.
+    The shortcut is a projection if the shape changes, or always with `project`. `stride_first`: the stride is in the
+    first 1x1 convolution, as in the paper, not in the 3x3 one.
     """
 
     expansion = 4
 
     def __init__(
-        self, inputs: int, width: int, *, stride: int, groups: int, group_width: int, project: bool = False
+        self,
+        inputs: int,
+        width: int,
+        *,
+        stride: int,
+        groups: int = 1,
+        group_width: int = 64,
+        project: bool = False,
+        stride_first: bool = False,
     ) -> None:
         super().__init__()
         inner = width * group_width // 64 * groups
-        self.conv1 = nn.Conv2d(inputs, inner, 1, bias=False)
+        first, second = (stride, 1) if stride_first else (1, stride)
+        self.conv1 = (StridedConv2d if first > 1 else nn.Conv2d)(inputs, inner, 1, first, bias=False)
         self.bn1 = BatchNorm2d(inner)
-        self.conv2 = StridedConv2d(inner, inner, 3, stride, 1, groups=groups, bias=False)
+        self.conv2 = StridedConv2d(inner, inner, 3, second, 1, groups=groups, bias=False)
         self.bn2 = BatchNorm2d(inner)
         self.conv3 = nn.Conv2d(inner, 4 * width, 1, bias=False)
         self.bn3 = BatchNorm2d(4 * width)
@@ -96,7 +107,11 @@ class ResNet(Backbone):
     """ResNet or ResNeXt without its classifier; `design` is a name in `DESIGNS` or a `Design`.
 
     `sources` are stages, numbered as in the papers: 2, 3, 4, 5 for the maps C2..C5 at strides 4, 8, 16, 32. Stages
-    after the last source are not built. The stride of a stage is in the 3x3 convolution, as in torchvision.
+    after the last source are not built.
+
+    Weights decide about two details that no shape shows. `stride_first`: the stride of a stage is in its first 1x1
+    convolution, as in the paper and its authors' Caffe files; otherwise in the 3x3 one, as in torchvision. `pool`:
+    "padded", or "ceil" (Caffe's: no padding; windows begin at the map's first cell, and the last ones may be cut off).
     """
 
     def __init__(
@@ -104,6 +119,8 @@ class ResNet(Backbone):
         design: str | Design = "resnet50",
         *,
         sources: Sequence[int] = (3, 4, 5),
+        stride_first: bool = False,
+        pool: Literal["padded", "ceil"] = "padded",
         norm: str = "train",
         frozen_stages: int = 0,
     ) -> None:
@@ -119,16 +136,20 @@ class ResNet(Backbone):
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        if stride_first and design.block is BasicBlock:
+            raise UserError("stride_first is a choice of networks with bottlenecks, such as resnet50 or resnet101")
+        self.stride_first = stride_first
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if pool == "padded" else nn.MaxPool2d(3, 2, ceil_mode=True)
+        choices: dict[str, Any] = {"groups": design.groups, "group_width": design.group_width}
+        if stride_first:
+            choices["stride_first"] = True
         inputs = 64
         for stage in range(2, self.sources[-1] + 1):
             width = 64 * 2 ** (stage - 2)
             blocks = []
             for number in range(design.depths[stage - 2]):
                 stride = 2 if number == 0 and stage > 2 else 1
-                blocks.append(
-                    design.block(inputs, width, stride=stride, groups=design.groups, group_width=design.group_width)
-                )
+                blocks.append(design.block(inputs, width, stride=stride, **choices))
                 inputs = width * design.block.expansion
             self.add_module(f"layer{stage - 1}", nn.Sequential(*blocks))
         he_normal_(self)

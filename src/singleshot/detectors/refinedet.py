@@ -138,7 +138,7 @@ def refinedet(
         weights=backbone_weights,
         options=backbone_options,
     )
-    maps = ExtraLevels(trunk, _extras(backbone, trunk))  # section 4, base network
+    maps = ExtraLevels(trunk, _extras(trunk))  # section 4, base network
     size = _checked(builder_arguments.two_sides(image_size), maps.strides)
     sizes = [(side,) for side in builder_arguments.level_sizes(anchor_sizes, maps.strides)]
     # By default ratios 1, 2, 1/2 of width to height, centred in the cells (section 4, authors' script).
@@ -189,11 +189,11 @@ def refinedet(
     )  # fmt: skip
 
 
-def _extras(backbone: str, trunk: backbones.Backbone) -> list[Extra | BottleneckExtra]:
+def _extras(trunk: backbones.Backbone) -> list[Extra | BottleneckExtra]:
     """Levels down to stride 64: conv6 on VGG-16, res6 on ResNets, convolutions with norm elsewhere."""
     missing = max(0, 4 - len(trunk.strides))
-    if backbone.startswith("res"):
-        return [BottleneckExtra(128)] * missing
+    if isinstance(trunk, backbones.ResNet):
+        return [BottleneckExtra(128, stride_first=trunk.stride_first)] * missing
     return [Extra(256, 512, norm=(trunk.has_norm, trunk.has_norm))] * missing
 
 
