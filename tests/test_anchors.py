@@ -91,6 +91,18 @@ def test_clip_is_off_by_default_and_cuts_at_the_border() -> None:
     torch.testing.assert_close(clipped, free.clamp(min=0).minimum(limit))
 
 
+def test_ports_clip_centres_and_sizes_one_by_one() -> None:
+    """By hand: two cells of 64 pixels on an image of 100 x 60, whose second centre lies at 96; boxes of 80 x 80."""
+    group = BoxGroup(80, None, ())
+    made = {
+        clip: one_level(group, steps=(64,), clip=clip)([(1, 2)], (60, 90)).boxes[1].tolist()
+        for clip in (False, "sizes", "centres_and_sizes")
+    }
+    assert made[False] == [96 - 40, 32 - 40, 96 + 40, 32 + 40]
+    assert made["sizes"] == [96 - 40, 32 - 30, 96 + 40, 32 + 30]  # the height of 80 is more than the image's 60
+    assert made["centres_and_sizes"] == [90 - 40, 32 - 30, 90 + 40, 32 + 30]
+
+
 @pytest.mark.parametrize("clip", [False, True])
 def test_boundary_boxes_take_no_part(clip: bool) -> None:
     maker = one_level(BoxGroup(30, 60, (2.0,)), steps=(8,), boundary=False, clip=clip)

@@ -19,7 +19,7 @@ import singleshot as ss
 from singleshot.detectors import Detector, iou_retinanet, refinedet, retinanet, ssd
 from singleshot.errors import UserError
 from singleshot.ops.fit import LongestSide, ShortSide, TorchvisionShortSide
-from singleshot.postprocess import stored, vary
+from singleshot.postprocess import PerClassPostprocess, stored, vary
 from singleshot.preprocess import KeepAspect, Pixels, Stretch
 from singleshot.spec import Spec
 from singleshot.tensor_files import unpacked
@@ -167,6 +167,17 @@ def test_a_post_processing_that_cannot_be_read_is_told(change: dict[str, Any]) -
     assert whole is not None
     with pytest.raises(UserError, match="stored post-processing cannot be read"):
         stored.restore({**whole, **change})
+
+
+def test_clipping_before_nms_is_told_only_where_it_is_done() -> None:
+    made = built("several").postprocess
+    assert isinstance(made, PerClassPostprocess)
+    whole, clipped = stored.store(made), stored.store(replace(made, clip_first=True))
+    assert whole is not None
+    assert clipped == {**whole, "clip_first": True}
+    assert stored.restore(clipped) == replace(stored.restore(whole), clip_first=True)
+    with pytest.raises(UserError, match="cannot be read"):
+        stored.restore({name: value for name, value in whole.items() if name != "iou"})
 
 
 def test_needs_no_pytorch() -> None:

@@ -26,6 +26,8 @@ class AnchorMaker(Protocol):
 
 
 Convention = Literal["corner", "centre", "torchvision", "legacy"]
+Clip = bool | Literal["sizes", "centres_and_sizes"]
+"""What is clipped of SSD's default boxes: nothing, the corners, or numbers of (x, y, width, height) one by one."""
 
 
 class AnchorGenerator:
@@ -154,7 +156,9 @@ class DefaultBoxes:
         steps: distance of the cells' centres in pixels for each map, one number or (y, x), as in the authors' published
             tables. It stays the same if the input has another size. Default: image size / map size (the paper's
             (i + 0.5) / |f_k|).
-        clip: clip boxes to the image (the authors do not).
+        clip: True: clip boxes to the image (the authors do not). The two others are those of ports that clip the four
+            numbers (x, y, width, height) of a box one by one: "sizes" makes a side that is longer than the image as
+            long as the image (torchvision), "centres_and_sizes" also moves centres into it (ssd.pytorch).
         boundary: if False, boxes that cross the border take no part in training (paper Table 3; Faster R-CNN's rule).
     """
 
@@ -163,7 +167,7 @@ class DefaultBoxes:
         levels: Sequence[Sequence[BoxGroup]],
         *,
         steps: Sequence[float | tuple[float, float]] | None = None,
-        clip: bool = False,
+        clip: Clip = False,
         boundary: bool = True,
     ) -> None:
         if steps is not None and len(steps) != len(levels):
@@ -193,11 +197,15 @@ class DefaultBoxes:
                 step_y, step_x = step if isinstance(step, tuple) else (step, step)
             half = torch.tensor([shape for group in groups for shape in group.shapes()], dtype=torch.float64) / 2
             centres = _centres((rows, columns), (step_y, step_x), (step_y / 2, step_x / 2))
+            if isinstance(self.clip, str):
+                sides = torch.tensor([size[1], size[0]], dtype=torch.float64)
+                half = torch.minimum(half, sides / 2)
+                centres = torch.minimum(centres, sides) if self.clip == "centres_and_sizes" else centres
             levels.append(_around(centres, half))
         boxes = torch.cat(levels).float()
         counts = tuple(len(level) for level in levels)
         usable = None if self.boundary else inside(boxes, size)
-        if self.clip:
+        if self.clip is True:
             limit = torch.tensor([size[1], size[0], size[1], size[0]], dtype=boxes.dtype)
             boxes = torch.minimum(boxes.clamp(min=0), limit)
         return Anchors(boxes, counts, usable)

@@ -59,6 +59,19 @@ def slow(
     return sorted(found, key=lambda one: -one[0])[:detections]
 
 
+def test_clipping_before_nms_lets_a_box_outside_suppress_one_inside() -> None:
+    """By hand: 40 x 10 pixels, of which 20 lie outside, and the 20 x 10 inside: IoU 0.5 free, 1 when clipped."""
+    anchors = Anchors(torch.tensor([[-20.0, 0.0, 20.0, 10.0], [0.0, 0.0, 20.0, 10.0]]), (2,))
+    predictions = {"scores": torch.tensor([[[0.9], [0.8]]]), "box_deltas": torch.zeros(1, 2, 4)}
+    limits = torch.tensor([[50.0, 50.0]])
+    after = PerClassPostprocess(CODER, given_scores, iou=0.6)
+    before = replace(after, clip_first=True)
+    torch.testing.assert_close(after(predictions, anchors, None, limits).scores, torch.tensor([[0.9, 0.8]]))
+    found = before(predictions, anchors, None, limits)
+    torch.testing.assert_close(found.scores, torch.tensor([[0.9, 0.0]]))
+    torch.testing.assert_close(found.boxes[0, 0], torch.tensor([0.0, 0.0, 20.0, 10.0]))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_equal_scores_keep_their_order(seed: int) -> None:
     """bfloat16 leaves few different scores; which of them are candidates must not depend on the batch."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from singleshot import backbones
-from singleshot.anchors import DefaultBoxes
+from singleshot.anchors import Clip, DefaultBoxes
 from singleshot.coders import DeltaCoder
 from singleshot.detectors import builder_arguments, ssd_boxes
 from singleshot.detectors.classes import Classes
@@ -47,7 +47,7 @@ def ssd(
     smallest_scale: float | None = None,
     largest_scale: float | None = None,
     aspect_ratios: Sequence[float] = (2.0, 3.0),
-    clip: bool = False,
+    clip: Clip = False,
     boundary_boxes: bool = True,
     match_iou: float | Sequence[float] = 0.5,
     ignore_crowd: bool = False,
@@ -62,6 +62,7 @@ def ssd(
     nms: float = 0.45,
     candidates: int | None = 400,
     candidates_of_image: int | None = None,
+    clip_before_nms: bool = False,
     detections: int = 200,
     vote: float | None = None,
     class_names: Sequence[str] | None = None,
@@ -89,7 +90,8 @@ def ssd(
         largest_scale: s_max of equation 4, a share of the image's side. Default none: from `box_sizes`.
         aspect_ratios: Ratios of the default boxes besides 1, each also as 1 / ratio (section 2.2, Table 2). Default
             [2, 3].
-        clip: Clip default boxes at the image's border; the authors do not. Default false.
+        clip: Clip default boxes at the image's border; the authors do not. Ports that clip x, y, width and height one
+            by one are called sizes (torchvision) and centres_and_sizes (ssd.pytorch). Default false.
         boundary_boxes: False: default boxes that cross the border are not used in training (Table 3). Default true.
         match_iou: IoU from which on a default box shows an object. With two numbers: an object from the first on,
             background below the second (section 2.2). Default 0.5.
@@ -106,6 +108,8 @@ def ssd(
         nms: IoU above which the worse of two boxes of a class is dropped (section 3.7). Default 0.45.
         candidates: Best boxes of each class before NMS (authors' script); none: all. Default 400.
         candidates_of_image: Best boxes of all classes together before NMS. Default none: no limit.
+        clip_before_nms: Clip boxes at the image's border before NMS (torchvision, mmdetection), not after it (authors).
+            Default false.
         detections: Boxes to keep per image (section 3.7). Default 200.
         vote: Spread of box voting, such as 0.05: a box is averaged with the candidates near it. Default none.
         class_names: Names of the classes. Default none: class 0, class 1 ...
@@ -170,7 +174,7 @@ def ssd(
         ),
         postprocess=PerClassPostprocess(  # section 3.7
             coder, scores, threshold=threshold, candidates=candidates, iou=nms,
-            candidates_of_image=candidates_of_image, detections=detections, vote=vote,
+            candidates_of_image=candidates_of_image, clip_first=clip_before_nms, detections=detections, vote=vote,
         ),
         classes=classes,
     )  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from singleshot.coders import DeltaCoder
-from singleshot.ops.boxes import coordinate_rows
+from singleshot.ops.boxes import clip_boxes, coordinate_rows
 from singleshot.ops.nms import nms_sorted, soft_nms
 from singleshot.ops.voting import near_vote
 from singleshot.postprocess.postprocess import Scores, best_first
@@ -40,6 +40,8 @@ class PerClassPostprocess:
     `vote`: the spread of box voting. The box of each detection becomes a weighted mean of itself and the near boxes
     among the best 200 candidates of its class (`singleshot.ops.voting.near_vote`). The selection of detections and
     their scores stay the same.
+
+    `clip_first`: boxes are clipped to the image before NMS, as in torchvision and mmdetection, not after it.
     """
 
     coder: DeltaCoder
@@ -51,6 +53,7 @@ class PerClassPostprocess:
     soft: float | None = None  # IoU of soft-NMS
     vote: float | None = None  # spread of box voting
     candidates_of_image: int | None = None  # of all classes together; 400 in RefineDet's paper
+    clip_first: bool = False  # the authors of both clip the detections
 
     def __call__(
         self, predictions: Predictions, anchors: Anchors, keep: Tensor | None = None, limits: Tensor | None = None
@@ -61,6 +64,8 @@ class PerClassPostprocess:
         """
         boxes = self.coder.decode(predictions["box_deltas"], anchors.boxes)  # [B, A, 4]
         sound = boxes.isfinite().all(-1)
+        if self.clip_first and limits is not None:
+            boxes = clip_boxes(boxes, limits[:, :1, None], limits[:, 1:, None])
         if keep is not None:
             sound = sound & keep
         scores = self.scores(predictions)  # [B, A, K]

@@ -19,6 +19,7 @@ from singleshot.postprocess.scores import ClassScores
 
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (PerClassPostprocess, PerLevelPostprocess)}
 _PARTS = ("coder", "scores")  # all other fields are numbers
+_LATER = {"clip_first": False}  # fields that older files do not have, and what they mean; left out where they say it
 _LINKS: dict[str, Any] = {"softmax": SoftmaxLoss, "sigmoid": BalancedCrossEntropy}
 """How logits become probabilities: for each link, the simplest loss that has it."""
 
@@ -42,10 +43,11 @@ def store(postprocess: object) -> dict[str, Any] | None:
     link = _link(scores.classification)
     if link is None:
         return None
-    fields = [one.name for one in dataclasses.fields(_KINDS[kind]) if one.name not in _PARTS]
+    names = [one.name for one in dataclasses.fields(_KINDS[kind]) if one.name not in _PARTS]
+    numbers = {name: getattr(postprocess, name) for name in names}
     return {
         "type": kind,
-        **{name: getattr(postprocess, name) for name in fields},
+        **{name: value for name, value in numbers.items() if name not in _LATER or value != _LATER[name]},
         "variances": list(coder.variances),
         "link": link,
         "key": scores.key,
@@ -61,7 +63,8 @@ def restore(data: Mapping[str, Any]) -> Postprocess:
     """The post-processing from plain data. Raises `UserError` naming what it cannot read."""
     try:
         kind, link = _KINDS[data["type"]], _LINKS[data["link"]]
-        numbers = {one.name: data[one.name] for one in dataclasses.fields(kind) if one.name not in _PARTS}
+        names = [one.name for one in dataclasses.fields(kind) if one.name not in _PARTS]
+        numbers = {name: data[name] if name in data or name not in _LATER else _LATER[name] for name in names}
         first, second = (float(number) for number in data["variances"])
         factors = [StoredFactor(one["key"], Factor(one["name"], one["alpha"], one["title"])) for one in data["factors"]]
         scores = ClassScores(link(), tuple(factors), data["key"])
