@@ -29,6 +29,7 @@ NAMES = [
     "detect",
     "draw",
     "evaluate",
+    "import_weights",
     "iou_retinanet",
     "load",
     "open_dataset",

@@ -6,22 +6,22 @@ from typing import Any
 
 from torch import Tensor
 
-from singleshot.weights.importers.importer import Shapes
+from singleshot.weights.importers.importer import Source
 
 TITLE = "the toys' SSD"
 
 
-def recognises(shapes: Shapes) -> bool:
+def recognises(source: Source) -> bool:
     """All of its names begin alike."""
-    return bool(shapes) and all(name.startswith("toy/") for name in shapes)
+    return bool(source.tensors) and all(name.startswith("toy/") for name in source.tensors)
 
 
-def builder(shapes: Shapes) -> tuple[str, dict[str, Any]]:
+def builder(source: Source) -> tuple[str, dict[str, Any]]:
     """The toys have one network, of two classes."""
     return "ssd", {"num_classes": 2, "backbone": "mobilenetv2", "image_size": 64}
 
 
-def rename(key: str, shapes: Shapes) -> list[str]:
+def rename(key: str, source: Source) -> list[str]:
     """Slashes for dots."""
     return [f"toy/{key.replace('.', '/')}"]
 
@@ -31,5 +31,5 @@ def unneeded(key: str) -> bool:
     return key.startswith("toy/optimizer/")
 
 
-def finish(state: dict[str, Tensor], shapes: Shapes) -> None:
+def finish(state: dict[str, Tensor], source: Source) -> None:
     """The toys mean the same."""

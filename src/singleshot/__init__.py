@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from singleshot.training import train as train
     from singleshot.training.recipe import Recipe as Recipe
     from singleshot.weights.checkpoint import save as save
+    from singleshot.weights.importers import import_weights as import_weights
 
 # Public name -> the module that defines it; None where the name is itself a module of the package.
 _WHERE: dict[str, str | None] = {
@@ -64,6 +65,7 @@ _WHERE: dict[str, str | None] = {
     "detect": "singleshot.inference.predictor",
     "draw": "singleshot.inference.draw",
     "evaluate": "singleshot.evaluation.metrics",
+    "import_weights": "singleshot.weights.importers",
     "iou_retinanet": "singleshot.detectors.iou_retinanet",
     "load": "singleshot.engines",
     "open_dataset": "singleshot.data.open",
@@ -95,6 +97,7 @@ __all__ = [  # noqa: RUF022 (kept equal to the table above by a test)
     "detect",
     "draw",
     "evaluate",
+    "import_weights",
     "iou_retinanet",
     "load",
     "open_dataset",

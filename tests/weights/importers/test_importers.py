@@ -12,6 +12,7 @@ from torch import Tensor
 
 from singleshot.detectors import Detector, ssd
 from singleshot.errors import UserError
+from singleshot.source import Source
 from singleshot.weights.importers import IMPORTERS, import_weights
 
 
@@ -89,5 +90,5 @@ def test_what_is_given_stays_as_it_is(foreign: dict[str, Tensor]) -> None:
 
 
 def test_the_toy_says_what_it_does() -> None:
-    assert toy_importer.recognises({"toy/a": (1,)})
-    assert not toy_importer.recognises({"a": (1,)})
+    assert toy_importer.recognises(Source({"toy/a": torch.zeros(1)}))
+    assert not toy_importer.recognises(Source({"a": torch.zeros(1)}))

@@ -89,6 +89,15 @@ def predictions(name: str) -> Predictions:
         return loaded(name).raw(made.made_up_images()).predictions
 
 
+@functools.cache
+def with_class_0(name: str) -> Detector:
+    """The same with all columns of torchvision's: there is a name for each."""
+    names, epsilon = [f"c{number}" for number in range(91)], EXPECTED[name]["epsilon"]
+    return load_torchvision_retinanet(
+        weights(name), image_size=made.SHORT, max_size=made.LONGEST, class_names=names, norm_epsilon=epsilon
+    )
+
+
 def old_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """As torchvision named the entries before its version 0.13, and as the released file of v1 still does."""
     renamed = {}
@@ -115,7 +124,11 @@ def test_state_dict_is_torchvisions(name: str) -> None:
 
 @pytest.mark.parametrize("name", made.MODELS)
 def test_network_says_what_torchvisions_says(name: str) -> None:
-    expected, found = EXPECTED[name], predictions(name)
+    expected = EXPECTED[name]
+    with torch.no_grad():
+        found = with_class_0(name).raw(made.made_up_images()).predictions
+    torch.testing.assert_close(predictions(name)["class_logits"], found["class_logits"][..., 1:])
+    torch.testing.assert_close(predictions(name)["box_deltas"], found["box_deltas"])
     logits, deltas = found["class_logits"], found["box_deltas"]
     assert logits.shape == (2, sum(expected["counts"]), 91)
     places = made.positions(logits.shape[1])
@@ -139,12 +152,12 @@ def test_anchors_are_torchvisions(name: str) -> None:
 
 @pytest.mark.parametrize("name", made.MODELS)
 def test_detections_are_torchvisions(name: str) -> None:
-    """Best first, sizes rounded down, boxes cut at the image before suppression, labels counted from the background."""
+    """Best first, sizes rounded down, boxes cut at the image before suppression; labels are the ids."""
     results = loaded(name)(made.made_up_images())
     for found, expected in zip(results, EXPECTED[name]["detections"], strict=True):
         assert isinstance(found, dict)
         assert len(found["scores"]) == expected["count"] == 300
-        assert found["labels"][: made.KEPT].tolist() == expected["labels"]
+        assert [loaded(name).category_ids[label] for label in found["labels"][: made.KEPT]] == expected["labels"]
         assert_close(found["scores"][: made.KEPT], expected["scores"])
         # Pixels up to 173: in float32 these have not much more than four digits behind the point.
         assert_close(found["boxes"][: made.KEPT], expected["boxes"], relative=1e-5)
@@ -152,13 +165,18 @@ def test_detections_are_torchvisions(name: str) -> None:
 
 def test_labels_are_category_ids() -> None:
     detector = loaded(V1)
-    assert detector.category_ids == tuple(range(91))
-    assert [detector.class_names[i] for i in (0, 1, 12, 18, 90)] == [
-        "background", "person", "unused 12", "dog", "toothbrush",
-    ]  # fmt: skip
+    assert detector.category_ids == tuple(range(1, 91))
+    named = dict(zip(detector.category_ids, detector.class_names, strict=True))
+    assert [named[i] for i in (1, 12, 18, 90)] == ["person", "unused 12", "dog", "toothbrush"]
     assert sum(name.startswith("unused") for name in detector.class_names) == 10
-    renamed = load_torchvision_retinanet(weights(V1), class_names=[f"c{i}" for i in range(91)])
-    assert renamed.class_names[3] == "c3"
+
+
+def test_class_0_is_left_out_unless_it_has_a_name() -> None:
+    renamed = load_torchvision_retinanet(weights(V1), class_names=[f"c{i}" for i in range(1, 91)])
+    assert (renamed.num_classes, renamed.category_ids[2], renamed.class_names[2]) == (90, 3, "c3")
+    assert with_class_0(V1).category_ids == tuple(range(91))
+    with pytest.raises(UserError, match="have 90 classes, but 80 names were given"):
+        load_torchvision_retinanet(weights(V1), class_names=[f"c{i}" for i in range(80)])
 
 
 def test_conventions() -> None:
@@ -224,7 +242,8 @@ def test_other_numbers_of_classes() -> None:
     state[CLASS_BIAS] = state[CLASS_BIAS][: 9 * 3]
     state[CLASS_BIAS.replace("bias", "weight")] = state[CLASS_BIAS.replace("bias", "weight")][: 9 * 3]
     detector = load_torchvision_retinanet(state)
-    assert detector.class_names == ("background", "class 1", "class 2")
+    assert detector.class_names == ("class 1", "class 2")
+    assert detector.category_ids == (1, 2)
     # Only the released weights of 91 classes were trained with epsilon 0.
     assert torch.equal(detector.state_dict()["backbone.bn1.weight"], state["backbone.body.bn1.weight"])
 

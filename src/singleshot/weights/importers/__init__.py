@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from singleshot.detectors.detector import Detector
 from singleshot.devices import find_device
 from singleshot.errors import UserError, did_you_mean
-from singleshot.weights.importers.importer import Importer, built, opened, shapes_of
+from singleshot.source import Source
+from singleshot.weights.importers.importer import Importer, built, opened
 
 IMPORTERS = {
     "torchvision_retinanet": "singleshot.weights.importers.torchvision_retinanet",
@@ -32,6 +33,7 @@ def import_weights(
     weights: str | Path | Mapping[str, Tensor],
     *,
     layout: str | None = None,
+    class_names: Sequence[str] | None = None,
     device: str | torch.device = "cpu",
     **arguments: Any,
 ) -> Detector:
@@ -41,29 +43,32 @@ def import_weights(
         weights: a safetensors file, a PyTorch file that holds only tensors (read by PyTorch's restricted reader), or a
             state dict.
         layout: a name of `IMPORTERS`; None: the one that recognises the names and shapes of the tensors.
+        class_names: the names of the classes, in the order of the weights, without a background. None: the file's own,
+            else "class 1", "class 2", ...
         device: the device of the detector.
-        arguments: arguments of the builder, such as `class_names`; they take precedence over what the weights say.
+        arguments: arguments of the builder, such as `image_size`; they take precedence over what the weights say.
 
     Raises:
         UserError: no layout recognises the file, or several do; a tensor is missing, unexpected, not finite or of
             another shape; the file cannot be read.
     """
     found = find_device(device)
-    given, where = opened(weights)
-    importer = find_importer(layout) if layout is not None else find_importer(_recognised(given, where))
-    return built(given, importer, where=where, **arguments).to(found)
+    source = opened(weights)
+    importer = find_importer(layout if layout is not None else recognised(source))
+    return built(source, importer, class_names=class_names, **arguments).to(found)
 
 
-def _recognised(given: Mapping[str, Tensor], where: str) -> str:
-    shapes = shapes_of(given)
-    names = [name for name in IMPORTERS if find_importer(name).recognises(shapes)]
+def recognised(source: Source) -> str:
+    """The name of the one layout of a file. Raises `UserError` if there is none, or more than one."""
+    names = [name for name in IMPORTERS if find_importer(name).recognises(source)]
     if len(names) == 1:
         return names[0]
     if names:
-        raise UserError(f"{where}fits several layouts: {', '.join(names)}; name one with layout=...")
+        raise UserError(f"{source.where}fits several layouts: {', '.join(names)}; name one with layout=...")
     raise UserError(
-        f"{where}these weights have no known layout ({_known()}); the names of the tensors begin with "
-        f"{', '.join(list(given)[:3]) or 'nothing: there are none'}. Give weights of a backbone as backbone_weights"
+        f"{source.where}these weights have no known layout ({_known()}); the names of the tensors begin with "
+        f"{', '.join(list(source.tensors)[:3]) or 'nothing: there are none'}. "
+        "Give weights of a backbone as backbone_weights"
     )
 
 

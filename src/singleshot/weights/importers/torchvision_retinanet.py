@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -14,7 +15,8 @@ from torch import Tensor
 from singleshot.detectors.detector import Detector
 from singleshot.devices import find_device
 from singleshot.errors import UserError
-from singleshot.weights.importers.importer import Importer, Shapes, built, opened
+from singleshot.source import CLASS_NAMES
+from singleshot.weights.importers.importer import Importer, Source, built, opened
 
 # COCO's categories by id, 1 to 90; COCO has never used the ids left out.
 _COCO = {
@@ -33,10 +35,11 @@ _COCO = {
 
 _CLASS_LAYER, _BOX_LAYER = "head.classification_head.cls_logits", "head.regression_head.bbox_reg"
 _P6 = "backbone.fpn.extra_blocks.p6.weight"
-_TELLING = (f"{_CLASS_LAYER}.bias", f"{_BOX_LAYER}.bias", _P6)
+_TELLING = (f"{_CLASS_LAYER}.weight", f"{_CLASS_LAYER}.bias", f"{_BOX_LAYER}.bias", _P6)
 _GROUP_NORM = "head.classification_head.conv.0.1.weight"
 _ANCHORS = 9
 _EPSILON = 1e-5  # of our batch norm
+_DROPPED = "class 0 is left out"  # a note of `prepare`
 
 TITLE = "torchvision's RetinaNet"
 
@@ -56,9 +59,10 @@ def load_torchvision_retinanet(
     `backbone` for another ResNet, `image_size` and `max_size` (800, 1333), `class_names`, `norm`, `frozen_stages`,
     `detections` (300) ...
 
-    Labels are torchvision's. With 91 classes the label is COCO's category id (as names and ids say), and 0 is a
-    background that torchvision never trains on. Scores, boxes and labels equal torchvision's up to rounding (1e-4). In
-    training, the box loss is torchvision's (L1; GIoU for v2). The losses are divided as in all detectors here.
+    Torchvision's class 0 is left out: its models count the objects' classes from 1, and never train on it. Give
+    `class_names` for all classes, class 0 too, if yours were counted from 0. `category_ids` are torchvision's labels;
+    with 91 classes they are COCO's ids. Scores and boxes equal torchvision's up to rounding (1e-4). In training, the
+    box loss is torchvision's (L1; GIoU for v2). The losses are divided as in all detectors here.
 
     `norm_epsilon`: the epsilon of batch norm that the weights were trained with; it is folded into the scales. The
     default is 0 for v1 with 91 classes, as torchvision sets it for its released file, and 1e-5 for all others.
@@ -66,24 +70,37 @@ def load_torchvision_retinanet(
     Raises UserError if keys are missing, unexpected or of other shapes (they are named), and for other anchors.
     """
     found = find_device(device)
-    given, where = opened(weights)
     known = None if norm_epsilon is None else partial(_absorb_epsilon, epsilon=norm_epsilon)
     importer, arguments = cast(Importer, sys.modules[__name__]), {"backbone": "resnet50", **arguments}
-    return built(given, importer, where=where, finish=known, **arguments).to(found)
+    return built(opened(weights), importer, finish=known, **arguments).to(found)
 
 
-def recognises(shapes: Shapes) -> bool:
+def recognises(source: Source) -> bool:
     """Torchvision's two layers of predictions, above its feature pyramid."""
-    return all(key in shapes for key in _TELLING)
+    return all(key in source.shapes for key in _TELLING)
 
 
-def builder(shapes: Shapes) -> tuple[str, dict[str, Any]]:
-    """`retinanet` and its arguments: from the weights where they say them, else torchvision's."""
-    if absent := [key for key in _TELLING if key not in shapes]:
+def prepare(source: Source) -> Source:
+    """Without the rows of class 0, unless there are names for all classes."""
+    if absent := [key for key in _TELLING if key not in source.tensors]:
+        first = ", ".join(list(source.tensors)[:3]) or "none"
         raise UserError(
-            f"not the weights of a torchvision RetinaNet: {', '.join(absent)} missing; the keys are "
-            f"{', '.join(list(shapes)[:3]) or 'none'}; expected the state dict of retinanet_resnet50_fpn or its v2"
+            f"not the weights of a torchvision RetinaNet: {', '.join(absent)} missing; the keys are {first}; expected "
+            "the state dict of retinanet_resnet50_fpn or its v2"
         )
+    classes, rest = divmod(source.shapes[f"{_CLASS_LAYER}.bias"][0], _ANCHORS)
+    if rest or classes < 2 or len(source.notes.get(CLASS_NAMES) or ()) == classes:
+        return source
+    kept = {}
+    for place in (f"{_CLASS_LAYER}.weight", f"{_CLASS_LAYER}.bias"):
+        rows = source.tensors[place]
+        kept[place] = rows.reshape(_ANCHORS, classes, *rows.shape[1:])[:, 1:].flatten(0, 1)
+    return dataclasses.replace(source, tensors={**source.tensors, **kept}, notes={**source.notes, _DROPPED: True})
+
+
+def builder(source: Source) -> tuple[str, dict[str, Any]]:
+    """`retinanet` and its arguments: from the weights where they say them, else torchvision's."""
+    shapes = source.shapes
     outputs, deltas = shapes[f"{_CLASS_LAYER}.bias"][0], shapes[f"{_BOX_LAYER}.bias"][0]
     if deltas != _ANCHORS * 4 or outputs % _ANCHORS:
         raise UserError(
@@ -94,9 +111,7 @@ def builder(shapes: Shapes) -> tuple[str, dict[str, Any]]:
     channels, p6_inputs = shapes[_P6][:2]
     second = _GROUP_NORM in shapes
     return "retinanet", {
-        "num_classes": num_classes,
-        "class_names": _names(num_classes),
-        "category_ids": list(range(num_classes)),
+        **_classes(num_classes, source),
         "channels": channels,
         "p6": "p5" if p6_inputs == channels else "c5",
         "relu_before_p7": True,
@@ -116,19 +131,30 @@ def unneeded(key: str) -> bool:
     return False
 
 
-def finish(state: dict[str, Tensor], shapes: Shapes) -> None:
+def finish(state: dict[str, Tensor], source: Source) -> None:
     """Fold in the epsilon of batch norm, which torchvision sets to 0 for its released file of 91 classes."""
-    released = shapes[f"{_CLASS_LAYER}.bias"][0] == 91 * _ANCHORS and _GROUP_NORM not in shapes
+    released = _is_cocos(source) and _GROUP_NORM not in source.shapes
     _absorb_epsilon(state, epsilon=0.0 if released else _EPSILON)
 
 
-def _names(num_classes: int) -> list[str]:
-    if num_classes == 91:
-        return ["background", *(_COCO.get(number, f"unused {number}") for number in range(1, 91))]
-    return ["background", *(f"class {number}" for number in range(1, num_classes))]
+def _classes(num_classes: int, source: Source) -> dict[str, Any]:
+    """Torchvision's labels are the ids."""
+    first = 1 if _DROPPED in source.notes else 0
+    ids = list(range(first, first + num_classes))
+    if _is_cocos(source):
+        return {
+            "num_classes": num_classes,
+            "class_names": [_COCO.get(number, f"unused {number}") for number in ids],
+            "category_ids": ids,
+        }
+    return {"num_classes": num_classes, "category_ids": ids}
 
 
-def rename(key: str, shapes: Shapes) -> list[str]:
+def _is_cocos(source: Source) -> bool:
+    return _DROPPED in source.notes and source.shapes[f"{_CLASS_LAYER}.bias"][0] == 90 * _ANCHORS
+
+
+def rename(key: str, source: Source) -> list[str]:
     """Torchvision's names for an entry of our state dict: since its version 0.13, and before."""
     part, *path, kind = key.split(".")
     if part == "backbone":
@@ -142,7 +168,7 @@ def rename(key: str, shapes: Shapes) -> list[str]:
     if group == "predict":
         return [f"{_CLASS_LAYER if name == 'class_logits' else _BOX_LAYER}.{kind}"]
     tower = f"head.{('classification_head', 'regression_head')[int(branch)]}.conv"
-    if _GROUP_NORM in shapes:  # convolution, norm, ReLU
+    if _GROUP_NORM in source.shapes:  # convolution, norm, ReLU
         return [f"{tower}.{int(name) // 3}.{int(name) % 3}.{kind}"]
     return [f"{tower}.{int(name) // 2}.0.{kind}", f"{tower}.{name}.{kind}"]
 
