@@ -60,7 +60,9 @@ def test_ratio_keeps_the_area(convention: str) -> None:
     torch.testing.assert_close(height / width, torch.tensor([0.5, 1.0, 2.0]))
 
 
-@pytest.mark.parametrize(("convention", "first"), [("corner", 0.0), ("centre", 4.0), ("torchvision", 0), ("legacy", 4)])
+@pytest.mark.parametrize(
+    ("convention", "first"), [("corner", 0.0), ("centre", 4.0), ("torchvision", 0), ("legacy", 4), ("whole_pixels", 4)]
+)
 def test_where_cells_are_centred(convention: str, first: float) -> None:
     boxes = AnchorGenerator([8], [[32.0]], [1.0], convention=convention)([(2, 3)], (16, 24)).boxes  # type: ignore[arg-type]
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -96,6 +98,20 @@ def test_legacy_is_detectrons_whole_pixel_boxes() -> None:
 def test_octaves() -> None:
     assert octave_sizes([32, 64], 1) == ((32,), (64,))
     assert octave_sizes([32], 3)[0] == pytest.approx((32, 40.317, 50.797), abs=1e-3)
+
+
+def test_whole_pixels_rounds_the_corners() -> None:
+    """mmdetection before 2: boxes of pixels from x1 to x2, both counted, with corners rounded around a whole cell."""
+    boxes = AnchorGenerator([8], octave_sizes([32], 3), convention="whole_pixels")([(1, 2)], (8, 16)).boxes
+    expected = []
+    for left in (0, 8):
+        for ratio in (0.5, 1.0, 2.0):
+            for size in (32.0, 32 * 2 ** (1 / 3), 32 * 2 ** (2 / 3)):
+                width, height = size / math.sqrt(ratio), size * math.sqrt(ratio)
+                x1, y1 = round(3.5 - (width - 1) / 2) + left, round(3.5 - (height - 1) / 2)
+                x2, y2 = round(3.5 + (width - 1) / 2) + left, round(3.5 + (height - 1) / 2)
+                expected.append([x1, y1, x2 + 1, y2 + 1])  # the last pixel ends where the next one begins
+    assert boxes.tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ class AnchorMaker(Protocol):
         """Shapes (h, w) of the maps and (height, width) of the network's input -> Anchors with boxes [A, 4]."""
 
 
-Convention = Literal["corner", "centre", "torchvision", "legacy"]
+Convention = Literal["corner", "centre", "torchvision", "legacy", "whole_pixels"]
 Clip = bool | Literal["sizes", "centres_and_sizes"]
 """What is clipped of SSD's default boxes: nothing, the corners, or numbers of (x, y, width, height) one by one."""
 
@@ -50,6 +50,7 @@ class AnchorGenerator:
               pixel ends where the next begins) these are boxes around the middle of the cell. Their sides come from a
               base box of stride x stride whose sides are rounded to integers. If the ground truth also has its full
               width, x2 = x1 + width, then intersections and differences equal those of the "+1" arithmetic.
+            - "whole_pixels": as "legacy", but with corners rounded to whole pixels (mmdetection before 2).
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class AnchorGenerator:
             raise ValueError(f"expected {len(self.strides)} maps, got {len(shapes)}: {list(shapes)}")
         levels = []
         for stride, sizes, shape in zip(self.strides, self.sizes, shapes, strict=True):
-            first = stride / 2 if self.convention in ("centre", "legacy") else 0.0
+            first = stride / 2 if self.convention in ("centre", "legacy", "whole_pixels") else 0.0
             step: tuple[float, float] = (stride, stride)
             if self.convention == "torchvision":
                 step = (size[0] // shape[0], size[1] // shape[1])
@@ -104,7 +105,7 @@ class AnchorGenerator:
         if self.convention == "torchvision":
             sides = sides.trunc()
         half = torch.stack([sides / ratios.sqrt(), sides * ratios.sqrt()], -1).reshape(-1, 2) / 2
-        return half.float().round().double() if self.convention == "torchvision" else half
+        return half.float().round().double() if self.convention in ("torchvision", "whole_pixels") else half
 
 
 def octave_sizes(sizes: Sequence[float], octaves: int) -> tuple[tuple[float, ...], ...]:

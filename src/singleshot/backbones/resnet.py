@@ -100,6 +100,7 @@ DESIGNS = {
     "resnext50_32x4d": Design(Bottleneck, (3, 4, 6, 3), 32, 4),
     "resnext101_32x4d": Design(Bottleneck, (3, 4, 23, 3), 32, 4),
     "resnext101_32x8d": Design(Bottleneck, (3, 4, 23, 3), 32, 8),
+    "resnext101_64x4d": Design(Bottleneck, (3, 4, 23, 3), 64, 4),
 }
 
 

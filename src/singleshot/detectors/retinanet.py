@@ -101,8 +101,8 @@ def retinanet(
         anchor_sizes: Side of the anchors of each level, in pixels (section 4). Default none: 4 x stride.
         octaves: Anchor sizes within an octave on each level (section 4, Table 1c). Default 3.
         aspect_ratios: Height / width of the anchors (section 4, Table 1c). Default [0.5, 1, 2].
-        anchor_convention: Where cells are centred and what is rounded: corner, centre, torchvision or legacy
-            (`AnchorGenerator`). Default corner.
+        anchor_convention: Where cells are centred and what is rounded: corner, centre, torchvision, legacy or
+            whole_pixels (`AnchorGenerator`). Default corner.
         match_iou: Two IoUs: an anchor shows an object from the first on, background below the second; or one number for
             both (section 4). Default [0.5, 0.4].
         low_quality: Anchors for an object that none overlaps that much: all, band or none (`IoUMatcher`). Default all.
