@@ -149,6 +149,24 @@ class BoxGroup:
         return 1 + (self.next_size is not None) + 2 * len(self.ratios)
 
 
+@dataclass(frozen=True)
+class BoxShapes:
+    """Default boxes in each cell of a map with any sides: (width, height) of each, in pixels of the network's input."""
+
+    sides: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        if not self.sides or not all(0 < side < math.inf for box in self.sides for side in box):
+            raise UserError(f"default boxes: sides must be above 0 and finite, got {list(self.sides)}")
+
+    def shapes(self) -> list[tuple[float, float]]:
+        """(width, height) of each box of the group."""
+        return list(self.sides)
+
+    def __len__(self) -> int:
+        return len(self.sides)
+
+
 class DefaultBoxes:
     """SSD's default boxes (paper section 2.2): groups of boxes around the centre of each cell of each map.
 
@@ -165,7 +183,7 @@ class DefaultBoxes:
 
     def __init__(
         self,
-        levels: Sequence[Sequence[BoxGroup]],
+        levels: Sequence[Sequence[BoxGroup | BoxShapes]],
         *,
         steps: Sequence[float | tuple[float, float]] | None = None,
         clip: Clip = False,

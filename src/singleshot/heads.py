@@ -23,7 +23,8 @@ class Branch:
 
     `bias`: the initial bias by name, by default 0 (the focal loss's prior goes here). `depth`: number of convolutions
     before the predicting one, each as wide as the map, with ReLU. `norm`: None or "group" (group norm before the ReLU,
-    in place of the bias).
+    in place of the bias). `kernel`: of the predicting convolution. `before`: makes a layer for a number of channels,
+    which each predicting convolution has before itself; a depthwise one makes the predictions of SSDLite.
     """
 
     outputs: Mapping[str, int]
@@ -31,6 +32,8 @@ class Branch:
     depth: int = 0
     norm: str | None = None
     initialise: Callable[[nn.Module], object] = fan_in_uniform_
+    kernel: int = 3
+    before: Callable[[int], nn.Module] | None = None
 
 
 class BranchLayers(nn.Module):
@@ -42,8 +45,10 @@ class BranchLayers(nn.Module):
         self.tower = nn.Sequential(
             *(layer for _ in range(branch.depth) for layer in _tower_layers(channels, branch.norm))
         )
+        self.before = nn.ModuleDict({name: branch.before(channels) for name in branch.outputs if branch.before})
+        kernel, padding = branch.kernel, branch.kernel // 2
         self.predict = nn.ModuleDict(
-            {name: nn.Conv2d(channels, anchors * numbers, 3, padding=1) for name, numbers in branch.outputs.items()}
+            {name: nn.Conv2d(channels, anchors * n, kernel, padding=padding) for name, n in branch.outputs.items()}
         )
         branch.initialise(self)
         for name, conv in self.predict.items():
@@ -52,10 +57,11 @@ class BranchLayers(nn.Module):
     def forward(self, features: Tensor) -> Predictions:
         """[B, C, H, W] -> name -> [B, H * W * anchors per cell, numbers]."""
         features = self.tower(features)
-        return {
-            name: self.predict[name](features).permute(0, 2, 3, 1).reshape(features.shape[0], -1, numbers)
-            for name, numbers in self.outputs.items()
-        }
+        found: Predictions = {}
+        for name, numbers in self.outputs.items():
+            read = self.before[name](features) if name in self.before else features
+            found[name] = self.predict[name](read).permute(0, 2, 3, 1).reshape(features.shape[0], -1, numbers)
+        return found
 
 
 def _tower_layers(channels: int, norm: str | None) -> list[nn.Module]:

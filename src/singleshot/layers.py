@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from singleshot.errors import UserError
 
+Activation = Literal["relu", "relu6"]
+ACTIVATIONS: Mapping[Activation, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
+"""The activations that a builder may name."""
 Padding = Literal["symmetric", "same"]
 """Where a convolution with a stride pads: as much on each side, or as TensorFlow's SAME (`same_padding`)."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch.nn.functional as F
@@ -11,14 +12,25 @@ from torch import Tensor, nn
 
 from singleshot.backbones.resnet import Bottleneck
 from singleshot.errors import UserError
-from singleshot.layers import BatchNorm2d, ConvNormAct, SqueezeExcitation, StridedConv2d, fan_in_uniform_, normal_
+from singleshot.layers import (
+    ACTIVATIONS,
+    Activation,
+    BatchNorm2d,
+    ConvNormAct,
+    Padding,
+    SqueezeExcitation,
+    StridedConv2d,
+    fan_in_uniform_,
+    normal_,
+)
 
 
 @dataclass(frozen=True)
 class Extra:
-    """One extra level: a 1x1 convolution to `squeeze` channels, a `kernel` one to `channels`, and ReLU after each.
+    """One extra level: a 1x1 convolution to `squeeze` channels, a `kernel` one to `channels`, an activation after each.
 
-    `padding` "same" is TensorFlow's: n cells become n / `stride`, rounded up.
+    `padding` "same" is TensorFlow's: n cells become n / `stride`, rounded up. `separable`: the second convolution is
+    a depthwise one and a 1x1 one, each with its activation (SSDLite, MobileNetV2 section 6.2).
     """
 
     squeeze: int
@@ -27,6 +39,8 @@ class Extra:
     stride: int = 2
     padding: int | Literal["same"] = 1
     norm: tuple[bool, bool] = (False, False)  # batch norm after the first and the second convolution
+    activation: Activation = "relu"
+    separable: bool = False
 
     def size(self, before: int) -> int:
         """Cells along one side of the level, computed from those of the map before it."""
@@ -37,12 +51,14 @@ class Extra:
     def build(self, inputs: int) -> nn.Module:
         """The layers on a map of `inputs` channels, initialised uniform by fan-in."""
         first, second = self.norm
-        layers = nn.Sequential(
-            ConvNormAct(inputs, self.squeeze, 1, norm=first),
-            ConvNormAct(
-                self.squeeze, self.channels, self.kernel, stride=self.stride, padding=self.padding, norm=second
-            ),
-        )
+        block = partial(ConvNormAct, activation=ACTIVATIONS[self.activation])
+        strided = partial(block, kernel=self.kernel, stride=self.stride, padding=self.padding, norm=second)
+        layers = nn.Sequential(block(inputs, self.squeeze, 1, norm=first))
+        if self.separable:
+            layers.append(strided(self.squeeze, self.squeeze, groups=self.squeeze))
+            layers.append(block(self.squeeze, self.channels, 1, norm=second))
+        else:
+            layers.append(strided(self.squeeze, self.channels))
         fan_in_uniform_(layers)
         return layers
 
@@ -79,7 +95,14 @@ def ssd512_extras() -> tuple[Extra, ...]:
 
 
 def derived_extras(
-    map_size: tuple[int, int], *, channels: Sequence[int] = (512, 256, 256, 256), norm: bool = False
+    map_size: tuple[int, int],
+    *,
+    channels: Sequence[int] = (512, 256, 256, 256),
+    levels: int | None = None,
+    norm: bool = False,
+    padding: Padding = "symmetric",
+    activation: Activation = "relu",
+    separable: bool = False,
 ) -> tuple[Extra, ...]:
     """Extra levels from a map of `map_size` (height, width) down to a single cell, as in SSD300 and SSD512.
 
@@ -88,23 +111,29 @@ def derived_extras(
     Args:
         map_size: (height, width) of the map that the first level reads.
         channels: channels of the levels; the last number is repeated. The 1x1 convolution before has half of them.
+        levels: how many there are. None: as many as lead to a single cell.
         norm: batch norm after each convolution whose output has more than one cell. (One cell of one image has no
             variance.)
+        padding: "same": each level has TensorFlow's padding and stride 2.
+        activation: after each convolution.
+        separable: each level has a separable convolution.
     """
-    if min(map_size) < 1 or not channels:
+    if min(map_size) < 1 or min(channels, default=0) < 2:
         raise UserError(
-            f"extra levels need a map of at least 1x1 and a list of channels, got {map_size} and {tuple(channels)}"
+            "extra levels need a map of at least 1x1 and a list of channels, at least 2 each, got "
+            f"{map_size} and {tuple(channels)}"
         )
     height, width = map_size
     extras: list[Extra] = []
-    while max(height, width) > 1:
+    while max(height, width) > 1 if levels is None else len(extras) < levels:
         outputs = channels[min(len(extras), len(channels) - 1)]
-        stride, padding = (1, 0) if (height, width) == (3, 3) else (2, 1)
-        extra = Extra(outputs // 2, outputs, stride=stride, padding=padding)
+        extra = Extra(outputs // 2, outputs, activation=activation, separable=separable)
+        if padding == "same":
+            extra = replace(extra, padding="same")
+        elif (height, width) == (3, 3):
+            extra = replace(extra, stride=1, padding=0)
         height, width = extra.size(height), extra.size(width)
-        extras.append(
-            Extra(outputs // 2, outputs, stride=stride, padding=padding, norm=(norm, norm and height * width > 1))
-        )
+        extras.append(replace(extra, norm=(norm, norm and height * width > 1)))
     return tuple(extras)
 
 

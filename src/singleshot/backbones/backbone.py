@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from singleshot.errors import UserError
-from singleshot.layers import BatchNorm2d
+from singleshot.layers import BatchNorm2d, Padding
 
 NORMS = ("train", "eval", "frozen")
 
@@ -23,6 +23,8 @@ class Backbone(nn.Module):
     """Input pixels per cell of each map."""
     has_norm: bool = True
     """Whether layers added after the backbone should use a norm after each convolution, as it does itself."""
+    padding: Padding = "symmetric"
+    """How layers with a stride that are added after the backbone should pad, as it does itself."""
     optional_weights: tuple[str, ...] = ()
     """Prefixes of keys that may be missing in a weights file. Such tensors keep their initial values."""
     ignored_weights: tuple[str, ...] = ("classifier.", "fc.")

@@ -88,7 +88,7 @@ class MobileNetV2(Backbone):
         self.features = nn.Sequential(*layers)
         he_normal_(self)
 
-        self.expanded = expanded
+        self.expanded, self.padding = expanded, padding
         finer = [BLOCKS[3], BLOCKS[5]]  # their first blocks leave strides 8 and 16, and read the row before
         narrow = [_round_to_8(BLOCKS[BLOCKS.index(row) - 1][1] * width) for row in finer]
         wide = [row[0] * inputs for row, inputs in zip(finer, narrow, strict=True)]

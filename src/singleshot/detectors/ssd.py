@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from singleshot import backbones
-from singleshot.anchors import Clip, DefaultBoxes
+from singleshot.anchors import BoxGroup, BoxShapes, Clip, DefaultBoxes
 from singleshot.coders import DeltaCoder
 from singleshot.detectors import builder_arguments, ssd_boxes
 from singleshot.detectors.classes import Classes
@@ -17,6 +17,7 @@ from singleshot.detectors.detector import Detector
 from singleshot.detectors.registry import VARIANTS, Variant, register
 from singleshot.errors import UserError
 from singleshot.heads import Branch, Head
+from singleshot.layers import ACTIVATIONS, Activation, ConvNormAct
 from singleshot.losses.classification import ClassificationLoss
 from singleshot.losses.criterion import Criterion
 from singleshot.matchers import IoUMatcher
@@ -40,6 +41,12 @@ def ssd(
     backbone_options: Mapping[str, Any] | None = None,
     norm: str = "train",
     frozen_stages: int = 0,
+    finest_stride: int = 1,
+    extra_channels: Sequence[int] | None = None,
+    separable_extras: bool = False,
+    head_kernel: Literal[1, 3] = 3,
+    separable_heads: bool = False,
+    activation: Activation = "relu",
     source_maps: Sequence[int] | None = None,
     stack_boxes: bool = True,
     box_sizes: str | Sequence[float] = "voc",
@@ -47,6 +54,7 @@ def ssd(
     smallest_scale: float | None = None,
     largest_scale: float | None = None,
     aspect_ratios: Sequence[float] = (2.0, 3.0),
+    box_shapes: Sequence[Sequence[Sequence[float]]] | None = None,
     clip: Clip = False,
     boundary_boxes: bool = True,
     match_iou: float | Sequence[float] = 0.5,
@@ -80,6 +88,14 @@ def ssd(
         backbone_options: Further arguments of the backbone, by name. Default none.
         norm: Batch norm of the backbone: train, eval (fixed statistics) or frozen (all fixed). Default train.
         frozen_stages: Number of first stages of the backbone that are not trained. Default 0.
+        finest_stride: Maps of the backbone with a smaller stride, in pixels, are not used. Default 1: all are.
+        extra_channels: Channels of each extra level; as many levels are made. Default none: as published, or down to
+            one cell.
+        separable_extras: Separable convolutions in the extra levels (SSDLite, MobileNetV2 section 6.2). Default false.
+        head_kernel: Kernel of the predicting convolutions, 1 or 3 (section 2.1). Default 3.
+        separable_heads: A depthwise 3x3 convolution before each predicting one, which is then 1x1 (SSDLite). Default
+            false.
+        activation: Of the extra levels and of separable heads: relu or relu6. Default relu.
         source_maps: Indices of the maps to use, with re-adjusted tiling (Table 3). Default none: all maps.
         stack_boxes: False: with `source_maps`, boxes of unused maps are left out too. Default true.
         box_sizes: Sides of the default boxes: voc, coco, or one for each map and one more, in pixels (section 2.2).
@@ -90,6 +106,8 @@ def ssd(
         largest_scale: s_max of equation 4, a share of the image's side. Default none: from `box_sizes`.
         aspect_ratios: Ratios of the default boxes besides 1, each also as 1 / ratio (section 2.2, Table 2). Default
             [2, 3].
+        box_shapes: [width, height] of the default boxes of a cell, for each map, as shares of the image's shorter side;
+            replaces the four arguments before. Default none: from them.
         clip: Clip default boxes at the image's border; the authors do not. Ports that clip x, y, width and height one
             by one are called sizes (torchvision) and centres_and_sizes (ssd.pytorch). Default false.
         boundary_boxes: False: default boxes that cross the border are not used in training (Table 3). Default true.
@@ -136,30 +154,38 @@ def ssd(
         options=backbone_options,
     )
     shapes = map_sizes(trunk, size)
-    extras = _extras(backbone, trunk, size, shapes[-1])
-    shapes += extra_sizes(shapes[-1], extras)
-    sides = ssd_boxes.box_sizes(box_sizes, size, len(shapes), smallest=smallest_scale, largest=largest_scale)
-    groups = ssd_boxes.level_groups(sides, aspect_ratios)
+    extras = _extras(
+        backbone, trunk, size, shapes[-1], extra_channels, separable=separable_extras, activation=activation
+    )
+    first = _first_map(trunk, finest_stride)
+    shapes = shapes[first:] + extra_sizes(shapes[-1], extras)
+    read = ssd_boxes.used_levels(source_maps, len(shapes))
+    groups: Sequence[Sequence[BoxGroup | BoxShapes]]
+    if box_shapes is None:
+        sides = ssd_boxes.box_sizes(box_sizes, size, len(shapes), smallest=smallest_scale, largest=largest_scale)
+        groups = ssd_boxes.level_groups(sides, aspect_ratios)
+        groups = ssd_boxes.without_levels(groups, read, aspect_ratios, stack=stack_boxes)
+    else:
+        ssd_boxes.refuse_others(box_sizes, smallest_scale, largest_scale, aspect_ratios)
+        groups = ssd_boxes.given_shapes(box_shapes, size, len(read))
     published = box_centres == "authors" and isinstance(trunk, backbones.VGG16)
     steps = ssd_boxes.steps(size, shapes, published=published)
-    if source_maps is not None:
-        groups = ssd_boxes.without_levels(groups, source_maps, aspect_ratios, stack=stack_boxes)
-        steps = [steps[k] for k in source_maps]
-        builder_arguments.drop_unused_scales(trunk, source_maps)
-    maps = ExtraLevels(trunk, extras, outputs=source_maps)  # section 2.1
-    anchors = DefaultBoxes(groups, steps=steps, clip=clip, boundary=boundary_boxes)  # section 2.2
+    maps = ExtraLevels(trunk, extras, outputs=[first + k for k in read])  # section 2.1
+    builder_arguments.drop_unused_scales(trunk, maps.outputs)
+    anchors = DefaultBoxes(groups, steps=[steps[k] for k in read], clip=clip, boundary=boundary_boxes)  # section 2.2
     coder = DeltaCoder((0.1, 0.2))  # authors' script
     loss = builder_arguments.mining_loss(classification, negatives)  # section 2.2, hard negative mining
     positive, negative = builder_arguments.overlaps(match_iou=match_iou)
     extra = builder_arguments.extra_outputs(outputs, iou_head)
     scores = ClassScores(loss, extra)
+    predict = _predictions(trunk, head_kernel, separable=separable_heads, activation=activation)
     return Detector(
         preprocess=Stretch(size, Pixels.named(pixels)),
         backbone=maps,
         neck=nn.Identity(),
         head=Head(maps.channels, anchors.per_location, branches=[
-            Branch({"class_logits": loss.num_logits(num_classes)}, {"class_logits": loss.initial_bias}),
-            Branch({"box_deltas": 4}),
+            Branch({"class_logits": loss.num_logits(num_classes)}, {"class_logits": loss.initial_bias}, **predict),
+            Branch({"box_deltas": 4}, **predict),
         ], outputs=extra),
         anchors=anchors,
         criterion=Criterion(
@@ -194,12 +220,50 @@ def _is_published(backbone: str, trunk: backbones.Backbone, size: tuple[int, int
 
 
 def _extras(
-    backbone: str, trunk: backbones.Backbone, size: tuple[int, int], last: tuple[int, int]
+    backbone: str,
+    trunk: backbones.Backbone,
+    size: tuple[int, int],
+    last: tuple[int, int],
+    channels: Sequence[int] | None,
+    *,
+    separable: bool,
+    activation: Activation,
 ) -> tuple[Extra, ...]:
-    """Extra levels as published, else derived from the trunk's `last` map down to one cell, with norm if it has one."""
-    if _is_published(backbone, trunk, size):
+    """Extra levels as published, else derived from the trunk's `last` map, with norm and padding as the trunk has."""
+    if channels is None and not separable and activation == "relu" and _is_published(backbone, trunk, size):
         return ssd300_extras() if size == (300, 300) else ssd512_extras()
-    return derived_extras(last, norm=trunk.has_norm)
+    if channels is not None and not channels:
+        return ()
+    widths: dict[str, Any] = {} if channels is None else {"channels": channels, "levels": len(channels)}
+    return derived_extras(
+        last, **widths, norm=trunk.has_norm, padding=trunk.padding, separable=separable, activation=activation
+    )
+
+
+def _first_map(trunk: backbones.Backbone, finest_stride: int) -> int:
+    """The index of the trunk's finest map whose stride is at least `finest_stride`."""
+    builder_arguments.at_least(1, finest_stride=finest_stride)
+    first = sum(stride < finest_stride for stride in trunk.strides)
+    if first == len(trunk.strides):
+        raise UserError(
+            f"finest_stride={finest_stride}: the backbone has maps at strides {', '.join(map(str, trunk.strides))}; "
+            "give one of them"
+        )
+    return first
+
+
+def _predictions(trunk: backbones.Backbone, kernel: int, *, separable: bool, activation: Activation) -> dict[str, Any]:
+    """How a branch predicts: by a convolution, or by a depthwise one, with norm if the trunk has it, and a 1x1 one."""
+    if not separable:
+        return {"kernel": kernel}
+    if kernel != 3:
+        raise UserError(f"separable_heads have a depthwise 3x3 convolution: leave out head_kernel={kernel}")
+
+    def depthwise(channels: int) -> nn.Module:
+        kind = ACTIVATIONS[activation]
+        return ConvNormAct(channels, channels, groups=channels, norm=trunk.has_norm, activation=kind)
+
+    return {"kernel": 1, "before": depthwise}
 
 
 _VOC07 = "VOC2007 test mAP (trained on 07+12)"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from singleshot.anchors import BoxGroup, linear_scales
-from singleshot.errors import UserError
+from singleshot.anchors import BoxGroup, BoxShapes, linear_scales
+from singleshot.errors import UserError, short
 
 # Sides in pixels of the smaller square of each level, and one more after the last level (authors' ssd_pascal.py and
 # ssd_coco.py: whole percents of the input, steps rounded down; reference: section 2.4).
@@ -30,6 +30,7 @@ _FRACTIONS = {
     ("coco", False): (0.07, 0.15, 0.90),
     ("coco", True): (0.04, 0.10, 0.90),
 }
+_LONGEST = 10  # sides of the image: the longest side of a default box that is given
 _LARGE = 400  # pixels: from this size on, the fractions of the 512 models
 
 
@@ -105,6 +106,45 @@ def level_groups(sizes: Sequence[float], ratios: Sequence[float] = (2.0, 3.0)) -
     return tuple((BoxGroup(sizes[k], sizes[k + 1], tuple(ratios[:1] if k in few else ratios)),) for k in range(levels))
 
 
+def refuse_others(
+    sizes: str | Sequence[float], smallest: float | None, largest: float | None, ratios: Sequence[float]
+) -> None:
+    """Refuse the arguments that say how boxes are computed, beside boxes that are given."""
+    if sizes != "voc" or smallest is not None or largest is not None or tuple(ratios) != (2.0, 3.0):
+        raise UserError(
+            "box_shapes gives the default boxes themselves: leave out box_sizes, smallest_scale, largest_scale and "
+            "aspect_ratios, or leave out box_shapes"
+        )
+
+
+def used_levels(kept: Sequence[int] | None, levels: int) -> tuple[int, ...]:
+    """The indices of the maps that are used: `kept`, or all of the `levels`."""
+    if kept is None:
+        return tuple(range(levels))
+    if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= levels:
+        raise UserError(f"source_maps must be growing indices of maps from 0 to {levels - 1}, got {list(kept)}")
+    return tuple(kept)
+
+
+def given_shapes(
+    choice: Sequence[Sequence[Sequence[float]]], image_size: tuple[int, int], levels: int
+) -> tuple[tuple[BoxShapes, ...], ...]:
+    """One group per level from the [width, height] of each box of a cell, as shares of the image's shorter side.
+
+    Raises:
+        UserError: not one list for each level, a box that is not two numbers, or one that is not above 0 and at most 10
+            sides of the image.
+    """
+    sound = all(len(box) == 2 and all(0 < side <= _LONGEST for side in box) for level in choice for box in level)
+    if len(choice) != levels or not all(choice) or not sound:
+        raise UserError(
+            f"box_shapes must have one list for each of the {levels} maps, and in it the [width, height] of each box "
+            f"of a cell, as shares of the image's shorter side above 0 and at most {_LONGEST}, got {short(choice)}"
+        )
+    side = min(image_size)
+    return tuple((BoxShapes(tuple((width * side, height * side) for width, height in level)),) for level in choice)
+
+
 def without_levels(
     groups: Sequence[tuple[BoxGroup, ...]],
     kept: Sequence[int],
@@ -119,14 +159,13 @@ def without_levels(
     move to the nearest finer level that is kept, else to the nearest coarser one. With `stack=False` they are left out.
     """
     levels = len(groups)
-    if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= levels:
-        raise UserError(f"source_maps must be growing indices of maps from 0 to {levels - 1}, got {list(kept)}")
+    kept = used_levels(kept, levels)
     if not stack:
         return tuple(groups[k] for k in kept)
     sizes = [level[0].size for level in groups] + [groups[-1][0].next_size or groups[-1][0].size]
     few, many = tuple(ratios[:1]), tuple(ratios)
     stacked: dict[int, list[BoxGroup]] = {k: list(groups[k]) for k in kept}
-    match levels, tuple(kept):
+    match levels, kept:
         case 6, (0, 1, 2, 3):  # conv9_2: 6 + 6 + 4 boxes
             stacked[3] += [BoxGroup(sizes[4], sizes[5], many), *groups[5]]
         case 6, (0, 1, 2):  # conv7: 4 + 4, conv8_2: 6 + 6
