@@ -40,8 +40,8 @@ LAYERS = [
     {"data.limits"},
     {"structures", "signature", "plain_data", "data.images", "data.dataset", "data.normalised"},
     {"data.deep", "data.pixel_budget"},
-    {"coders", "ops", "prediction", "stream", "yaml_text"},
-    {"tensor_files", "devices", "installed_weights"},
+    {"coders", "ops", "prediction", "stream", "yaml_text", "catalogue"},
+    {"tensor_files", "devices", "installed_weights", "fetch", "cache"},
     {"files", "eval_mode", "twin", "version", "flags", "text_table", "terminal", "conversions", "paths", "ranges"},
     {"errors", "forked", "source"},
 ]
@@ -56,6 +56,7 @@ RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures"
 RECORDS |= {"forked", "paths", "data.deep", "data.limits"}
 ONLY = {
     **dict.fromkeys(NETWORK, NETWORK | {"data.images"}),
+    "backbones": NETWORK | {"data.images", "catalogue"},
     "weights": NETWORK | {"version", "installed_weights"},
     "engines": NETWORK | {"weights"},
     "evaluation.detect_dataset": RECORDS | {"data.frames", "stream", "evaluation", "eval_mode"},

@@ -27,6 +27,7 @@ NAMES = [
     "check",
     "create",
     "detect",
+    "download",
     "draw",
     "evaluate",
     "import_weights",

@@ -20,6 +20,7 @@ from singleshot.version import __version__ as __version__
 if TYPE_CHECKING:
     from singleshot import analysis as analysis
     from singleshot import recipes as recipes
+    from singleshot.catalogue import download as download
     from singleshot.data.check import check as check
     from singleshot.data.dataset import Dataset as Dataset
     from singleshot.data.images import read_image as read_image
@@ -63,6 +64,7 @@ _WHERE: dict[str, str | None] = {
     "check": "singleshot.data.check",
     "create": "singleshot.detectors",
     "detect": "singleshot.inference.predictor",
+    "download": "singleshot.catalogue",
     "draw": "singleshot.inference.draw",
     "evaluate": "singleshot.evaluation.metrics",
     "import_weights": "singleshot.weights.importers",
@@ -95,6 +97,7 @@ __all__ = [  # noqa: RUF022 (kept equal to the table above by a test)
     "check",
     "create",
     "detect",
+    "download",
     "draw",
     "evaluate",
     "import_weights",

@@ -41,6 +41,7 @@ WORDS: dict[str, list[str]] = {
     "analyse loss": ["MODEL", "DATA"],
     "analyse iou": ["MODEL", "DATA"],
     "analyse run": ["RUN"],
+    "download": [],
     "models": ["--json"],
     "recipes": ["finetune"],
 }

@@ -35,6 +35,7 @@ VERBS = {
     "data formats": "list the dataset formats that are read and written, and how they look",
     "data split": "divide the images into train and val, if the dataset is not divided",
     ANALYSE: "stands for `analyse NAME`: a verb for each analysis of the table, with its own line",
+    "download": "published weights of backbones and detectors, by name; none: the list",
     "models": "every detector: parameters, boxes, FLOPs, published figures",
     "recipes": "the settings that `train --recipe` knows; one of them as YAML",
 }

