@@ -184,6 +184,23 @@ def test_settings_of_the_paper() -> None:
     assert described(ignore_crowd=True).criterion.matcher.ignore_crowd
 
 
+def test_candidates_of_each_map_are_mmdetections_inference() -> None:
+    """The best of each map, of all classes together, are clipped to the image before NMS."""
+    torch.manual_seed(0)
+    detector = ssd(num_classes=3, candidates_of_level=2, threshold=0.0, nms=1.0, **SMALL).eval()
+    with torch.no_grad():
+        raw = detector.raw([torch.rand(3, 96, 96)])
+        found = detector.detections(raw)[0]
+    assert len(found["scores"]) == 2 * len(raw.anchors.counts)
+    probabilities = raw.predictions["class_logits"].softmax(-1)[0, :, :-1]
+    best = [level.flatten().topk(2).values for level in probabilities.split(list(raw.anchors.counts))]
+    torch.testing.assert_close(found["scores"], torch.cat(best).sort(descending=True).values)
+    with pytest.raises(UserError, match="candidates_of_level and candidates_of_image"):
+        ssd(num_classes=3, candidates_of_level=2, candidates_of_image=2, **SMALL)
+    with pytest.raises(UserError, match="candidates_of_level"):
+        ssd(num_classes=3, candidates_of_level=0, **SMALL)
+
+
 def test_initialisation() -> None:
     """Trunk He normal, what is added uniform by fan-in with biases 0, L2 scale 20."""
     torch.manual_seed(0)

@@ -25,7 +25,7 @@ from singleshot.necks import Extra, ExtraLevels, derived_extras, extra_sizes, ss
 from singleshot.ops.shapes import map_sizes
 from singleshot.outputs.iou import IoUHead
 from singleshot.outputs.output import loss_terms
-from singleshot.postprocess import ClassScores, PerClassPostprocess
+from singleshot.postprocess import ClassScores, PerClassPostprocess, PerLevelPostprocess
 from singleshot.preprocess import Pixels, Stretch
 
 
@@ -70,6 +70,7 @@ def ssd(
     nms: float = 0.45,
     candidates: int | None = 400,
     candidates_of_image: int | None = None,
+    candidates_of_level: int | None = None,
     clip_before_nms: bool = False,
     detections: int = 200,
     vote: float | None = None,
@@ -126,7 +127,9 @@ def ssd(
         nms: IoU above which the worse of two boxes of a class is dropped (section 3.7). Default 0.45.
         candidates: Best boxes of each class before NMS (authors' script); none: all. Default 400.
         candidates_of_image: Best boxes of all classes together before NMS. Default none: no limit.
-        clip_before_nms: Clip boxes at the image's border before NMS (torchvision, mmdetection), not after it (authors).
+        candidates_of_level: Best boxes of each map, of all classes together, before NMS, in place of `candidates`;
+            boxes are clipped first (mmdetection). Default none: as `candidates` says.
+        clip_before_nms: Clip boxes at the image's border before NMS (torchvision), not after it (authors).
             Default false.
         detections: Boxes to keep per image (section 3.7). Default 200.
         vote: Spread of box voting, such as 0.05: a box is averaged with the candidates near it. Default none.
@@ -144,6 +147,11 @@ def ssd(
         threshold=threshold, nms=nms, candidates=candidates, candidates_of_image=candidates_of_image,
         detections=detections, vote=vote,
     )  # fmt: skip
+    builder_arguments.at_least(1, candidates_of_level=candidates_of_level)
+    if candidates_of_level is not None and candidates_of_image is not None:
+        raise UserError(
+            "candidates_of_level and candidates_of_image are two ways to choose candidates: give one of them"
+        )
     size = builder_arguments.two_sides(image_size)
     classes = Classes.of(num_classes, class_names, category_ids)
     trunk = backbones.build(
@@ -201,6 +209,9 @@ def ssd(
         postprocess=PerClassPostprocess(  # section 3.7
             coder, scores, threshold=threshold, candidates=candidates, iou=nms,
             candidates_of_image=candidates_of_image, clip_first=clip_before_nms, detections=detections, vote=vote,
+        ) if candidates_of_level is None else PerLevelPostprocess(
+            coder, scores, threshold=threshold, candidates=candidates_of_level, iou=nms, detections=detections,
+            vote=vote,
         ),
         classes=classes,
     )  # fmt: skip
