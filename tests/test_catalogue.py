@@ -17,7 +17,7 @@ from toy_server import Server, send
 import singleshot as ss
 from singleshot import catalogue, fetch
 from singleshot.backbones import BACKBONES
-from singleshot.catalogue import CATALOGUE, Weights, backbone_weights, obtain
+from singleshot.catalogue import CATALOGUE, Weights, is_name, named_backbone, obtain
 from singleshot.catalogue.entry import exactly, mebibytes
 from singleshot.cli import main
 from singleshot.detectors.registry import BUILDERS
@@ -134,26 +134,38 @@ def test_the_command(server: Server, tmp_path: Path, capsys: Capture, monkeypatc
 
 def test_the_words_in_the_place_of_a_file(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert backbone_weights("imagenet.pth", "resnet18") is None
-    path = backbone_weights("imagenet", "resnet18")
-    assert path is not None
-    assert backbone_weights("toy-imagenet", "resnet18") == path
+    assert not is_name("imagenet.pth")
+    assert is_name("imagenet")
+    assert is_name("toy-imagenet")
+    assert named_backbone("imagenet", "resnet18") == named_backbone("toy-imagenet", "resnet18") == TOY
     with pytest.raises(UserError, match="toy-imagenet is for resnet18, and the backbone is resnet34; .* resnet34-imag"):
-        backbone_weights("toy-imagenet", "resnet34")
+        named_backbone("toy-imagenet", "resnet34")
     with pytest.raises(UserError, match="ssd300_vgg16-coco is for the detector ssd"):
-        backbone_weights("ssd300_vgg16-coco", "vgg16")
-    with pytest.raises(UserError, match="no weights of timm/x are in the catalogue"):
-        backbone_weights("imagenet", "timm/x")
+        named_backbone("ssd300_vgg16-coco", "vgg16")
+    with pytest.raises(UserError, match="coco names trained detectors"):
+        named_backbone("coco", "resnet18")
+    with pytest.raises(UserError, match="no weights of timm/x are published here"):
+        named_backbone("imagenet", "timm/x")
     (tmp_path / "imagenet").write_bytes(CONTENT)
-    assert backbone_weights("imagenet", "resnet18") is None  # a file of this name counts more
+    assert not is_name("imagenet")  # a file of this name counts more
 
 
 def test_where_a_file_names_weights_nothing_is_fetched(server: Server) -> None:
     with pytest.raises(UserError, match="no file decides what is fetched: .* `singleshot download toy-imagenet`"):
-        backbone_weights("imagenet", "resnet18", may_fetch=False)
+        obtain(TOY, may_fetch=False)
     assert server.asked == []
     obtain(TOY)
-    assert backbone_weights("imagenet", "resnet18", may_fetch=False) is not None
+    assert obtain(TOY, may_fetch=False).is_file()
+
+
+def test_a_builder_takes_the_name(server: Server) -> None:
+    detector = ss.retinanet(
+        num_classes=1, backbone="resnet18", backbone_options={"sources": [2]}, backbone_weights="imagenet", channels=8,
+        anchor_sizes=[8, 16, 32],
+    )  # fmt: skip
+    held = torch.load(io.BytesIO(CONTENT), weights_only=True)
+    trunk = {key: value for key, value in detector.state_dict().items() if key.endswith("layer1.0.conv1.weight")}
+    assert [value.equal(held["layer1.0.conv1.weight"]) for value in trunk.values()] == [True]
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(server: Server, capsys: Capture) -> None:

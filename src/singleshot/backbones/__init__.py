@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any
 
 from singleshot.backbones.backbone import Backbone
@@ -14,6 +14,7 @@ from singleshot.backbones.pretrained import load_backbone_weights
 from singleshot.backbones.resnet import DESIGNS, ResNet
 from singleshot.backbones.timm import TimmBackbone
 from singleshot.backbones.vgg import VGG16
+from singleshot.catalogue import is_name, named_backbone, obtain
 from singleshot.errors import UserError, did_you_mean
 from singleshot.paths import to_path
 from singleshot.signature import check_types
@@ -45,7 +46,8 @@ def build(
         name: a key of `BACKBONES`, or "timm/MODEL" if timm is installed.
         norm: which batch norms train; see `Backbone.fix`.
         frozen_stages: how many stages do not train; see `Backbone.fix`.
-        weights: a file for `load_backbone_weights`. Without it the trunk is initialised at random (He normal).
+        weights: a file for `load_backbone_weights`; or `imagenet`, or a name of `singleshot.catalogue`, whose file is
+            fetched if it is not here. Without it the trunk is initialised at random (He normal).
         options: the class's own arguments, such as `sources` or `width`.
 
     Raises:
@@ -63,7 +65,8 @@ def build(
     _check_options(name, factory, options)
     backbone = factory(norm=norm, frozen_stages=frozen_stages, **options)
     if weights is not None:
-        load_backbone_weights(backbone, to_path(weights))
+        given = fspath(weights)
+        load_backbone_weights(backbone, obtain(named_backbone(given, name)) if is_name(given) else to_path(given))
     return backbone
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from singleshot.cache import cache_folder as cache_folder
 from singleshot.catalogue import mmdetection, others, packages, torchvision
+from singleshot.catalogue.entry import DEFAULT_PIXELS as DEFAULT_PIXELS
 from singleshot.catalogue.entry import Weights as Weights
 from singleshot.errors import UserError, did_you_mean, shown, some
 from singleshot.fetch import Progress, fetch
@@ -126,22 +127,27 @@ def checked_mirror(mirror: str | None) -> str | None:
 
 
 # ------------------------------------------------------------------------------------------------- in place of a file
-def backbone_weights(given: str, backbone: str, *, may_fetch: bool = True) -> Path | None:
-    """The file for a word in the place of a file of backbone weights; None if it is a path.
+def is_name(given: str) -> bool:
+    """Whether this is a name in the place of a file: `imagenet`, `coco` or one of the catalogue. A file counts more."""
+    return (given in (IMAGENET, COCO) or given in CATALOGUE) and not os.path.exists(given)
 
-    The words are `imagenet` and the names of the catalogue. A file of that name counts more.
-    """
-    if (given != IMAGENET and given not in CATALOGUE) or os.path.exists(given):
-        return None
-    if given != IMAGENET:
-        weights = CATALOGUE[given]
-        if weights.detector is not None or backbone not in weights.backbones:
-            kind = f"the detector {weights.detector}" if weights.detector else some(weights.backbones)
-            raise UserError(f"{given} is for {kind}, and the backbone is {backbone}; {_instead(backbone)}")
-        return obtain(weights, may_fetch=may_fetch)
-    if not (known := of_backbone(backbone)):
-        raise UserError(f"no weights of {backbone} are in the catalogue: give a file (`singleshot download` lists all)")
-    return obtain(known[0], may_fetch=may_fetch)
+
+def named_backbone(given: str, backbone: str) -> Weights:
+    """The entry for a name in the place of a file of backbone weights (`is_name`)."""
+    if given == COCO:
+        raise UserError(f"{COCO} names trained detectors (--from); for the backbone alone there is {IMAGENET}")
+    known = of_backbone(backbone)
+    if given == IMAGENET:
+        if not known:
+            raise UserError(
+                f"no weights of {backbone} are published here: give a file (`singleshot download` lists all)"
+            )
+        return known[0]
+    weights = CATALOGUE[given]
+    if weights not in known:
+        kind = f"the detector {weights.detector}" if weights.detector else some(weights.backbones)
+        raise UserError(f"{given} is for {kind}, and the backbone is {backbone}; {_instead(backbone)}")
+    return weights
 
 
 def _instead(backbone: str) -> str:

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from singleshot.fetch import LARGEST, Wanted
 
+DEFAULT_PIXELS = "imagenet_rgb"
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -26,7 +28,7 @@ class Weights:
     """The builder of the detector that it is; None: a backbone alone."""
     published: str = ""
     """The figure that the source gives."""
-    pixels: str = "imagenet_rgb"
+    pixels: str = DEFAULT_PIXELS
     """The pixel values that a backbone's weights expect."""
     url: str | None = None
     """None: it comes in an installed package (`installed_weights`)."""

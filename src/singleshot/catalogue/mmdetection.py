@@ -70,4 +70,18 @@ WEIGHTS = (
         40.1,
         "resnext101_32x4d",
     ),
+    _retinanet(
+        "retinanet_x101_64x4d-coco-mmdet",
+        "retinanet_x101_64x4d_fpn_1x_coco",
+        "20200130-366f5af1",
+        41.0,
+        "resnext101_64x4d",
+    ),
+    _retinanet(
+        "retinanet_x101_64x4d-coco-mmdet-3x",
+        "retinanet_x101_64x4d_fpn_mstrain_3x_coco",
+        "20210719_051838-022c2187",
+        41.6,
+        "resnext101_64x4d",
+    ),
 )

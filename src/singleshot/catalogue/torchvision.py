@@ -70,6 +70,7 @@ WEIGHTS = (
     _backbone("resnext50_32x4d-imagenet-v2", "resnext50_32x4d-1a0047aa.pth", 95.833, 81.198, "resnext50_32x4d"),
     _backbone("resnext101_32x8d-imagenet", "resnext101_32x8d-8ba56ff5.pth", 339.586, 79.312, "resnext101_32x8d"),
     _backbone("resnext101_32x8d-imagenet-v2", "resnext101_32x8d-110c445d.pth", 339.673, 82.834, "resnext101_32x8d"),
+    _backbone("resnext101_64x4d-imagenet", "resnext101_64x4d-173b62eb.pth", 319.318, 83.246, "resnext101_64x4d"),
     _backbone("vgg16-imagenet", "vgg16-397923af.pth", 527.796, 71.592, *_VGG),
     _backbone("vgg16_bn-imagenet", "vgg16_bn-6c64b313.pth", 527.866, 73.360, "vgg16_bn", "vgg16_refinedet_bn"),
     _detector(

@@ -106,8 +106,9 @@ def parse(words: Sequence[str]) -> Namespace:
     add("--device", type=device, metavar=METAVAR, help="where to compute (default: cuda if there is one)")
     add(
         "--backbone-weights",
-        metavar="FILE",
-        help="a file of pretrained weights for the backbone; nothing is downloaded",
+        metavar="FILE|NAME",
+        help="pretrained weights for the backbone: a file, or imagenet, or a name that `singleshot download` lists "
+        "(fetched if it is not here)",
     )
     add("--from", metavar="MODEL", help="start from the file of a trained detector; its classes may differ")
     add("--resume", metavar="RUN", help="continue a stopped run exactly")

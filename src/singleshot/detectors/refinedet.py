@@ -78,7 +78,7 @@ def refinedet(
         num_classes: Number of classes, without the background.
         backbone: Name of the trunk (section 4), such as vgg16, resnet101, mobilenetv2 or timm/NAME. Default vgg16.
         image_size: Pixels of the input, whole multiples of 64: one side, or [height, width]. Default 320.
-        backbone_weights: File with the backbone's weights; nothing is downloaded. Default none: random weights.
+        backbone_weights: File with the backbone's weights, or imagenet: fetched if not here. Default none: random.
         pixels: Pixel values of the backbone: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default imagenet_rgb.
         backbone_options: Further arguments of the backbone, by name. Default none.
         norm: Batch norm of the backbone: train, eval (fixed statistics) or frozen (all fixed). Default train.

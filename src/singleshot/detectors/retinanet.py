@@ -87,7 +87,7 @@ def retinanet(
             (both). Default none: short for one number, stretch for two.
         jitter: Smallest and largest short side in training, in pixels, drawn for each image (Table 2). Default none.
         divisor: Images are padded to whole multiples of this, in pixels. Default 32.
-        backbone_weights: File with the backbone's weights; nothing is downloaded. Default none: random weights.
+        backbone_weights: File with the backbone's weights, or imagenet: fetched if not here. Default none: random.
         pixels: Pixel values of the backbone: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default imagenet_rgb.
         backbone_options: Further arguments of the backbone, by name. Default none.
         norm: Batch norm of the backbone: train, eval (fixed statistics) or frozen (all fixed). Default train.

@@ -83,7 +83,7 @@ def ssd(
         num_classes: Number of classes, without the background.
         backbone: Name of the trunk (section 2.1), such as vgg16, resnet50, mobilenetv2 or timm/NAME. Default vgg16.
         image_size: Pixels of the input: one side, or [height, width] (section 3). Default 300.
-        backbone_weights: File with the backbone's weights; nothing is downloaded. Default none: random weights.
+        backbone_weights: File with the backbone's weights, or imagenet: fetched if not here. Default none: random.
         pixels: Pixel values of the backbone: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default imagenet_rgb.
         atrous: False: the full VGG-16, with conv5_3 as a further map (section 3.2, Table 2). Default true.
         backbone_options: Further arguments of the backbone, by name. Default none.

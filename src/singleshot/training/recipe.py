@@ -27,9 +27,10 @@ def about(default: T, text: str, **limits: float) -> T:
 
 
 class FromFile(str):
-    """The name of a builder of the user's own, as a file has it. No file decides which code runs: it is not imported.
+    """A name as a recipe's file has it. No file decides which code runs, nor what is fetched over the network.
 
-    It counts only when the user gives the name too: `--builder`, `train(builder=...)`, `override`.
+    A builder of the user's own counts only when the user gives its name too: `--builder`, `train(builder=...)`,
+    `override`. Published weights are taken if they are here, and not fetched.
     """
 
     __slots__ = ()
@@ -282,9 +283,17 @@ def from_yaml(path: str | Path, *, base: Recipe | None = None) -> Recipe:
 
 
 def read_tree(tree: dict[str, Any], *, where: str, base: Recipe | None = None) -> Recipe:
-    """`from_tree` of what a file holds: its builder, if it is the user's own, is `FromFile`."""
+    """`from_tree` of what a file holds: the user's own builder and names of weights are `FromFile`."""
     recipe = from_tree(tree, where=where, base=base)
-    return replace(recipe, builder=FromFile(recipe.builder)) if ":" in recipe.builder else recipe
+    arguments = dict(recipe.arguments)
+    if isinstance(weights := arguments.get("backbone_weights"), str):
+        arguments["backbone_weights"] = FromFile(weights)
+    return replace(
+        recipe,
+        builder=FromFile(recipe.builder) if ":" in recipe.builder else recipe.builder,
+        arguments=arguments,
+        start_from=None if recipe.start_from is None else FromFile(recipe.start_from),
+    )
 
 
 def from_tree(tree: dict[str, Any], *, where: str = "recipe", base: Recipe | None = None) -> Recipe:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from singleshot.catalogue import DEFAULT_PIXELS, is_name, named_backbone, obtain
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.parts import store_argument
 from singleshot.detectors.registry import BUILDERS
@@ -19,7 +21,7 @@ from singleshot.errors import UserError
 from singleshot.paths import to_path
 from singleshot.training import tracking
 from singleshot.training.folder import RunFolder
-from singleshot.training.recipe import Recipe, from_yaml, override
+from singleshot.training.recipe import FromFile, Recipe, from_yaml, override
 from singleshot.training.resume import Stopped, check_changes, differences
 from singleshot.training.setup import choose_precision
 from singleshot.training.start import named_builder
@@ -149,16 +151,41 @@ def _with_explicit(recipe: Recipe, start_from: str, builder: str | None) -> Reci
 
 # ------------------------------------------------------------------------------------------------------- what is open
 def absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths, so that it means the same from another folder."""
+    """The recipe with absolute paths, so that it means the same from another folder.
+
+    Names of published weights become the paths of their files, which are fetched if they are not here. A name that
+    stands in a recipe's file fetches nothing (`FromFile`).
+    """
 
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(to_path(os.path.expanduser(path)).absolute())
 
     arguments = dict(recipe.arguments)
-    if isinstance(arguments.get("backbone_weights"), str):
-        arguments["backbone_weights"] = absolute(arguments["backbone_weights"])
+    given = arguments.get("backbone_weights")
+    if isinstance(given, str) and is_name(given):
+        named = named_backbone(given, _backbone(recipe, given))
+        arguments["backbone_weights"] = str(obtain(named, may_fetch=not isinstance(given, FromFile)))
+        if named.pixels != DEFAULT_PIXELS:
+            arguments.setdefault("pixels", named.pixels)
+    elif isinstance(given, str):
+        arguments["backbone_weights"] = absolute(given)
     data = replace(recipe.data, path=absolute(recipe.data.path), val_path=absolute(recipe.data.val_path))
     return replace(recipe, arguments=arguments, start_from=absolute(recipe.start_from), data=data)
+
+
+def _backbone(recipe: Recipe, weights: str) -> str:
+    """The backbone of a recipe's detector, for which it names weights."""
+    if "backbone" in recipe.arguments:
+        return str(recipe.arguments["backbone"])
+    build = named_builder(recipe)
+    # A builder of this package without the argument passes it on to RetinaNet.
+    for one in (build, *([BUILDERS["retinanet"]] if recipe.builder in BUILDERS else [])):
+        if (parameter := inspect.signature(one).parameters.get("backbone")) is not None:
+            return str(parameter.default)
+    raise UserError(
+        f"backbone_weights: {weights} says no file, since {recipe.builder} has no argument backbone: give a file "
+        "(`singleshot download` lists what can be fetched)"
+    )
 
 
 def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:

@@ -1,0 +1,106 @@
+"""Names of published weights in the place of a file: resolved once, and never fetched because a file says so."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from singleshot import catalogue, fetch
+from singleshot.catalogue import Weights
+from singleshot.catalogue.entry import exactly
+from singleshot.errors import UserError
+from singleshot.training.recipe import FromFile, Recipe, from_yaml, override, to_yaml
+from singleshot.training.resolve import resolve
+
+CONTENT = b"weights of a toy"
+
+
+def toy(backbone: str, pixels: str = "imagenet_rgb") -> Weights:
+    return Weights(
+        name=f"{backbone}-toy",
+        trained_on="toys",
+        source="this test",
+        terms="none",
+        backbones=(backbone,),
+        pixels=pixels,
+        url=f"https://toys.invalid/{backbone}.pth",
+        size=exactly(len(CONTENT)),
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+    )
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache that has the toys' weights, and a network that must not be asked."""
+    toys = [toy("resnet18"), toy("resnet50"), toy("vgg16", "caffe_bgr")]
+    monkeypatch.setattr(catalogue, "CATALOGUE", {one.name: one for one in toys})
+    monkeypatch.setattr(fetch, "fetch", lambda *_: pytest.fail("asks the network"))
+    monkeypatch.setenv("SINGLESHOT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "cache" / "weights"
+    folder.mkdir(parents=True)
+    for one in toys:
+        (folder / one.file).write_bytes(CONTENT)
+    return folder
+
+
+def resolved(recipe: Recipe) -> dict[str, object]:
+    return resolve(recipe, data="somewhere", device="cpu").recipe.arguments
+
+
+@pytest.mark.parametrize(
+    ("builder", "arguments", "file"),
+    [
+        ("ssd", {"backbone": "resnet18"}, "resnet18.pth"),
+        ("ssd", {}, "vgg16.pth"),
+        ("retinanet", {}, "resnet50.pth"),
+        ("iou_retinanet", {}, "resnet50.pth"),
+    ],
+)
+def test_imagenet_is_that_of_the_backbone(builder: str, arguments: dict[str, object], file: str, cache: Path) -> None:
+    recipe = Recipe(builder=builder, arguments={**arguments, "backbone_weights": "imagenet"})
+    assert resolved(recipe)["backbone_weights"] == str(cache / file)
+
+
+def test_what_the_run_keeps_is_the_file(cache: Path, tmp_path: Path) -> None:
+    recipe = resolve(Recipe(arguments={"backbone": "resnet18", "backbone_weights": "resnet18-toy"}), data="d").recipe
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    again = from_yaml(tmp_path / "recipe.yaml")
+    assert again == recipe
+    assert resolved(again)["backbone_weights"] == str(cache / "resnet18.pth")
+
+
+def test_the_pixels_of_the_weights(cache: Path) -> None:
+    """Some weights expect other pixels than the builders' default; what the user says counts more."""
+    recipe = Recipe(arguments={"backbone_weights": "vgg16-toy"})
+    assert resolved(recipe)["pixels"] == "caffe_bgr"
+    assert resolved(override(recipe, {"arguments.pixels": "imagenet_rgb"}))["pixels"] == "imagenet_rgb"
+    assert "pixels" not in resolved(Recipe(arguments={"backbone": "resnet18", "backbone_weights": "imagenet"}))
+
+
+def test_a_file_of_that_name_counts_more(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "imagenet").touch()
+    recipe = Recipe(arguments={"backbone_weights": "imagenet"})
+    assert resolved(recipe)["backbone_weights"] == str(tmp_path / "imagenet")
+
+
+def test_a_recipes_file_fetches_nothing(cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("arguments: {backbone: resnet18, backbone_weights: imagenet}\n")
+    recipe = from_yaml(path)
+    assert isinstance(recipe.arguments["backbone_weights"], FromFile)
+    assert resolved(recipe)["backbone_weights"] == str(cache / "resnet18.pth")
+    (cache / "resnet18.pth").unlink()
+    for changed in (recipe, override(recipe, {"arguments.image_size": 64})):
+        with pytest.raises(UserError, match="no file decides what is fetched: .*`singleshot download resnet18-toy`"):
+            resolved(changed)
+
+
+def test_a_builder_without_a_backbone(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "named_lab.py").write_text("def plain(num_classes, backbone_weights=None, **classes): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    recipe = Recipe(builder="named_lab:plain", arguments={"backbone_weights": "imagenet"})
+    with pytest.raises(UserError, match="imagenet says no file, since named_lab:plain has no argument backbone"):
+        resolved(recipe)
