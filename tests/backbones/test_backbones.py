@@ -22,7 +22,20 @@ TRUNKS = {
     "resnext101_32x8d": 88_791_336 - 2_049_000,
     "resnext101_64x4d": 83_455_272 - 2_049_000,
     "resnext101_32x4d": 44_177_704 - 2_049_000,  # timm's count; torchvision has no such model
+    "resnet18d": 11_195_744,  # timm's counts
+    "resnet34d": 21_303_904,
+    "resnet50d": 23_527_264,
     "mobilenetv2": 3_504_872 - 1_281_000,
+    "mobilenetv3_large": 2_971_952,
+    "efficientnet_b0": 5_288_548 - 1_281_000,
+    "efficientnet_b1": 7_794_184 - 1_281_000,
+    "efficientnet_b2": 9_109_994 - 1_409_000,
+    "efficientnet_b3": 12_233_232 - 1_537_000,
+    "efficientnet_lite0": 3_371_008,  # timm's counts
+    "efficientnet_lite1": 4_135_680,
+    "efficientnet_lite2": 4_811_072,
+    "efficientnet_lite3": 6_916_096,
+    "efficientnet_lite4": 11_725_568,
     "vgg16": 14_714_688 + 4_719_616 + 1_049_600 + 512,
     "vgg16_full": 138_357_544 - 4_097_000 + 512,
     "vgg16_refinedet": 14_714_688 + 4_719_616 + 1_049_600 + 2 * 512,
@@ -36,7 +49,14 @@ def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize("name", backbones.BACKBONES)
+SCALED = {f"efficientnet_{name}" for name in ("b1", "b2", "b3", "lite1", "lite2", "lite3", "lite4")}
+SCALED |= {"resnet34d", "resnet50d"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in SCALED else name for name in backbones.BACKBONES],
+)
 def test_parameters_channels_and_strides(name: str) -> None:
     with torch.device("meta"):
         backbone = backbones.build(name)
@@ -57,7 +77,14 @@ def test_any_size_gives_maps_of_whole_cells(name: str, size: tuple[int, int]) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vgg16", "mobilenetv2"))]
+    "name",
+    [
+        "resnet18",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("vgg16", "mobilenetv2", "efficientnet_lite0", "efficientnet_b0", "resnet18d")
+        ),
+    ],
 )
 def test_compiles_whole_and_exports(name: str) -> None:
     torch.manual_seed(0)

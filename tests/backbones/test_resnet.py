@@ -86,4 +86,4 @@ def test_sources_must_be_stages(sources: tuple[int, ...]) -> None:
 def test_unknown_design() -> None:
     with pytest.raises(UserError, match="resnet99"):
         ResNet("resnet99")
-    assert len(DESIGNS) == 9
+    assert len(DESIGNS) == 12

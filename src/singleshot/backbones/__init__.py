@@ -9,7 +9,9 @@ from os import PathLike, fspath
 from typing import Any
 
 from singleshot.backbones.backbone import Backbone
+from singleshot.backbones.efficientnet import SCALINGS, EfficientNet
 from singleshot.backbones.mobilenet import MobileNetV2
+from singleshot.backbones.mobilenetv3 import MobileNetV3
 from singleshot.backbones.pretrained import load_backbone_weights
 from singleshot.backbones.resnet import DESIGNS, ResNet
 from singleshot.backbones.timm import TimmBackbone
@@ -19,7 +21,17 @@ from singleshot.errors import UserError, did_you_mean
 from singleshot.paths import to_path
 from singleshot.signature import check_types
 
-__all__ = ["BACKBONES", "VGG16", "Backbone", "MobileNetV2", "ResNet", "build", "load_backbone_weights"]
+__all__ = [
+    "BACKBONES",
+    "VGG16",
+    "Backbone",
+    "EfficientNet",
+    "MobileNetV2",
+    "MobileNetV3",
+    "ResNet",
+    "build",
+    "load_backbone_weights",
+]
 
 BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     "vgg16": VGG16,
@@ -29,6 +41,8 @@ BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     "vgg16_refinedet_bn": partial(VGG16, "refinedet", batch_norm=True),
     **{name: partial(ResNet, name) for name in DESIGNS},
     "mobilenetv2": MobileNetV2,
+    "mobilenetv3_large": MobileNetV3,
+    **{name: partial(EfficientNet, name) for name in SCALINGS},
 }
 
 

@@ -1,4 +1,4 @@
-"""ResNet (He et al., 2016) and ResNeXt (Xie et al., 2017), with torchvision's keys and layout."""
+"""ResNet (He et al., 2016) and ResNeXt (Xie et al., 2017) with torchvision's keys, and ResNet-D with timm's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, *, stride: int, groups: int, group_width: int) -> None:
+    def __init__(
+        self, inputs: int, width: int, *, stride: int, groups: int, group_width: int, pooled: bool = False
+    ) -> None:
         super().__init__()
         assert (groups, group_width) == (1, 64), "ResNeXt has only bottlenecks"
         self.conv1 = StridedConv2d(inputs, width, 3, stride, 1, bias=False)
@@ -26,7 +28,7 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(inputs, width, stride)
+        self.downsample = _shortcut(inputs, width, stride, pooled=pooled)
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, width, H / stride, W / stride]."""
@@ -54,6 +56,7 @@ class Bottleneck(nn.Module):
         group_width: int = 64,
         project: bool = False,
         stride_first: bool = False,
+        pooled: bool = False,
     ) -> None:
         super().__init__()
         inner = width * group_width // 64 * groups
@@ -65,7 +68,7 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(inner, 4 * width, 1, bias=False)
         self.bn3 = BatchNorm2d(4 * width)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(inputs, 4 * width, stride, project=project)
+        self.downsample = _shortcut(inputs, 4 * width, stride, project=project, pooled=pooled)
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, 4 width, H / stride, W / stride]."""
@@ -75,20 +78,68 @@ class Bottleneck(nn.Module):
         return self.relu(conv_norm(self.conv3, self.bn3, features).add_(shortcut))  # type: ignore[no-any-return]
 
 
-def _shortcut(inputs: int, outputs: int, stride: int, *, project: bool = False) -> ConvNormAct | None:
+class PooledShortcut(nn.Sequential):
+    """ResNet-D's shortcut: the mean of 2x2 cells, and a 1x1 convolution without a stride, which sees every cell."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        pool = nn.Identity() if stride == 1 else nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False)
+        super().__init__(pool, nn.Conv2d(inputs, outputs, 1, bias=False), BatchNorm2d(outputs))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, H / stride, W / stride]."""
+        pool, convolution, norm = self
+        return conv_norm(convolution, norm, pool(features))  # type: ignore[arg-type]
+
+
+def _shortcut(
+    inputs: int, outputs: int, stride: int, *, project: bool = False, pooled: bool = False
+) -> ConvNormAct | PooledShortcut | None:
     if stride == 1 and inputs == outputs and not project:
         return None
+    if pooled:
+        return PooledShortcut(inputs, outputs, stride)
     return ConvNormAct(inputs, outputs, 1, stride=stride, norm=True, activation=None)
+
+
+class DeepStem(nn.Sequential):
+    """ResNet-D's first three convolutions, numbered as in timm. The norm after the last one is ResNet's `bn1`."""
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = []
+        for inputs, stride in ((3, 2), (32, 1)):
+            layers += [StridedConv2d(inputs, 32, 3, stride, 1, bias=False), BatchNorm2d(32), nn.ReLU(inplace=True)]
+        super().__init__(*layers, nn.Conv2d(32, 64, 3, 1, 1, bias=False))
+
+    @property
+    def last(self) -> nn.Conv2d:
+        """The last convolution."""
+        return self[-1]  # type: ignore[return-value]
+
+    def before_last(self, pixels: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, 32, H / 2, W / 2], the input of the last convolution."""
+        features = pixels
+        for at in (0, 3):
+            features = self[at + 2](conv_norm(self[at], self[at + 1], features))  # type: ignore[arg-type]
+        return features
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, 64, H / 2, W / 2], before its norm."""
+        return self.last(self.before_last(pixels))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
 class Design:
-    """Block type, blocks per stage, and ResNeXt's groups and channels per group (at the first stage)."""
+    """Block type, blocks per stage, and ResNeXt's groups and channels per group (at the first stage).
+
+    `deep` is ResNet-D (He et al., 2019, "Bag of tricks"): three 3x3 convolutions in the place of the first one of 7x7,
+    and shortcuts with a mean.
+    """
 
     block: type[BasicBlock] | type[Bottleneck]
     depths: tuple[int, int, int, int]
     groups: int = 1
     group_width: int = 64
+    deep: bool = False
 
 
 DESIGNS = {
@@ -97,6 +148,9 @@ DESIGNS = {
     "resnet50": Design(Bottleneck, (3, 4, 6, 3)),
     "resnet101": Design(Bottleneck, (3, 4, 23, 3)),
     "resnet152": Design(Bottleneck, (3, 8, 36, 3)),
+    "resnet18d": Design(BasicBlock, (2, 2, 2, 2), deep=True),
+    "resnet34d": Design(BasicBlock, (3, 4, 6, 3), deep=True),
+    "resnet50d": Design(Bottleneck, (3, 4, 6, 3), deep=True),
     "resnext50_32x4d": Design(Bottleneck, (3, 4, 6, 3), 32, 4),
     "resnext101_32x4d": Design(Bottleneck, (3, 4, 23, 3), 32, 4),
     "resnext101_32x8d": Design(Bottleneck, (3, 4, 23, 3), 32, 8),
@@ -105,7 +159,7 @@ DESIGNS = {
 
 
 class ResNet(Backbone):
-    """ResNet or ResNeXt without its classifier; `design` is a name in `DESIGNS` or a `Design`.
+    """ResNet, ResNeXt or ResNet-D without its classifier; `design` is a name in `DESIGNS` or a `Design`.
 
     `sources` are stages, numbered as in the papers: 2, 3, 4, 5 for the maps C2..C5 at strides 4, 8, 16, 32. Stages
     after the last source are not built.
@@ -134,14 +188,14 @@ class ResNet(Backbone):
         if not self.sources or self.sources != tuple(stage for stage in (2, 3, 4, 5) if stage in self.sources):
             raise UserError(f"sources {self.sources}: expected some of the stages 2, 3, 4, 5, in this order")
 
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.conv1 = DeepStem() if design.deep else nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         if stride_first and design.block is BasicBlock:
             raise UserError("stride_first is a choice of networks with bottlenecks, such as resnet50 or resnet101")
         self.stride_first = stride_first
         self.maxpool = nn.MaxPool2d(3, 2, 1) if pool == "padded" else nn.MaxPool2d(3, 2, ceil_mode=True)
-        choices: dict[str, Any] = {"groups": design.groups, "group_width": design.group_width}
+        choices: dict[str, Any] = {"groups": design.groups, "group_width": design.group_width, "pooled": design.deep}
         if stride_first:
             choices["stride_first"] = True
         inputs = 64
@@ -163,7 +217,11 @@ class ResNet(Backbone):
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """The maps of the source stages."""
-        features = self.maxpool(self.relu(conv_norm(self.conv1, self.bn1, pixels)))
+        if isinstance(self.conv1, DeepStem):
+            features = conv_norm(self.conv1.last, self.bn1, self.conv1.before_last(pixels))
+        else:
+            features = conv_norm(self.conv1, self.bn1, pixels)
+        features = self.maxpool(self.relu(features))
         maps = []
         for stage in range(2, self.sources[-1] + 1):
             features = getattr(self, f"layer{stage - 1}")(features)

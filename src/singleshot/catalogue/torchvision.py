@@ -58,6 +58,13 @@ _VGG = ("vgg16", "vgg16_full", "vgg16_refinedet")
 WEIGHTS = (
     _backbone("mobilenetv2-imagenet", "mobilenet_v2-b0353104.pth", 13.555, 71.878, "mobilenetv2"),
     _backbone("mobilenetv2-imagenet-v2", "mobilenet_v2-7ebf99e0.pth", 13.598, 72.154, "mobilenetv2"),
+    _backbone("mobilenetv3_large-imagenet", "mobilenet_v3_large-8738ca79.pth", 21.114, 74.042, "mobilenetv3_large"),
+    _backbone("mobilenetv3_large-imagenet-v2", "mobilenet_v3_large-5c1a4163.pth", 21.107, 75.274, "mobilenetv3_large"),
+    _backbone("efficientnet_b0-imagenet", "efficientnet_b0_rwightman-7f5810bc.pth", 20.451, 77.692, "efficientnet_b0"),
+    _backbone("efficientnet_b1-imagenet", "efficientnet_b1_rwightman-bac287d4.pth", 30.134, 78.642, "efficientnet_b1"),
+    _backbone("efficientnet_b1-imagenet-v2", "efficientnet_b1-c27df63c.pth", 30.136, 79.838, "efficientnet_b1"),
+    _backbone("efficientnet_b2-imagenet", "efficientnet_b2_rwightman-c35c1473.pth", 35.174, 80.608, "efficientnet_b2"),
+    _backbone("efficientnet_b3-imagenet", "efficientnet_b3_rwightman-b3899882.pth", 47.184, 82.008, "efficientnet_b3"),
     _backbone("resnet18-imagenet", "resnet18-f37072fd.pth", 44.661, 69.758, "resnet18"),
     _backbone("resnet34-imagenet", "resnet34-b627a593.pth", 83.275, 73.314, "resnet34"),
     _backbone("resnet50-imagenet", "resnet50-0676ba61.pth", 97.781, 76.130, "resnet50"),
