@@ -17,6 +17,8 @@ from singleshot.source import Source
 from singleshot.weights.importers.importer import Importer, built, opened
 
 IMPORTERS = {
+    "caffe_ssd": "singleshot.weights.importers.caffe_ssd",
+    "caffe_refinedet": "singleshot.weights.importers.caffe_refinedet",
     "torchvision_retinanet": "singleshot.weights.importers.torchvision_retinanet",
 }
 """The name of each layout, and the module of its importer."""

@@ -14,6 +14,7 @@ from singleshot.weights.readers.reader import START, Reader
 
 READERS = {
     "safetensors": "singleshot.weights.readers.safetensors",
+    "caffemodel": "singleshot.weights.readers.caffemodel",
 }
 """The name of each kind of file, and the module of its reader."""
 
