@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Iterator
 
 import pytest
 
+from singleshot import detectors
 from singleshot.cli import main
 
 Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def once() -> Iterator[None]:
+    """Both forms from one list: every network is built for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detectors, "models", functools.cache(detectors.models))
+        yield
 
 
 def test_models(capsys: Capture) -> None:

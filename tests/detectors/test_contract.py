@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,12 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
         retinanet, backbone="resnet18", channels=64, tower_norm="group", image_size=(80, 112)
     ),
     "iou_retinanet": functools.partial(  # without norm in the towers, and with the aspect ratio kept
-        iou_retinanet, backbone="resnet18", channels=32, image_size=64, max_size=112
+        iou_retinanet,
+        backbone="mobilenetv2",
+        backbone_options={"width": 0.25},
+        channels=32,
+        image_size=64,
+        max_size=112,
     ),
     "refinedet": functools.partial(
         refinedet, backbone="mobilenetv2", backbone_options={"width": 0.25}, channels=32, image_size=(64, 128)
@@ -65,9 +70,9 @@ with_mixtures = pytest.mark.parametrize("name", [*DETECTORS, *MIXTURES])
 with_slow_mixtures = pytest.mark.parametrize(
     "name", [*DETECTORS, *(pytest.param(name, marks=pytest.mark.slow) for name in MIXTURES)]
 )
-EXPORTED = (*DETECTORS, "refined_retinanet")  # in the fast suite: an export takes many seconds
+EXPORTED = ("ssd", "iou_retinanet", "refinedet")  # one of each kind in the fast suite: an export takes many seconds
 exported = pytest.mark.parametrize(
-    "name", [*EXPORTED, *(pytest.param(name, marks=pytest.mark.slow) for name in MIXTURES if name not in EXPORTED)]
+    "name", [pytest.param(name, marks=() if name in EXPORTED else pytest.mark.slow) for name in DETECTORS | MIXTURES]
 )
 
 
@@ -396,6 +401,13 @@ class TestBoth:
 
 @without_mixtures
 class TestDoor:
+    """What is refused at the door changes nothing, so that one detector is enough for all."""
+
+    @pytest.fixture
+    def detector(self, name: str) -> Iterator[Detector]:
+        yield built(name)
+        built(name).eval()
+
     @pytest.mark.parametrize("label", [-1, CLASSES, 255])
     @pytest.mark.parametrize("training", [True, False])
     def test_labels_outside(self, detector: Detector, label: int, training: bool) -> None:
@@ -594,13 +606,22 @@ def test_overfits_four_images(name: str) -> None:
     torch.manual_seed(0)
     detector = (DETECTORS | MIXTURES)[name](num_classes=CLASSES).train()
     optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-3)
-    for _ in range(100):  # after 60 the one without norms is about to learn it: rounding decides
-        optimizer.zero_grad()
-        sum(detector(pictures, targets).values()).backward()
-        optimizer.step()
-    # In training mode, as learnt: after so few steps the running statistics are not those of these images yet.
-    for result, truth in zip(detector.losses_and_detections(pictures, targets)[1], targets, strict=True):
-        best, found = pairwise_iou(truth["boxes"], result["boxes"][:2]).max(1)
-        assert best.min() > 0.7
-        assert torch.equal(result["labels"][:2][found], truth["labels"])
-        assert result["scores"][1] > 0.5
+    wrong: list[str] = []
+    for _ in range(5):  # 100 steps at most: after 60 the one without norms is about to learn it
+        for _ in range(20):
+            optimizer.zero_grad()
+            sum(detector(pictures, targets).values()).backward()
+            optimizer.step()
+        # In training mode, as learnt: after so few steps the running statistics are not those of these images yet.
+        found = detector.losses_and_detections(pictures, targets)[1]
+        if not (wrong := [text for pair in zip(found, targets, strict=True) if (text := what_is_wrong(*pair))]):
+            break
+    assert not wrong
+
+
+def what_is_wrong(found: dict[str, Tensor], truth: dict[str, Tensor]) -> str:
+    """What the two best findings of an image are, unless they are its two objects."""
+    best, where = pairwise_iou(truth["boxes"], found["boxes"][:2]).max(1)
+    right = bool(best.min() > 0.7) and torch.equal(found["labels"][:2][where], truth["labels"])
+    scores = found["scores"][:2].tolist()
+    return "" if right and scores[1] > 0.5 else f"IoU {best.tolist()}, scores {scores}"

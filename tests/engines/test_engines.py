@@ -42,6 +42,14 @@ def toy(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def model(toy: Path) -> Any:
+    """The same, loaded: its graph takes seconds to read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENGINES, ".toy", "toy_engine")
+        return ss.load(toy)
+
+
+@pytest.fixture(scope="module")
 def pictures(tiny_voc: Path) -> list[Path]:
     return sorted((tiny_voc / "JPEGImages").iterdir())
 
@@ -58,15 +66,14 @@ def assert_same_findings(found: ss.Prediction, expected: ss.Prediction) -> None:
 
 
 class TestThePackage:
-    def test_load_asks_the_table(self, toy: Path, tiny_model: Path) -> None:
-        model = ss.load(toy)
+    def test_load_asks_the_table(self, model: Any, tiny_model: Path) -> None:
         assert isinstance(model, ExportedDetector)
         assert isinstance(ss.load(tiny_model), ss.Detector)
         assert model.class_names == ("cell", "other")
         assert model.image_size == (64, 64)
 
-    def test_predict_finds_what_the_detector_finds(self, toy: Path, tiny_model: Path, pictures: list[Path]) -> None:
-        model, detector = ss.load(toy), ss.load(tiny_model)
+    def test_predict_finds_what_the_detector_finds(self, model: Any, tiny_model: Path, pictures: list[Path]) -> None:
+        detector = ss.load(tiny_model)
         for found, expected in zip(model.predict(pictures), detector.predict(pictures), strict=True):
             assert_same_findings(found, expected)
             assert found.path == expected.path
@@ -75,20 +82,20 @@ class TestThePackage:
         for source in (picture, tensor, tensor.float() / 255):
             assert_same_findings(model.predict(source), detector.predict(pictures[0]))
 
-    def test_more_images_than_a_batch_holds(self, toy: Path, tiny_model: Path, pictures: list[Path]) -> None:
+    def test_more_images_than_a_batch_holds(self, model: Any, tiny_model: Path, pictures: list[Path]) -> None:
         nine = (pictures * 9)[:9]
-        found, expected = ss.load(toy).predict(nine, batch_size=9), ss.load(tiny_model).predict(nine)
+        found, expected = model.predict(nine, batch_size=9), ss.load(tiny_model).predict(nine)
         for one, other in zip(found, expected, strict=True):
             assert_same_findings(one, other)
 
-    def test_a_list_of_none_and_a_batch_of_none(self, toy: Path) -> None:
-        assert ss.load(toy).predict([]) == []
+    def test_a_list_of_none_and_a_batch_of_none(self, model: Any) -> None:
+        assert model.predict([]) == []
         with pytest.raises(UserError, match="batch_size must be at least 1"):
-            ss.load(toy).predict([], batch_size=0)
+            model.predict([], batch_size=0)
 
-    def test_what_is_not_an_image(self, toy: Path) -> None:
+    def test_what_is_not_an_image(self, model: Any) -> None:
         with pytest.raises(UserError, match="int is not an image"):
-            ss.load(toy).predict(3)
+            model.predict(3)
 
     def test_a_builder_is_refused(self, toy: Path) -> None:
         with pytest.raises(UserError, match="does not take a builder"):

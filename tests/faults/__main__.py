@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -40,13 +41,23 @@ def main(words: Sequence[str] | None = None) -> int:
     for name in options.kind:  # before the first fork, so that no fork imports them again
         find(name)
     assert singleshot.ssd, "imported"
+    with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as suite:
+        outcomes = _run(options, Path(suite))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(outcome) for outcome in outcomes]))
+    faults = sum(len(outcome.faults) for outcome in outcomes)
+    print(f"{sum(outcome.cases for outcome in outcomes)} cases, {faults} faults")
+    return int(faults > 0)
+
+
+def _run(options: argparse.Namespace, suite: Path) -> list[Outcome]:
     outcomes = []
     for name in options.kind:
         count = options.cases or (find(name).fast if options.fast else find(name).cases)
         if not count:
             continue
         keep = options.keep / f"{name}-{options.seed}"
-        found = run_kind(name, options.seed, options.case or range(count), jobs=options.jobs, keep=keep)
+        found = run_kind(name, options.seed, options.case or range(count), jobs=options.jobs, suite=suite, keep=keep)
         outcomes.append(found)
         print(_line(found), flush=True)
         for number in sorted(found.faults):
@@ -54,11 +65,7 @@ def main(words: Sequence[str] | None = None) -> int:
             print(f"  FAULT: {make(name, options.seed, number).what}\n    {told}")
             print(f'    again: make faults ARGS="--kind {name} --seed {options.seed} --case {number}"')
             print(f"    kept: {os.path.relpath(keep / str(number))}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(outcome) for outcome in outcomes]))
-    faults = sum(len(outcome.faults) for outcome in outcomes)
-    print(f"{sum(outcome.cases for outcome in outcomes)} cases, {faults} faults")
-    return int(faults > 0)
+    return outcomes
 
 
 def _line(outcome: Outcome) -> str:

@@ -20,6 +20,7 @@ from faults.programs import (
     Files,
     assert_same_run,
     contents,
+    made_once,
     next_words,
     resume_words,
     run,
@@ -84,11 +85,14 @@ def said_of_disk(text: str) -> bool:
 
 
 def prepare_data(folder: Path) -> tuple[Path, Path, Path]:
-    """The data, the weights and the finished run that the cases start from."""
-    data = small_data(folder / "data")
-    write_recipe(folder / "recipe.yaml", data)
-    run(train_words(folder / "recipe.yaml", folder / "run"), folder / "said.txt").succeeded()
-    return data, folder / "run" / "best.safetensors", data / "JPEGImages"
+    """The data, the weights and the finished run that the cases start from, with the recipe beside the run."""
+    place = made_once(folder, "trained", _train)
+    return place / "data" / "voc", place / "run" / "best.safetensors", place / "data" / "voc" / "JPEGImages"
+
+
+def _train(place: Path) -> None:
+    write_recipe(place / "recipe.yaml", small_data(place / "data"))
+    run(train_words(place / "recipe.yaml", place / "run"), place / "said.txt").succeeded()
 
 
 # --- a training run
@@ -96,9 +100,13 @@ def prepare_data(folder: Path) -> tuple[Path, Path, Path]:
 
 def prepare_train(folder: Path) -> Shared:
     data, model, images = prepare_data(folder)
-    counted, whole = folder / "counted", folder / "run"
-    points = count(train_words(folder / "recipe.yaml", counted), counted, folder)
-    assert_same_run(whole, counted)
+    whole = model.parent
+
+    def count_it(place: Path) -> None:
+        count(train_words(whole.parent / "recipe.yaml", place / "run"), place / "run", place)
+        assert_same_run(whole, place / "run")
+
+    points = (made_once(folder, "counted", count_it) / "points.txt").read_text().splitlines()
     return Shared(data, model, images, whole, {}, points)
 
 
@@ -106,7 +114,8 @@ def prepare_resume(folder: Path) -> Shared:
     shared = prepare_train(folder)
     stopped, counted = folder / "stopped", folder / "resumed"
     half = len(shared.points) // 2
-    run(train_words(folder / "recipe.yaml", stopped), folder / "said.txt", Points(stopped, half).install)
+    recipe = shared.whole.parent / "recipe.yaml"
+    run(train_words(recipe, stopped), folder / "said.txt", Points(stopped, half).install)
     old = contents(stopped)
     write_contents(counted, old)
     points = count(resume_words(counted), counted, folder)

@@ -17,6 +17,7 @@ import numpy as np
 from faults.kinds import Case, Kind
 from faults.programs import (
     assert_same_run,
+    made_once,
     next_words,
     resume_words,
     run,
@@ -41,15 +42,18 @@ class Shared:
 
 
 def prepare(folder: Path) -> Shared:
-    data = small_data(folder / "data")
-    recipes = [
-        write_recipe(folder / f"{workers}.yaml", data, steps=12, save=3, workers=workers) for workers in range(3)
-    ]
-    whole = [folder / f"whole-{workers}" for workers in range(3)]
+    place = made_once(folder, "runs", _train)
+    seconds = float((place / "seconds").read_text())
+    return Shared([place / f"{n}.yaml" for n in range(3)], [place / f"whole-{n}" for n in range(3)], seconds)
+
+
+def _train(place: Path) -> None:
+    data = small_data(place / "data")
     began = time.monotonic()
-    for recipe, here in zip(recipes, whole, strict=True):
-        run(train_words(recipe, here), folder / "said.txt").succeeded()
-    return Shared(recipes, whole, (time.monotonic() - began) / 3)
+    for workers in range(3):
+        recipe = write_recipe(place / f"{workers}.yaml", data, steps=12, save=3, workers=workers)
+        run(train_words(recipe, place / f"whole-{workers}"), place / "said.txt").succeeded()
+    (place / "seconds").write_text(str((time.monotonic() - began) / 3))
 
 
 def finish(workers: int, here: Path, shared: Shared, said: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import pkgutil
+import shutil
 import signal
 import sys
 import time
@@ -131,6 +132,21 @@ def _command(do: Sequence[str] | Callable[[], object], said: Path, before: Calla
             raise
         print(f"singleshot: {message}", file=sys.stderr)
         sys.exit(2)
+
+
+def made_once(folder: Path, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that several kinds start from and none of them changes: `make` fills it when the first asks for it.
+
+    `folder`: that of a kind's `prepare`, SUITE/KIND/PART/shared. Parts run side by side, and each makes its own.
+    """
+    place = folder.parents[2] / "common" / folder.parent.name / name
+    made = place / ".made"
+    if not made.exists():
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        make(place)
+        made.touch()
+    return place
 
 
 def small_data(folder: Path) -> Path:

@@ -96,7 +96,7 @@ class _Read(io.FileIO):
 
 def prepare(folder: Path) -> Shared:
     data, model, images = prepare_data(folder)
-    shared, points = Shared(data, model, images, folder / "recipe.yaml", {}), {}
+    shared, points = Shared(data, model, images, model.parents[1] / "recipe.yaml", {}), {}
     for name, words in COMMANDS.items():
         told = folder / "count"
         run(words(shared, folder / name), folder / "said.txt", Readings(data, told=told).install).succeeded()

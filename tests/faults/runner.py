@@ -10,7 +10,6 @@ import selectors
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -34,25 +33,30 @@ class Outcome:
     largest: tuple[float, int] = (0.0, 0)  # megabytes above the process, number of the case
 
 
-def run_kind(name: str, seed: int, numbers: Sequence[int], *, jobs: int, keep: Path) -> Outcome:
-    """Run these cases of a kind in `jobs` processes at a time. Of each fault a folder is kept: `keep/NUMBER`."""
+def run_kind(name: str, seed: int, numbers: Sequence[int], *, jobs: int, suite: Path, keep: Path) -> Outcome:
+    """Run these cases of a kind in `jobs` processes at a time, in a folder of the suite's, which is removed then.
+
+    Of each fault a folder is kept: `keep/NUMBER`.
+    """
     outcome, began = Outcome(name), time.monotonic()
     shutil.rmtree(keep, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
-        selector = selectors.DefaultSelector()
-        for part in range(jobs):
-            if mine := list(numbers[part::jobs]):
-                fork = _Fork(name, seed, mine, Path(folder) / str(part))
-                selector.register(fork.pipe, selectors.EVENT_READ, fork)
-        try:
-            while selector.get_map():
-                for key, _ in selector.select(timeout=0.5):
-                    key.data.read()
-                for key in list(selector.get_map().values()):
-                    _follow(key.data, selector, outcome, keep)
-        finally:
+    folder = suite / name
+    folder.mkdir()
+    selector = selectors.DefaultSelector()
+    for part in range(jobs):
+        if mine := list(numbers[part::jobs]):
+            fork = _Fork(name, seed, mine, folder / str(part))
+            selector.register(fork.pipe, selectors.EVENT_READ, fork)
+    try:
+        while selector.get_map():
+            for key, _ in selector.select(timeout=0.5):
+                key.data.read()
             for key in list(selector.get_map().values()):
-                key.data.end()
+                _follow(key.data, selector, outcome, keep)
+    finally:
+        for key in list(selector.get_map().values()):
+            key.data.end()
+        shutil.rmtree(folder, ignore_errors=True)
     outcome.seconds = time.monotonic() - began
     return outcome
 
