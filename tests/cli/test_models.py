@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,16 +26,24 @@ def once() -> Iterator[None]:
 def test_models(capsys: Capture) -> None:
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["name", "input", "parameters", "boxes", "GFLOPs", "published"]
+    assert lines[0].split() == ["name", "input", "parameters", "boxes", "GFLOPs", "weights", "published"]
     (line,) = [line for line in lines if line.startswith("ssd300_vgg16 ")]
     assert "300x300" in line
     assert "8,732" in line
+    assert "imagenet" in line
+    assert " trained" in line
+    assert any(line.startswith("  ssd300_vgg16: ssd300_vgg16-coco, ") for line in lines)
 
 
-def test_json(capsys: Capture) -> None:
+def test_json(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SINGLESHOT_CACHE", str(tmp_path))
     assert main(["models", "--json"]) == 0
     found = {model["name"]: model for model in json.loads(capsys.readouterr().out)}
     assert found["ssd300_vgg16"]["boxes"] == 8732
     assert found["ssd512_vgg16"]["boxes"] == 24564
     for model in found.values():
-        assert list(model) == ["name", "builder", "arguments", "input", "parameters", "boxes", "gflops", "published"]
+        assert list(model) == [
+            "name", "builder", "arguments", "input", "parameters", "boxes", "gflops", "published", "weights",
+        ]  # fmt: skip
+    (first, *_) = found["iou_retinanet_r50"]["weights"]
+    assert (first["word"], first["name"], first["here"]) == ("imagenet", "resnet50-imagenet", False)

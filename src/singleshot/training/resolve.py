@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from singleshot.catalogue import DEFAULT_PIXELS, is_name, named_backbone, obtain
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.parts import store_argument
-from singleshot.detectors.registry import BUILDERS
+from singleshot.detectors.registry import BUILDERS, backbone_of
 from singleshot.devices import find_device
 from singleshot.engines import refuse_exported
 from singleshot.errors import UserError
@@ -163,7 +162,12 @@ def absolute_paths(recipe: Recipe) -> Recipe:
     arguments = dict(recipe.arguments)
     given = arguments.get("backbone_weights")
     if isinstance(given, str) and is_name(given):
-        named = named_backbone(given, _backbone(recipe, given))
+        if (backbone := backbone_of(named_builder(recipe), recipe.arguments)) is None:
+            raise UserError(
+                f"backbone_weights: {given} says no file, since {recipe.builder} has no argument backbone: give a file "
+                "(`singleshot download` lists what can be fetched)"
+            )
+        named = named_backbone(given, backbone)
         arguments["backbone_weights"] = str(obtain(named, may_fetch=not isinstance(given, FromFile)))
         if named.pixels != DEFAULT_PIXELS:
             arguments.setdefault("pixels", named.pixels)
@@ -171,21 +175,6 @@ def absolute_paths(recipe: Recipe) -> Recipe:
         arguments["backbone_weights"] = absolute(given)
     data = replace(recipe.data, path=absolute(recipe.data.path), val_path=absolute(recipe.data.val_path))
     return replace(recipe, arguments=arguments, start_from=absolute(recipe.start_from), data=data)
-
-
-def _backbone(recipe: Recipe, weights: str) -> str:
-    """The backbone of a recipe's detector, for which it names weights."""
-    if "backbone" in recipe.arguments:
-        return str(recipe.arguments["backbone"])
-    build = named_builder(recipe)
-    # A builder of this package without the argument passes it on to RetinaNet.
-    for one in (build, *([BUILDERS["retinanet"]] if recipe.builder in BUILDERS else [])):
-        if (parameter := inspect.signature(one).parameters.get("backbone")) is not None:
-            return str(parameter.default)
-    raise UserError(
-        f"backbone_weights: {weights} says no file, since {recipe.builder} has no argument backbone: give a file "
-        "(`singleshot download` lists what can be fetched)"
-    )
 
 
 def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
