@@ -22,7 +22,7 @@ from singleshot.catalogue.entry import exactly, mebibytes
 from singleshot.cli import main
 from singleshot.detectors.registry import BUILDERS
 from singleshot.errors import UserError
-from singleshot.installed_weights import PACKAGES
+from singleshot.preprocess.pixels import Pixels
 
 Capture = pytest.CaptureFixture[str]
 
@@ -33,10 +33,11 @@ def test_an_entry_is_complete(one: Weights) -> None:
     assert one.terms
     assert one.source
     assert one.trained_on
-    assert set(one.backbones) <= {*BACKBONES, *PACKAGES}
+    assert set(one.backbones) <= set(BACKBONES)
     assert one.detector is None or one.detector in BUILDERS
     assert one.url is None or re.fullmatch(r"https://[\w.-]+/[\w./-]+\.(pth|tflite)(\?generation=\d+)?", one.url)
     assert re.fullmatch(r"|[0-9a-f]{8}|[0-9a-f]{64}", one.sha256)
+    Pixels.named(one.pixels)
     assert one.size is None or 1_000_000 < one.size[0] <= one.size[1] < 600_000_000
 
 

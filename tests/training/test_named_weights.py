@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from singleshot import catalogue
-from singleshot.catalogue import Weights
+from singleshot.catalogue import CATALOGUE, Weights
 from singleshot.catalogue.entry import exactly
 from singleshot.errors import UserError
 from singleshot.training import start
@@ -19,7 +20,7 @@ from singleshot.training.resolve import resolve
 CONTENT = b"weights of a toy"
 
 
-def toy(backbone: str, pixels: str = "imagenet_rgb") -> Weights:
+def toy(backbone: str, pixels: Any = "imagenet_rgb") -> Weights:
     return Weights(
         name=f"{backbone}-toy",
         trained_on="toys",
@@ -74,11 +75,17 @@ def test_what_the_run_keeps_is_the_file(cache: Path, tmp_path: Path) -> None:
     assert resolved(again)["backbone_weights"] == str(cache / "resnet18.pth")
 
 
-def test_the_pixels_of_the_weights(cache: Path) -> None:
+def test_the_pixels_of_the_weights(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some weights expect other pixels than the builders' default; what the user says counts more."""
     recipe = Recipe(arguments={"backbone_weights": "vgg16-toy"})
     assert resolved(recipe)["pixels"] == "caffe_bgr"
     assert resolved(override(recipe, {"arguments.pixels": "imagenet_rgb"}))["pixels"] == "imagenet_rgb"
+    lite = CATALOGUE["efficientnet_lite0-imagenet"].pixels
+    monkeypatch.setattr(catalogue, "CATALOGUE", {"vgg16-toy": toy("vgg16", lite)})
+    assert resolved(recipe)["pixels"] == [[127 / 255] * 3, [128 / 255] * 3, "rgb"]
+
+
+def test_ordinary_pixels_are_not_said(cache: Path) -> None:
     assert "pixels" not in resolved(Recipe(arguments={"backbone": "resnet18", "backbone_weights": "imagenet"}))
 
 

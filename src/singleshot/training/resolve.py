@@ -170,7 +170,7 @@ def absolute_paths(recipe: Recipe) -> Recipe:
         named = named_backbone(given, backbone)
         arguments["backbone_weights"] = str(obtain(named, may_fetch=not isinstance(given, FromFile)))
         if named.pixels != DEFAULT_PIXELS:
-            arguments.setdefault("pixels", named.pixels)
+            arguments.setdefault("pixels", store_argument(named.pixels))
     elif isinstance(given, str):
         arguments["backbone_weights"] = absolute(given)
     data = replace(recipe.data, path=absolute(recipe.data.path), val_path=absolute(recipe.data.val_path))
