@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from singleshot.backbones import caffe_names
 from singleshot.backbones.backbone import Backbone
 from singleshot.errors import UserError
 from singleshot.layers import BatchNorm2d, ConvNormAct, StridedConv2d, conv_norm, he_normal_
@@ -193,7 +195,7 @@ class ResNet(Backbone):
         self.relu = nn.ReLU(inplace=True)
         if stride_first and design.block is BasicBlock:
             raise UserError("stride_first is a choice of networks with bottlenecks, such as resnet50 or resnet101")
-        self.stride_first = stride_first
+        self.design, self.stride_first = design, stride_first
         self.maxpool = nn.MaxPool2d(3, 2, 1) if pool == "padded" else nn.MaxPool2d(3, 2, ceil_mode=True)
         choices: dict[str, Any] = {"groups": design.groups, "group_width": design.group_width, "pooled": design.deep}
         if stride_first:
@@ -228,6 +230,22 @@ class ResNet(Backbone):
             if stage in self.sources:
                 maps.append(features)
         return maps
+
+    def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Also take the layers of the authors' Caffe files; a detector's further layers are left out."""
+        if "res2a_branch2a.weight" not in weights:
+            return weights
+        if not self.stride_first or self.maxpool.padding:
+            warnings.warn(
+                "these are Caffe's weights: their network has its strides in first 1x1 convolutions, and pools without "
+                "padding. backbone_options {stride_first: true, pool: ceil} makes it; this network is another one",
+                stacklevel=2,
+            )
+        names = {key: caffe_names.resnet(key, self.design.depths) for key in self.state_dict()}
+        renamed = {key: weights[name] for key, name in names.items() if name in weights}
+        if "conv1.bias" in weights and "bn1.running_mean" in renamed:  # ResNet-50's has one: the norm subtracts it
+            renamed["bn1.running_mean"] = renamed["bn1.running_mean"] - weights["conv1.bias"]
+        return renamed
 
     def stages(self) -> list[list[nn.Module]]:
         """The stem, then layer1 to layer4."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from singleshot.backbones import caffe_names
 from singleshot.backbones.backbone import Backbone
 from singleshot.errors import UserError
 from singleshot.layers import BatchNorm2d, ConvNormAct, L2Scale, he_normal_
@@ -103,10 +104,13 @@ class VGG16(Backbone):
         return blocks
 
     def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Turn torchvision's classifier into fc6 and fc7, subsampled if this network's are; also take numbered layers.
+        """Turn torchvision's classifier into fc6 and fc7, subsampled if this network's are; also take Caffe's layers.
 
         The well-known "fc-reduced" file numbers its layers as one flat list: 0..28 the convolutions, 31 fc6, 33 fc7.
+        The authors' own files have names such as conv1_1; a detector's further layers are left out.
         """
+        if "conv1_1.weight" in weights:
+            weights = self._from_caffe(weights)
         if "0.weight" in weights:
             renamed = {"31.": "fc6.0.", "33.": "fc7.0."}
             weights = {
@@ -132,6 +136,17 @@ class VGG16(Backbone):
                 )
             adapted |= self._as_convolution(name, weight.reshape(4096, inputs, size, size), bias)
         return adapted
+
+    def _from_caffe(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The trunk's layers of a Caffe file, with torchvision's names if fc6 and fc7 are the classifier's."""
+        renamed = {key: weights[name] for key in self.state_dict() if (name := caffe_names.vgg16(key)) in weights}
+        for layer, name in (("fc6", "classifier.0"), ("fc7", "classifier.3")):
+            weight, bias = weights.get(f"{layer}.weight"), weights.get(f"{layer}.bias")
+            if weight is not None and bias is not None and len(weight) == 4096:
+                renamed.pop(f"{layer}.0.weight", None)
+                renamed.pop(f"{layer}.0.bias", None)
+                renamed |= {f"{name}.weight": weight.flatten(1), f"{name}.bias": bias}
+        return renamed
 
     def _as_convolution(self, name: str, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
         """Take every n-th output, input and kernel tap of a full layer, so that it fits this layer (SSD section 3)."""

@@ -18,6 +18,7 @@ import pytest
 import torch
 from caffe_nets import Layer
 
+from singleshot import backbones
 from singleshot.detectors import BUILDERS
 from singleshot.detectors.ssd_boxes import PUBLISHED_SIZES
 from singleshot.errors import UserError
@@ -300,3 +301,47 @@ def test_a_large_file_takes_about_its_size_in_memory(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert read(path).shapes == {"fc.weight": (6000, 10_000)}
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss <= before + 300_000
+
+
+def a_trunk(name: str) -> tuple[Any, dict[str, torch.Tensor]]:
+    """A backbone without memory, and Caffe's layers for it, each filled with a number of its own."""
+    reduced = name.startswith("vgg")
+    trunk = caffe_nets.Net(224)
+    if reduced:
+        trunk.vgg(dilated=True)
+    else:
+        trunk.resnet((3, 4, 6 if name == "resnet50" else 23, 3), numbered=name != "resnet50")
+    shapes = a_source(trunk.layers).shapes
+    options = {} if reduced else {"stride_first": True, "pool": "ceil"}
+    with without_values():
+        backbone = backbones.build(name, options=options)
+    values = enumerate(shapes.items())
+    return backbone, {key: torch.full((), float(number)).expand(shape) for number, (key, shape) in values}
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet50", "resnet101"])
+def test_a_trunk_takes_caffes_layers(name: str) -> None:
+    backbone, weights = a_trunk(name)
+    adapted = backbone.adapt_weights({**weights, "fc1000.weight": torch.zeros(1), "conv9_2.weight": torch.zeros(1)})
+    own = {key: tuple(value.shape) for key, value in backbone.state_dict().items() if "num_batches" not in key}
+    own.pop("scales.conv4_3.weight", None)
+    assert {key: tuple(value.shape) for key, value in adapted.items()} == own
+    assert len({float(value.flatten()[0]) for value in adapted.values()}) == len(own)
+    if name == "resnet50":
+        assert adapted["layer3.5.conv2.weight"].max() == weights["res4f_branch2b.weight"].max()
+        moved = backbone.adapt_weights({**weights, "conv1.bias": torch.full((64,), 2.0)})["bn1.running_mean"]
+        assert float(moved[0]) == float(weights["bn_conv1.running_mean"][0]) - 2
+        with without_values():
+            other = backbones.build("resnet50")
+        with pytest.warns(UserWarning, match="stride_first: true, pool: ceil"):
+            other.adapt_weights(weights)
+
+
+def test_a_classifiers_layers_are_subsampled() -> None:
+    backbone, weights = a_trunk("vgg16")
+    whole = {"fc6.weight": torch.arange(25088.0).expand(4096, 25088), "fc6.bias": torch.arange(4096.0)}
+    whole |= {"fc7.weight": torch.arange(4096.0).expand(4096, 4096), "fc7.bias": torch.arange(4096.0)}
+    adapted = backbone.adapt_weights({**weights, **whole})
+    assert adapted["fc6.0.weight"].shape == (1024, 512, 3, 3)
+    assert adapted["fc6.0.weight"][5, 2, 0].tolist() == [98, 101, 104]
+    assert adapted["fc7.0.bias"][:3].tolist() == [0, 4, 8]
