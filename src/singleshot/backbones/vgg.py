@@ -71,7 +71,7 @@ class VGG16(Backbone):
         kernel, dilation = tail.fc6
         self.fc6 = ConvNormAct(BLOCKS[-1][-1], tail.channels, kernel, dilation=dilation, norm=batch_norm)
         self.fc7 = ConvNormAct(tail.channels, tail.channels, 1, norm=batch_norm)
-        widths = {"conv3_3": 256, "conv4_3": 512, "conv5_3": 512, "fc7": tail.channels}
+        widths = {f"conv{number}_3": BLOCKS[number - 1][-1] for number in (3, 4, 5)} | {"fc7": tail.channels}
         scales = tail.l2_scales if l2_scales is None else l2_scales
         self.scales = nn.ModuleDict(
             {name: L2Scale(widths[name], scales[name]) for name in self.sources if name in scales}

@@ -17,9 +17,13 @@ from singleshot.source import Source
 from singleshot.weights.importers.importer import Importer, built, opened
 
 IMPORTERS = {
-    "caffe_ssd": "singleshot.weights.importers.caffe_ssd",
     "caffe_refinedet": "singleshot.weights.importers.caffe_refinedet",
+    "caffe_ssd": "singleshot.weights.importers.caffe_ssd",
+    "lufficc_ssd": "singleshot.weights.importers.lufficc_ssd",
+    "luuuyi_refinedet": "singleshot.weights.importers.luuuyi_refinedet",
+    "ssd_pytorch": "singleshot.weights.importers.ssd_pytorch",
     "torchvision_retinanet": "singleshot.weights.importers.torchvision_retinanet",
+    "torchvision_ssd": "singleshot.weights.importers.torchvision_ssd",
 }
 """The name of each layout, and the module of its importer."""
 

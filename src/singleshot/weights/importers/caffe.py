@@ -8,11 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from singleshot.errors import UserError
 from singleshot.source import Source
-from singleshot.weights.importers.class_names import COCO, COCO_IDS, VOC
 
 _MEAN = (104.0, 117.0, 123.0)  # blue, green, red: `caffe_bgr`
 _CENTER_SIZE = 2  # of Caffe's enumeration of box codes
@@ -25,24 +22,6 @@ def layers(source: Source) -> Mapping[str, Mapping[str, Any]]:
     """Name of a layer -> its type and settings; empty if the file has none (a state dict with Caffe's names)."""
     found = source.notes.get("layers")
     return found if isinstance(found, Mapping) else {}
-
-
-def classes(outputs: int) -> dict[str, Any]:
-    """The builder's arguments for a softmax with a background: names are known with 21 and 81 outputs."""
-    told: dict[str, Any] = {"num_classes": outputs - 1}
-    if outputs == len(VOC) + 1:
-        return {**told, "class_names": list(VOC)}
-    if outputs == len(COCO) + 1:
-        return {**told, "class_names": list(COCO), "category_ids": list(COCO_IDS)}
-    return told
-
-
-def background_last(state: dict[str, Tensor], suffixes: Sequence[str], outputs: int) -> None:
-    """Move the background, which Caffe has first, behind the classes; in place, for rows of (box, class)."""
-    for key, value in state.items():
-        if key.endswith(tuple(suffixes)):
-            rows = value.reshape(-1, outputs, *value.shape[1:])
-            state[key] = rows.roll(-1, 1).reshape(value.shape)
 
 
 def outputs_of(source: Source, levels: Sequence[str], boxes: Sequence[int]) -> int:

@@ -13,6 +13,8 @@ from singleshot.backbones.resnet import DESIGNS
 from singleshot.errors import UserError
 from singleshot.source import Source
 from singleshot.weights.importers import caffe
+from singleshot.weights.importers.class_names import after_background
+from singleshot.weights.importers.rows import background_last
 
 TITLE = "the authors' RefineDet (Caffe)"
 
@@ -51,7 +53,7 @@ def builder(source: Source) -> tuple[str, dict[str, Any]]:
         raise UserError(f"the first module has {objects} classes, expected 2: background and object")
     outputs = caffe.outputs_of(source, _ODM[trunk], boxes)
     told: dict[str, Any] = {
-        **caffe.classes(outputs),
+        **after_background(outputs),
         "backbone": trunk,
         "image_size": list(caffe.image_size(source) or (_SIDE, _SIDE)),
         "pixels": caffe.pixels(source),
@@ -129,6 +131,6 @@ def unneeded(key: str) -> bool:
 def finish(state: dict[str, Tensor], source: Source) -> None:
     """The background becomes the last class, in both modules."""
     trunk = _trunk(source)
-    caffe.background_last(state, ("anchor_logits.weight", "anchor_logits.bias"), 2)
+    background_last(state, "anchor_logits", 2)
     outputs = caffe.outputs_of(source, _ODM[trunk][:1], [3])
-    caffe.background_last(state, ("class_logits.weight", "class_logits.bias"), outputs)
+    background_last(state, "class_logits", outputs)

@@ -14,6 +14,8 @@ from singleshot.detectors.ssd_boxes import PUBLISHED_SIZES, PUBLISHED_STEPS
 from singleshot.errors import UserError
 from singleshot.source import Source
 from singleshot.weights.importers import caffe
+from singleshot.weights.importers.class_names import after_background
+from singleshot.weights.importers.rows import background_last
 
 TITLE = "the authors' SSD (Caffe)"
 
@@ -52,7 +54,7 @@ def builder(source: Source) -> tuple[str, dict[str, Any]]:
     outputs = caffe.outputs_of(source, levels, _BOXES[side])
     caffe.unlike(source, {**_NETWORK, **_TAILS[side]})
     return "ssd", {
-        **caffe.classes(outputs),
+        **after_background(outputs),
         "backbone": "vgg16",
         "image_size": side,
         "pixels": caffe.pixels(source),
@@ -105,4 +107,4 @@ def unneeded(key: str) -> bool:
 def finish(state: dict[str, Tensor], source: Source) -> None:
     """The background becomes the last class."""
     outputs = caffe.outputs_of(source, [_FIRST], [4])
-    caffe.background_last(state, ("class_logits.weight", "class_logits.bias"), outputs)
+    background_last(state, "class_logits", outputs)

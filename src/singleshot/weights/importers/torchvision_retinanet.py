@@ -16,22 +16,8 @@ from singleshot.detectors.detector import Detector
 from singleshot.devices import find_device
 from singleshot.errors import UserError
 from singleshot.source import CLASS_NAMES
+from singleshot.weights.importers.class_names import named_by_id
 from singleshot.weights.importers.importer import Importer, Source, built, opened
-
-# COCO's categories by id, 1 to 90; COCO has never used the ids left out.
-_COCO = {
-    **dict(enumerate(["person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"], 1)),
-    10: "traffic light", 11: "fire hydrant", 13: "stop sign", 14: "parking meter", 15: "bench", 16: "bird", 17: "cat",
-    18: "dog", 19: "horse", 20: "sheep", 21: "cow", 22: "elephant", 23: "bear", 24: "zebra", 25: "giraffe",
-    27: "backpack", 28: "umbrella", 31: "handbag", 32: "tie", 33: "suitcase", 34: "frisbee", 35: "skis",
-    36: "snowboard", 37: "sports ball", 38: "kite", 39: "baseball bat", 40: "baseball glove", 41: "skateboard",
-    42: "surfboard", 43: "tennis racket", 44: "bottle", 46: "wine glass", 47: "cup", 48: "fork", 49: "knife",
-    50: "spoon", 51: "bowl", 52: "banana", 53: "apple", 54: "sandwich", 55: "orange", 56: "broccoli", 57: "carrot",
-    58: "hot dog", 59: "pizza", 60: "donut", 61: "cake", 62: "chair", 63: "couch", 64: "potted plant", 65: "bed",
-    67: "dining table", 70: "toilet", 72: "tv", 73: "laptop", 74: "mouse", 75: "remote", 76: "keyboard",
-    77: "cell phone", 78: "microwave", 79: "oven", 80: "toaster", 81: "sink", 82: "refrigerator", 84: "book",
-    85: "clock", 86: "vase", 87: "scissors", 88: "teddy bear", 89: "hair drier", 90: "toothbrush",
-}  # fmt: skip
 
 _CLASS_LAYER, _BOX_LAYER = "head.classification_head.cls_logits", "head.regression_head.bbox_reg"
 _P6 = "backbone.fpn.extra_blocks.p6.weight"
@@ -144,7 +130,7 @@ def _classes(num_classes: int, source: Source) -> dict[str, Any]:
     if _is_cocos(source):
         return {
             "num_classes": num_classes,
-            "class_names": [_COCO.get(number, f"unused {number}") for number in ids],
+            "class_names": named_by_id(ids),
             "category_ids": ids,
         }
     return {"num_classes": num_classes, "category_ids": ids}
