@@ -301,7 +301,14 @@ class TransferConnection(nn.Module):
             features = self.attention[level](self.transfer[level](maps[level]))
             if finished:
                 height, width = features.shape[-2:]
-                features = features + self.enlarge[level](finished[-1])[..., :height, :width]
+                enlarged = self.enlarge[level](finished[-1])
+                if enlarged.shape[-2] < height or enlarged.shape[-1] < width:
+                    raise UserError(
+                        "transfer connection blocks enlarge each map two times, but the backbone's map of "
+                        f"{height}x{width} cells is followed by one of {finished[-1].shape[-2]}x"
+                        f"{finished[-1].shape[-1]}: its layers do not pad. Choose another backbone or neck='fpn'"
+                    )
+                features = features + enlarged[..., :height, :width]
             finished.append(self.finish[level](features.relu()))
         return finished[::-1]
 

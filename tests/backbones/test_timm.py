@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+import singleshot as ss
 from singleshot import backbones
 from singleshot.errors import UserError
 
@@ -39,14 +41,33 @@ class FeatureMaps(nn.Module):
         return [maps[i] for i in self.indices]
 
 
+class Unpadded(nn.Module):
+    """As Inception: no layer with a window of 3 pads, so 160 pixels become 18, 8 and 3 cells."""
+
+    def __init__(self, *, by_function: bool, out_indices: list[int] | None = None) -> None:
+        super().__init__()
+        self.by_function = by_function
+        self.feature_info = SimpleNamespace(reduction=lambda: [8, 16, 32], channels=lambda: [4, 4, 4])
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 2, 2), nn.Conv2d(4, 4, 3), nn.MaxPool2d(3, 2), nn.Conv2d(4, 4, 3, 2))
+        self.narrow = nn.Conv2d(4, 4, 3, 2)
+        self.pool = nn.AvgPool2d(3, 2)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        fine = self.stem(x)
+        middle = self.narrow(fine)
+        return [fine, middle, F.max_pool2d(middle, 3, 2) if self.by_function else self.pool(middle)]
+
+
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     timm: Any = ModuleType("timm")
-    timm.list_models = lambda: ["convnet", "convnet_last"]
+    timm.list_models = lambda: ["convnet", "convnet_last", "inception", "inception_v3"]
 
     def create_model(name: str, *, features_only: bool, pretrained: bool, **options: Any) -> nn.Module:
         assert features_only
         assert not pretrained, "no downloads"
+        if name.startswith("inception"):
+            return Unpadded(by_function=name.endswith("v3"), **options)
         return FeatureMaps(output_fmt="NHWC" if name.endswith("last") else "NCHW", **options)
 
     timm.create_model = create_model
@@ -60,6 +81,30 @@ def test_maps_at_strides_8_16_32(library: ModuleType, name: str) -> None:
     maps = backbone(torch.randn(2, 3, 64, 64))
     assert backbone.strides == (8, 16, 32)
     assert [tuple(features.shape) for features in maps] == [(2, 5, 8, 8), (2, 6, 4, 4), (2, 7, 2, 2)]
+
+
+def cells(backbone: nn.Module) -> list[tuple[int, ...]]:
+    return [tuple(features.shape[2:]) for features in backbone(torch.randn(1, 3, 320, 160))]
+
+
+def test_maps_of_a_network_without_padding_get_whole_cells(library: ModuleType) -> None:
+    padded = backbones.build("timm/inception")
+    bare = backbones.build("timm/inception", options={"padded": False})
+    assert cells(padded) == [(40, 20), (20, 10), (10, 5)]
+    assert cells(bare) == [(38, 18), (18, 8), (8, 3)]
+    assert [part.padding for part in padded.modules() if isinstance(part, nn.Conv2d)] == [(0, 0), *[(1, 1)] * 3]
+
+
+def test_a_network_that_cannot_be_padded_stays_as_it_is(library: ModuleType) -> None:
+    """One of its pools is a function: the maps would fit neither the strides nor each other."""
+    assert cells(backbones.build("timm/inception_v3")) == [(38, 18), (18, 8), (8, 3)]
+    with pytest.raises(UserError, match="'inception_v3' cannot be padded"):
+        backbones.build("timm/inception_v3", options={"padded": True})
+    detector = ss.refinedet(num_classes=1, backbone="timm/inception_v3", channels=8)
+    with pytest.raises(UserError, match=r"18x18 cells is followed by one of 8x8.*do not pad"):
+        detector.anchors_for((320, 320))
+    pyramid = ss.refinedet(num_classes=1, backbone="timm/inception_v3", channels=8, neck="fpn")
+    assert pyramid.anchors_for((320, 320)).counts == tuple(3 * side**2 for side in (38, 18, 8, 4))
 
 
 def test_frozen_norms(library: ModuleType) -> None:
