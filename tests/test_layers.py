@@ -57,7 +57,7 @@ RECORDS |= {"forked", "paths", "data.deep", "data.limits"}
 ONLY = {
     **dict.fromkeys(NETWORK, NETWORK | {"data.images"}),
     "backbones": NETWORK | {"data.images", "catalogue"},
-    "weights": NETWORK | {"version", "installed_weights"},
+    "weights": NETWORK | {"version", "installed_weights", "catalogue", "cache"},
     "engines": NETWORK | {"weights"},
     "evaluation.detect_dataset": RECORDS | {"data.frames", "stream", "evaluation", "eval_mode"},
     "evaluation": RECORDS,

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save
 
-from singleshot import catalogue
+import singleshot as ss
+from singleshot import catalogue, recipes
 from singleshot.catalogue import CATALOGUE, Weights
 from singleshot.catalogue.entry import exactly
 from singleshot.errors import UserError
 from singleshot.training import start
 from singleshot.training.recipe import FromFile, Recipe, from_yaml, override, to_yaml
-from singleshot.training.resolve import resolve
+from singleshot.training.resolve import absolute_paths, resolve, with_changes
+from singleshot.weights.importers import IMPORTERS
 
 CONTENT = b"weights of a toy"
 
@@ -113,6 +117,72 @@ def test_a_builder_without_a_backbone(cache: Path, tmp_path: Path, monkeypatch: 
     recipe = Recipe(builder="named_lab:plain", arguments={"backbone_weights": "imagenet"})
     with pytest.raises(UserError, match="imagenet says no file, since named_lab:plain has no argument backbone"):
         resolved(recipe)
+
+
+# -------------------------------------------------------------------------------------------------- a trained detector
+def trained(content: bytes) -> Weights:
+    return replace(
+        toy("mobilenetv2"),
+        name="ssd-toys",
+        trained_on="COCO",
+        detector="ssd",
+        class_names=("cell", "toy"),
+        url="https://toys.invalid/toys.safetensors",
+        size=exactly(len(content)),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+
+
+@pytest.fixture
+def detector(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a detector in the cache; it holds nothing."""
+    monkeypatch.setattr(catalogue, "CATALOGUE", {"ssd-toys": trained(CONTENT), "other": toy("resnet18")})
+    (cache / "toys.safetensors").write_bytes(CONTENT)
+    return cache / "toys.safetensors"
+
+
+def test_a_detector_by_its_name(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the command line, where arguments count more than the file's, and from Python."""
+    own = ss.ssd(num_classes=2, backbone="mobilenetv2", image_size=64)
+    content = save({f"toy/{key.replace('.', '/')}": value for key, value in own.state_dict().items()})
+    monkeypatch.setattr(catalogue, "CATALOGUE", {"ssd-toys": trained(content)})
+    monkeypatch.setitem(IMPORTERS, "toy", "toy_importer")
+    (cache / "toys.safetensors").write_bytes(content)
+    made = str(cache.parent / "detectors" / "ssd-toys.safetensors")
+    finetune = recipes.get("finetune")
+    changed = with_changes(finetune, {"start_from": "coco", "arguments.vote": 0.1})
+    assert (changed.start_from, changed.builder, changed.arguments) == (made, "ssd", {"vote": 0.1})
+    found = resolve(changed, data="somewhere", device="cpu")
+    assert found.recipe.arguments["image_size"] == 64
+    assert found.source is not None
+    assert found.source.class_names == ("cell", "toy")
+    monkeypatch.setattr("singleshot.training.resolve.detector_file", lambda weights, may_fetch: made)
+    assert absolute_paths(override(finetune, {"start_from": "ssd-toys"})).start_from == made
+
+
+def test_names_of_detectors_that_do_not_fit(detector: Path, tmp_path: Path) -> None:
+    finetune = recipes.get("finetune")
+    with pytest.raises(UserError, match="no ssd on resnet18 that was trained on COCO .* by its name: ssd-toys"):
+        with_changes(finetune, {"start_from": "coco", "arguments.backbone": "resnet18"})
+    for name in ("imagenet", "other"):
+        with pytest.raises(UserError, match=f"{name} is no detector but weights of a backbone alone"):
+            with_changes(finetune, {"start_from": name})
+    with pytest.raises(UserError, match="ssd_toys: there is no such file; did you mean ssd-toys"):
+        with_changes(finetune, {"start_from": "ssd_toys"})
+    detector.unlink()
+    (tmp_path / "r.yaml").write_text("start_from: ssd-toys\n")
+    with pytest.raises(UserError, match="no file decides what is fetched"):
+        resolve(from_yaml(tmp_path / "r.yaml"), data="somewhere", device="cpu")
+
+
+def test_a_full_disk_while_a_detector_is_imported(detector: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("singleshot.weights.published.import_weights", lambda *_, **__: None)
+    monkeypatch.setattr("singleshot.weights.published.checkpoint.save", full)
+    with pytest.raises(UserError, match=r"ssd-toys.safetensors: cannot be written \(No space left"):
+        with_changes(recipes.get("finetune"), {"start_from": "ssd-toys"})
 
 
 # ------------------------------------------------------------------------------------- what is said when there are none

@@ -150,8 +150,20 @@ def checked_mirror(mirror: str | None) -> str | None:
 
 # ------------------------------------------------------------------------------------------------- in place of a file
 def is_name(given: str) -> bool:
-    """Whether this is a name in the place of a file: `imagenet`, `coco` or one of the catalogue. A file counts more."""
-    return (given in (IMAGENET, COCO) or given in CATALOGUE) and not os.path.exists(given)
+    """Whether this is a name in the place of a file: `imagenet`, `coco` or one of the catalogue. A file counts more.
+
+    Raises:
+        UserError: there is no such file, and the word is nearly a name.
+    """
+    names = (IMAGENET, COCO, *CATALOGUE)
+    if os.path.exists(given):
+        return False
+    if given in names:
+        return True
+    word = not os.path.dirname(given) and not os.path.splitext(given)[1]
+    if word and (hint := did_you_mean(given, names, number=1, cutoff=0.8)):
+        raise UserError(f"{shown(given)}: there is no such file; {hint} `singleshot download` lists all names")
+    return False
 
 
 def named_backbone(given: str, backbone: str) -> Weights:
@@ -172,6 +184,22 @@ def named_backbone(given: str, backbone: str) -> Weights:
     return weights
 
 
+def named_detector(given: str, builder: str, backbone: str | None) -> Weights:
+    """The entry for a name in the place of a trained detector's file (`is_name`)."""
+    if given in CATALOGUE and CATALOGUE[given].detector is not None:
+        return CATALOGUE[given]
+    if given != COCO:
+        raise UserError(f"{given} is no detector but weights of a backbone alone: give them as --backbone-weights")
+    of_coco = [one for one in CATALOGUE.values() if one.detector is not None and one.trained_on == "COCO"]
+    for one in of_coco:
+        if (one.detector, one.backbones) == (builder, (backbone,)):
+            return one
+    raise UserError(
+        f"no {builder} on {backbone or 'this backbone'} that was trained on COCO is published here. "
+        f"Take another by its name: {some([one.name for one in of_coco], limit=len(of_coco))}"
+    )
+
+
 def _instead(backbone: str) -> str:
     names = [one.name for one in of_backbone(backbone)]
     return f"for it there {'is' if len(names) == 1 else 'are'} {', '.join(names)}" if names else "give a file"
@@ -180,11 +208,6 @@ def _instead(backbone: str) -> str:
 def of_backbone(backbone: str) -> list[Weights]:
     """The entries with weights of a backbone alone; the first is what `imagenet` stands for."""
     return [one for one in CATALOGUE.values() if one.detector is None and backbone in one.backbones]
-
-
-def of_detector(builder: str, backbone: str) -> list[Weights]:
-    """The entries that are trained detectors of a builder with a backbone."""
-    return [one for one in CATALOGUE.values() if one.detector == builder and backbone in one.backbones]
 
 
 @contextmanager

@@ -28,6 +28,8 @@ class Weights:
     """The backbones whose weights it holds; of a detector: that of the detector."""
     detector: str | None = None
     """The builder of the detector that it is; None: a backbone alone."""
+    class_names: tuple[str, ...] = ()
+    """Of a detector whose file does not name its classes, nor its layout: in the file's order."""
     published: str = ""
     """The figure that the source gives."""
     pixels: str | tuple[Triple, Triple, str] = DEFAULT_PIXELS

@@ -24,6 +24,13 @@ def _vgg(name: str, url: str, figure: str, trained_on: str, *, source: str) -> W
 _S3 = "https://s3.amazonaws.com/amdegroot-models/"
 _RELEASE = "https://github.com/lufficc/SSD/releases/download/1.2/"
 
+# object_detection_oidv4_labelmap.txt of the same project
+_OBJECTRON = (
+    "Bicycle", "Boot", "Laptop", "Person", "Chair", "Cattle", "Desk", "Cat", "Computer mouse", "Computer monitor",
+    "Box", "Mug", "Coffee cup", "Stationary bicycle", "Table", "Bottle", "High heels", "Vehicle", "Footwear", "Dog",
+    "Book", "Camera", "Car",
+)  # fmt: skip
+
 WEIGHTS = (
     Weights(
         name="vgg16_reducedfc-imagenet",
@@ -63,6 +70,7 @@ WEIGHTS = (
         terms="the project is under Apache-2.0",
         backbones=("mobilenetv2",),
         detector="ssd",
+        class_names=_OBJECTRON,
         url=(
             "https://storage.googleapis.com/mediapipe-assets/modules/objectron/"
             "object_detection_ssd_mobilenetv2_oidv4_fp16.tflite?generation=1782183628179438"

@@ -110,7 +110,12 @@ def parse(words: Sequence[str]) -> Namespace:
         help="pretrained weights for the backbone: a file, or imagenet, or a name that `singleshot download` lists "
         "(fetched if it is not here)",
     )
-    add("--from", metavar="MODEL", help="start from the file of a trained detector; its classes may differ")
+    add(
+        "--from",
+        metavar="MODEL|NAME",
+        help="start from a trained detector, whose classes may differ: its file, or coco, or a name that `singleshot "
+        "download` lists",
+    )
     add("--resume", metavar="RUN", help="continue a stopped run exactly")
     add("--skip-bad", action="store_true", help="leave out images in which the check finds errors, instead of stopping")
     add_reading(parser)

@@ -57,7 +57,8 @@ def train(
         data: folder or annotation file (in place of `recipe.data.path`).
         out: a new run folder; default: the next free `runs/<recipe>-<n>`.
         resume: the folder of a run to continue, exactly from its last saved state.
-        from_checkpoint: weights of a trained detector to start from (in place of `recipe.start_from`).
+        from_checkpoint: a trained detector to start from (in place of `recipe.start_from`): its file, `coco`, or a
+            name that `singleshot download` lists.
         skip_bad: leave out images in which the check of the data finds errors (as `recipe.data.skip_bad` does).
         device: "cpu", "cuda", ... (in place of `recipe.compute.device`).
         builder: your own builder, as module:function (in place of `recipe.builder`). It must be named here, or in a

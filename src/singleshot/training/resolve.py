@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from singleshot.catalogue import DEFAULT_PIXELS, is_name, named_backbone, obtain
+from singleshot.catalogue import DEFAULT_PIXELS, is_name, named_backbone, named_detector, obtain
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.parts import store_argument
 from singleshot.detectors.registry import BUILDERS, backbone_of
@@ -26,6 +26,7 @@ from singleshot.training.setup import choose_precision
 from singleshot.training.start import named_builder
 from singleshot.training.values import check_values
 from singleshot.weights import checkpoint
+from singleshot.weights.published import detector_file
 
 
 @dataclass(frozen=True)
@@ -123,15 +124,26 @@ def resume_with(resume: str | Path, named: Recipe | None, *, file: bool) -> Reci
 
 
 def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """The recipe with fields set by dotted keys (`override`).
+    """The recipe with fields set by dotted keys (`override`). A published detector in `start_from` becomes its file.
 
     A recipe may leave builder and arguments to a file. If some are set here, these count; the others stay those of the
     file.
     """
     start = changes.get("start_from", recipe.start_from)
+    if start is not None and is_name(start):
+        others = {key: value for key, value in changes.items() if key != "start_from"}
+        start = _named_start(replace(override(recipe, others), start_from=start))
+        changes = {**others, "start_from": start}
     if start is not None and any(key == "builder" or key.startswith("arguments") for key in changes):
         recipe = _with_explicit(recipe, start, changes.get("builder"))
     return override(recipe, changes)
+
+
+def _named_start(recipe: Recipe) -> str:
+    """The file for the name of a published detector in `start_from`."""
+    given = str(recipe.start_from)
+    weights = named_detector(given, recipe.builder, backbone_of(named_builder(recipe), recipe.arguments))
+    return str(detector_file(weights, may_fetch=not isinstance(recipe.start_from, FromFile)))
 
 
 def _with_explicit(recipe: Recipe, start_from: str, builder: str | None) -> Recipe:
@@ -173,8 +185,10 @@ def absolute_paths(recipe: Recipe) -> Recipe:
             arguments.setdefault("pixels", store_argument(named.pixels))
     elif isinstance(given, str):
         arguments["backbone_weights"] = absolute(given)
+    named_start = recipe.start_from is not None and is_name(recipe.start_from)
+    start_from = _named_start(recipe) if named_start else absolute(recipe.start_from)
     data = replace(recipe.data, path=absolute(recipe.data.path), val_path=absolute(recipe.data.val_path))
-    return replace(recipe, arguments=arguments, start_from=absolute(recipe.start_from), data=data)
+    return replace(recipe, arguments=arguments, start_from=start_from, data=data)
 
 
 def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
