@@ -32,6 +32,11 @@ COCO = (
     "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator",
     "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
+OPEN_IMAGES = (  # of the SSD of TensorFlow's Object Detection API in the folder of real data
+    "Bicycle", "Boot", "Laptop", "Person", "Chair", "Cattle", "Desk", "Cat", "Computer mouse", "Computer monitor",
+    "Box", "Mug", "Coffee cup", "Stationary bicycle", "Table", "Bottle", "High heels", "Vehicle", "Footwear", "Dog",
+    "Book", "Camera", "Car",
+)  # fmt: skip
 
 Build = Callable[..., Detector]
 MOBILE: dict[str, Any] = {"backbone": "mobilenetv2", "backbone_options": {"width": 0.25}, "image_size": 64}
@@ -91,6 +96,28 @@ def test_coco_to_voc_by_name() -> None:
     assert [VOC[row] for row in back if row is not None] == [
         VOC[rows.index(index)] for index in range(80) if index in rows
     ]
+
+
+def test_from_open_images() -> None:
+    """Ten of VOC's classes; a table is a dining table, a stationary bicycle is no bicycle."""
+    rows = dict(zip(VOC, match_classes(VOC, OPEN_IMAGES), strict=True))
+    found = {name: OPEN_IMAGES[row] for name, row in rows.items() if row is not None}
+    assert found == {
+        "bicycle": "Bicycle",
+        "bottle": "Bottle",
+        "car": "Car",
+        "cat": "Cat",
+        "chair": "Chair",
+        "cow": "Cattle",
+        "diningtable": "Table",
+        "dog": "Dog",
+        "person": "Person",
+        "tvmonitor": "Computer monitor",
+    }
+    coco = dict(zip(COCO, match_classes(COCO, OPEN_IMAGES), strict=True))
+    more = {name: OPEN_IMAGES[row] for name, row in coco.items() if row is not None and name not in VOC}
+    more = {name: theirs for name, theirs in more.items() if theirs not in found.values()}
+    assert more == {"cup": "Mug", "laptop": "Laptop", "mouse": "Computer mouse", "book": "Book"}
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,21 @@ _SAME = {
     "sofa": "couch",
     "tvmonitor": "tv",
     "television": "tv",  # Open Images, Objects365
+    "computermonitor": "tv",
     "mobilephone": "cellphone",
     "doughnut": "donut",
     "hairdryer": "hairdrier",
+    "cattle": "cow",
+    "table": "diningtable",
+    "houseplant": "pottedplant",
+    "computermouse": "mouse",
+    "computerkeyboard": "keyboard",
+    "remotecontrol": "remote",
+    "microwaveoven": "microwave",
+    "mug": "cup",
+    "coffeecup": "cup",
+    "flyingdisc": "frisbee",
+    "ski": "skis",
 }
 
 
