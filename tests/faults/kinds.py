@@ -22,6 +22,7 @@ KINDS: dict[str, str] = {
     "results": "faults.results",
     "recipes": "faults.recipes",
     "weights": "faults.weights",
+    "downloads": "faults.downloads",
     "ceilings": "faults.ceilings",
     "crash-train": "faults.crash:TRAIN",
     "crash-resume": "faults.crash:RESUME",
