@@ -19,8 +19,11 @@ from singleshot.weights.importers.importer import Importer, built, opened
 IMPORTERS = {
     "caffe_refinedet": "singleshot.weights.importers.caffe_refinedet",
     "caffe_ssd": "singleshot.weights.importers.caffe_ssd",
+    "iou_aware_retinanet": "singleshot.weights.importers.iou_aware_retinanet",
     "lufficc_ssd": "singleshot.weights.importers.lufficc_ssd",
     "luuuyi_refinedet": "singleshot.weights.importers.luuuyi_refinedet",
+    "mmdetection_retinanet": "singleshot.weights.importers.mmdetection_retinanet",
+    "mmdetection_ssd": "singleshot.weights.importers.mmdetection_ssd",
     "ssd_pytorch": "singleshot.weights.importers.ssd_pytorch",
     "torchvision_retinanet": "singleshot.weights.importers.torchvision_retinanet",
     "torchvision_ssd": "singleshot.weights.importers.torchvision_ssd",
