@@ -149,8 +149,8 @@ def old_caffemodel(name: str, layers: Iterable[Layer], blobs: Blobs, **form: boo
 class Net:
     """Layers one after the other, as the authors' scripts write them."""
 
-    def __init__(self, side: int, *, deploy: bool = False) -> None:
-        self.channels = {"data": 3}
+    def __init__(self, side: int, *, deploy: bool = False, narrow: int = 1) -> None:
+        self.channels, self.narrow = {"data": 3}, narrow
         self.layers: list[Layer] = []
         if deploy:
             self.layers.append(Layer("data", "Input", (), {"dim": (1, 3, side, side)}))
@@ -199,7 +199,7 @@ class Net:
         last = "data"
         for block, (channels, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), 1):
             for index in range(1, count + 1):
-                last = self.convolve(last, f"conv{block}_{index}", channels, 3, pad=1)
+                last = self.convolve(last, f"conv{block}_{index}", channels // self.narrow, 3, pad=1)
             if block == 5 and dilated:
                 last = self.add("pool5", "Pooling", last, kernel_size=3, stride=1, pad=1)
             else:
@@ -278,9 +278,12 @@ SSD_SIZES = {
 }
 
 
-def ssd(side: int, classes: int, sizes: Sequence[float] | None = None) -> list[Layer]:
-    """SSD300 or SSD512 as trained: with the data layer, and without DetectionOutput."""
-    net = Net(side)
+def ssd(side: int, classes: int, sizes: Sequence[float] | None = None, *, narrow: int = 1) -> list[Layer]:
+    """SSD300 or SSD512 as trained: with the data layer, and without DetectionOutput.
+
+    `narrow` divides the channels of the trunk's convolutions.
+    """
+    net = Net(side, narrow=narrow)
     net.vgg(dilated=True)
     extras = [("conv6", 256, 512, 3, 2, 1), ("conv7", 128, 256, 3, 2, 1)]
     if side == 300:
@@ -304,9 +307,9 @@ def ssd(side: int, classes: int, sizes: Sequence[float] | None = None) -> list[L
     return net.layers
 
 
-def refinedet(side: int, classes: int, trunk: str = "vgg16") -> list[Layer]:
+def refinedet(side: int, classes: int, trunk: str = "vgg16", *, narrow: int = 1) -> list[Layer]:
     """RefineDet as trained; on "resnet101" with its eight bottlenecks before the heads."""
-    net = Net(side)
+    net = Net(side, narrow=narrow)
     if trunk == "vgg16":
         net.vgg(dilated=False)
         net.convolve(net.convolve("fc7", "conv6_1", 256, 1), "conv6_2", 512, 3, pad=1, stride=2)
@@ -435,6 +438,7 @@ def _prior_box(said: Any, weights: Any, bottoms: Any, image: Any, size: tuple[in
 
 
 _LAYERS: dict[str, Callable[..., Any]] = {
+    "DetectionOutput": lambda *_: None,  # `detections`
     "Input": _data,
     "AnnotatedData": _data,
     "Convolution": _convolution,
@@ -474,15 +478,15 @@ def detections(
     else:
         boxes = decoded(found["mbox_loc"].view(-1, 4), found["mbox_priorbox"])
         scores = found["mbox_conf_softmax"]
-    kept = []
+    kept, rows = [], boxes.tolist()
     for label in range(1, scores.shape[1]):
         score = scores[:, label].numpy()
         order = [k for k in np.argsort(-score, kind="stable") if score[k] > threshold][:top_k]
         mine: list[int] = []
         for k in order:
-            if all(_overlap(boxes[k].tolist(), boxes[other].tolist()) <= nms for other in mine):
+            if all(_overlap(rows[k], rows[other]) <= nms for other in mine):
                 mine.append(int(k))
-        kept += [(label, float(score[k]), boxes[k].tolist()) for k in mine]
+        kept += [(label, float(score[k]), rows[k]) for k in mine]
     return sorted(kept, key=lambda one: -one[1])[:keep_top_k]
 
 

@@ -1,4 +1,4 @@
-"""What importers of Caffe's files share: what a net says about itself, and the order of its classes."""
+"""What importers of Caffe's files share: what a net says about itself."""
 
 from __future__ import annotations
 
