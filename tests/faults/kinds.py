@@ -23,6 +23,7 @@ KINDS: dict[str, str] = {
     "recipes": "faults.recipes",
     "weights": "faults.weights",
     "downloads": "faults.downloads",
+    "foreign": "faults.foreign",
     "ceilings": "faults.ceilings",
     "crash-train": "faults.crash:TRAIN",
     "crash-resume": "faults.crash:RESUME",
