@@ -41,7 +41,7 @@ LAYERS = [
     {"structures", "signature", "plain_data", "data.images", "data.dataset", "data.normalised"},
     {"data.deep", "data.pixel_budget"},
     {"coders", "ops", "prediction", "stream", "yaml_text", "catalogue"},
-    {"tensor_files", "devices", "installed_weights", "fetch", "cache"},
+    {"tensor_files", "torch_files", "devices", "installed_weights", "fetch", "cache"},
     {"files", "eval_mode", "twin", "version", "flags", "text_table", "terminal", "conversions", "paths", "ranges"},
     {"errors", "forked", "source"},
 ]
@@ -51,7 +51,7 @@ LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in
 NETWORK = {"detectors", "spec", "heads", "necks", "refiner", "preprocess", "postprocess", "outputs", "backbones"}
 NETWORK |= {"losses", "layers", "anchors", "coders", "matchers", "ops", "structures", "signature"}
 NETWORK |= {"prediction", "image_input", "stream", "errors", "files", "paths", "ranges", "eval_mode", "twin", "forked"}
-NETWORK |= {"tensor_files", "source", "devices", "data.deep"}
+NETWORK |= {"tensor_files", "torch_files", "source", "devices", "data.deep"}
 RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files", "conversions"}
 RECORDS |= {"forked", "paths", "data.deep", "data.limits"}
 ONLY = {

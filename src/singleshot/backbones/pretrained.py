@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from singleshot import torch_files
 from singleshot.backbones.backbone import Backbone
 from singleshot.errors import UserError, some
+from singleshot.files import not_a_file
 from singleshot.paths import to_path
+from singleshot.source import Source
 from singleshot.tensor_files import refuse_broken, unpacked
 
 WRAPPERS = ("module.", "model.", "backbone.", "body.", "state_dict.")
 """Prefixes that other programs (and our own detectors) put before a backbone's keys."""
-_CONTAINERS = ("state_dict", "model", "model_state_dict")
 _COUNTERS = "num_batches_tracked"  # old files do not have it, and only an average over all batches would use it
 
 
@@ -60,40 +60,26 @@ def load_backbone_weights(backbone: Backbone, path: str | Path) -> None:
     backbone.load_state_dict(fitting, strict=False)
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Name -> tensor on the CPU, from a safetensors file or a PyTorch file that holds only tensors."""
+def read_weights(path: str | Path) -> Source:
+    """What a safetensors file or a PyTorch file that holds only tensors says, on the CPU."""
     path = to_path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give a weights file")
     try:
+        if (kind := not_a_file(path)) is not None:
+            raise UserError(f"{path}: is {kind}; give a weights file")
         with path.open("rb") as file:
             head = file.read(9)
         if head[8:] == b"{":  # safetensors: 8 bytes of length, then JSON
-            return unpacked(path.read_bytes(), f"{path}: ")[0]
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+            return Source(*unpacked(path.read_bytes(), f"{path}: "), where=f"{path}: ")
+        return torch_files.read(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give a weights file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UserError:
-        raise
-    except Exception as error:  # with damaged bytes the unpickler may raise any exception
-        raise UserError(
-            f"{path}: not a weights file: expected safetensors, or a PyTorch file that holds only tensors "
-            f"(a whole pickled model is refused: save its state_dict() instead)"
-        ) from error
-    for name in _CONTAINERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping):
-            loaded = loaded[name]
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise UserError(
-            f"{path}: holds {type(loaded).__name__}, expected a state dict (name -> tensor); save state_dict() instead"
-        )
-    for key, value in loaded.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise UserError(
-                f"{path}: {key!r} is {type(value).__name__}, expected a state dict that holds only tensors; "
-                "save state_dict() instead"
-            )
-    return dict(loaded)
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Name -> tensor on the CPU, from a file for `read_weights`."""
+    return dict(read_weights(path).tensors)
 
 
 def _unwrap(weights: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:

@@ -6,8 +6,8 @@ import importlib
 from pathlib import Path
 from typing import cast
 
-from singleshot.backbones.pretrained import read_tensors
 from singleshot.errors import UserError
+from singleshot.files import not_a_file
 from singleshot.paths import to_path
 from singleshot.source import Source
 from singleshot.weights.readers.reader import START, Reader
@@ -15,6 +15,7 @@ from singleshot.weights.readers.reader import START, Reader
 READERS = {
     "safetensors": "singleshot.weights.readers.safetensors",
     "caffemodel": "singleshot.weights.readers.caffemodel",
+    "pytorch": "singleshot.torch_files",
 }
 """The name of each kind of file, and the module of its reader."""
 
@@ -25,20 +26,23 @@ def find_reader(name: str) -> Reader:
 
 
 def read(path: str | Path) -> Source:
-    """What a file of weights holds: of a kind in `READERS`, or of PyTorch, read by its restricted reader.
+    """What a file of weights holds, of a kind in `READERS`.
 
     Raises:
         UserError: the file is missing, damaged, or of no known kind.
     """
     path = to_path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give a weights file")
     try:
+        if (kind := not_a_file(path)) is not None:
+            raise UserError(f"{path}: is {kind}; give a weights file")
         with path.open("rb") as file:
             start = file.read(START)
-        for name in READERS:
-            if (reader := find_reader(name)).recognises(start):
+        readers = [find_reader(name) for name in READERS]
+        for reader in readers:
+            if reader.recognises(start):
                 return reader.read(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give a weights file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return Source(read_tensors(path), where=f"{path}: ")
+    raise UserError(f"{path}: not a weights file; expected {', '.join(reader.TITLE for reader in readers)}")
