@@ -47,7 +47,7 @@ def write_image(root: Path, name: str, random: np.random.Generator, *, empty: bo
     (root / "Annotations" / f"{name}.xml").write_text(annotation)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_recipe(squares: Path) -> Callable[..., Recipe]:
     """The recipe of a short run; dotted changes as keywords with __ for the dot."""
 

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from ranks import run_ranks
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -24,8 +23,6 @@ from singleshot.structures import Matched, Predictions
 from singleshot.training import override, train
 from singleshot.training.gradients import backward, sum_of_counts
 from singleshot.training.recipe import Recipe
-
-HERE = Path(__file__).parent
 
 
 def small(builder: str, **more: Any) -> Detector:
@@ -207,43 +204,3 @@ def test_a_run_with_accumulation_is_the_run_with_the_large_batch(
 def logged(run: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [line["losses"] for line in lines if line["kind"] == "step"]
-
-
-PROGRAM = """
-import sys
-import torch
-torch.set_num_threads(1)
-from safetensors.torch import save_file
-from test_gradients import CASES, batch, backward, parts
-from singleshot.training.parallel import start_ranks
-
-with start_ranks("cpu") as ranks:
-    found = {}
-    for name in sys.argv[2:]:
-        detector = CASES[name]()
-        model = torch.nn.parallel.DistributedDataParallel(detector)
-        mine = parts(batch((4, 0, 1, 2)), 2)[ranks.rank]
-        losses = backward(model, detector, parts(mine, 1))
-        shared = {key: ranks.mean(value) for key, value in losses.items()}
-        found |= {f"{name}:loss:{key}": value for key, value in shared.items()}
-        learning = {key: p.grad for key, p in detector.named_parameters() if p.grad is not None}
-        found |= {f"{name}:grad:{key}": value.contiguous() for key, value in learning.items()}
-    if ranks.first:
-        save_file(found, sys.argv[1])
-"""
-
-
-def test_two_processes_with_two_batches_each(tmp_path: Path) -> None:
-    names = ["ssd", "refinedet", "ohem"]
-    (tmp_path / "program.py").write_text(PROGRAM)
-    done = run_ranks(tmp_path / "program.py", tmp_path / "found.safetensors", *names)
-    assert done.returncode == 0, done.stderr
-    found = load_file(tmp_path / "found.safetensors")
-    for name in names:
-        losses, expected = gradients(CASES[name](), [batch((4, 0, 1, 2))])
-        assert_equal({f"{name}:loss:{key}": value for key, value in losses.items()}, _of(found, f"{name}:loss:"))
-        assert_equal({f"{name}:grad:{key}": value for key, value in expected.items()}, _of(found, f"{name}:grad:"))
-
-
-def _of(found: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name: value for name, value in found.items() if name.startswith(prefix)}

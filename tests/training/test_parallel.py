@@ -14,7 +14,9 @@ import pytest
 import torch
 from ranks import run_ranks
 from safetensors.torch import load_file
+from test_gradients import CASES, assert_equal, batch, gradients
 from tiny_detector import OWN
+from torch import Tensor
 
 from singleshot.errors import UserError
 from singleshot.training import override, to_yaml, train
@@ -29,30 +31,78 @@ def entries(run: Path, kind: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] == kind]
 
 
-def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
+PROGRAM = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from safetensors.torch import save_file
+from test_gradients import CASES, backward, batch, parts
+from singleshot.training import from_yaml, train
+from singleshot.training.parallel import start_ranks
+
+out = Path(sys.argv[1])
+with start_ranks("cpu") as ranks:
+    result = train(from_yaml(out / "recipe.yaml"), out=out / "two", builder="tiny_detector:tiny")
+    assert result.metrics and result.last.exists()
+    found = {}
+    for name in sys.argv[2:]:
+        detector = CASES[name]()
+        model = torch.nn.parallel.DistributedDataParallel(detector)
+        mine = parts(batch((4, 0, 1, 2)), 2)[ranks.rank]
+        losses = backward(model, detector, parts(mine, 1))
+        shared = {key: ranks.mean(value) for key, value in losses.items()}
+        found |= {f"{name}:loss:{key}": value for key, value in shared.items()}
+        learning = {key: p.grad for key, p in detector.named_parameters() if p.grad is not None}
+        found |= {f"{name}:grad:{key}": value.contiguous() for key, value in learning.items()}
+    if ranks.first:
+        save_file(found, out / "found.safetensors")
+"""
+NAMES = ("ssd", "refinedet", "ohem")
+
+
+@pytest.fixture(scope="module")
+def recipe(make_recipe: Callable[..., Recipe]) -> Recipe:
     """Batches of one image, every third image without objects: often a process has nothing to find."""
-    recipe = make_recipe(batch_size=2, arguments={"dropout": 0.0}, log__every=1, schedule__steps=12)
-    train(recipe, out=tmp_path / "one")
-    (tmp_path / "recipe.yaml").write_text(to_yaml(override(recipe, {"batch_size": 1})))
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import sys\nimport torch\ntorch.set_num_threads(1)\n"
-        "from singleshot.training import from_yaml, train\n"
-        "result = train(from_yaml(sys.argv[1]), out=sys.argv[2], builder='tiny_detector:tiny')\n"
-        "assert result.metrics and result.last.exists()\n"
-    )
-    done = run_ranks(program, tmp_path / "recipe.yaml", tmp_path / "two")
+    return make_recipe(batch_size=2, arguments={"dropout": 0.0}, log__every=1, schedule__steps=12)
+
+
+@pytest.fixture(scope="module")
+def together(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes have made: a run, and the gradients of some detectors."""
+    folder = tmp_path_factory.mktemp("together")
+    (folder / "recipe.yaml").write_text(to_yaml(override(recipe, {"batch_size": 1})))
+    (folder / "program.py").write_text(PROGRAM)
+    done = run_ranks(folder / "program.py", folder, *NAMES)
     assert done.returncode == 0, done.stderr
-    one, two = entries(tmp_path / "one", "step"), entries(tmp_path / "two", "step")
+    return folder
+
+
+def test_two_processes_equal_one_with_the_doubled_batch(together: Path, recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe, out=tmp_path / "one")
+    one, two = entries(tmp_path / "one", "step"), entries(together / "two", "step")
     assert [line["step"] for line in two] == list(range(1, 13))  # written once
     for a, b in zip(one, two, strict=True):
         assert a["rate"] == b["rate"]
         assert b["losses"] == pytest.approx(a["losses"], rel=2e-5, abs=1e-6)
-    first, second = load_file(tmp_path / "one/last.safetensors"), load_file(tmp_path / "two/last.safetensors")
+    first, second = load_file(tmp_path / "one/last.safetensors"), load_file(together / "two/last.safetensors")
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5)
-    for a, b in zip(entries(tmp_path / "one", "validation"), entries(tmp_path / "two", "validation"), strict=True):
+    for a, b in zip(entries(tmp_path / "one", "validation"), entries(together / "two", "validation"), strict=True):
         assert b["metrics"]["coco"] == pytest.approx(a["metrics"]["coco"], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_with_two_batches_each(together: Path, name: str) -> None:
+    """Their losses and gradients are those of one batch with all images."""
+    found = load_file(together / "found.safetensors")
+    losses, expected = gradients(CASES[name](), [batch((4, 0, 1, 2))])
+    assert_equal({f"{name}:loss:{key}": value for key, value in losses.items()}, _of(found, f"{name}:loss:"))
+    assert_equal({f"{name}:grad:{key}": value for key, value in expected.items()}, _of(found, f"{name}:grad:"))
+
+
+def _of(found: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name: value for name, value in found.items() if name.startswith(prefix)}
 
 
 # -------------------------------------------------------------------------------------------- as torchrun starts them
