@@ -39,6 +39,7 @@ NAMES = [
     "refinedet",
     "retinanet",
     "save",
+    "settle_norm",
     "ssd",
     "torchvision_labels",
     "train",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from singleshot.detectors.iou_retinanet import iou_retinanet as iou_retinanet
     from singleshot.detectors.refinedet import refinedet as refinedet
     from singleshot.detectors.retinanet import retinanet as retinanet
+    from singleshot.detectors.settle import settle_norm as settle_norm
     from singleshot.detectors.ssd import ssd as ssd
     from singleshot.detectors.torchvision_labels import torchvision_labels as torchvision_labels
     from singleshot.engines import load as load
@@ -76,6 +77,7 @@ _WHERE: dict[str, str | None] = {
     "refinedet": "singleshot.detectors.refinedet",
     "retinanet": "singleshot.detectors.retinanet",
     "save": "singleshot.weights.checkpoint",
+    "settle_norm": "singleshot.detectors.settle",
     "ssd": "singleshot.detectors.ssd",
     "torchvision_labels": "singleshot.detectors.torchvision_labels",
     "train": "singleshot.training",
@@ -109,6 +111,7 @@ __all__ = [  # noqa: RUF022 (kept equal to the table above by a test)
     "refinedet",
     "retinanet",
     "save",
+    "settle_norm",
     "ssd",
     "torchvision_labels",
     "train",

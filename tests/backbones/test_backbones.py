@@ -25,6 +25,7 @@ TRUNKS = {
     "resnet18d": 11_195_744,  # timm's counts
     "resnet34d": 21_303_904,
     "resnet50d": 23_527_264,
+    "mobilenetv1": 4_231_976 - 1_025_000,  # TensorFlow's count
     "mobilenetv2": 3_504_872 - 1_281_000,
     "mobilenetv3_large": 2_971_952,
     "efficientnet_b0": 5_288_548 - 1_281_000,

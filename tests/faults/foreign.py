@@ -12,6 +12,7 @@ from pathlib import Path
 
 import caffe_nets
 import numpy as np
+import tflite_nets
 import torch
 from faults.answers import answer
 from faults.kinds import Case, Kind
@@ -40,7 +41,17 @@ def safetensors() -> bytes:
     return save({"conv1_1.weight": torch.ones(2, 3), "fc6.bias": torch.ones(4).half()}, {"class_names": '["a", "b"]'})
 
 
-GOOD: dict[str, Callable[[], bytes]] = {"weights.caffemodel": caffemodel, "weights.safetensors": safetensors}
+@cache
+def tflite() -> bytes:
+    """An SSD on MobileNet in 8 bits, with its anchors and settings."""
+    return tflite_nets.ssd(trunk="v1", width=0.01, extras=(4,), storage="int8", ending="post").content()
+
+
+GOOD: dict[str, Callable[[], bytes]] = {
+    "weights.caffemodel": caffemodel,
+    "weights.safetensors": safetensors,
+    "weights.tflite": tflite,
+}
 """The name of a small file of each kind, and what makes it."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from singleshot.backbones.backbone import Backbone
 from singleshot.backbones.efficientnet import SCALINGS, EfficientNet
 from singleshot.backbones.mobilenet import MobileNetV2
+from singleshot.backbones.mobilenetv1 import MobileNetV1
 from singleshot.backbones.mobilenetv3 import MobileNetV3
 from singleshot.backbones.pretrained import load_backbone_weights
 from singleshot.backbones.resnet import DESIGNS, ResNet
@@ -26,6 +27,7 @@ __all__ = [
     "VGG16",
     "Backbone",
     "EfficientNet",
+    "MobileNetV1",
     "MobileNetV2",
     "MobileNetV3",
     "ResNet",
@@ -40,6 +42,7 @@ BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     "vgg16_bn": partial(VGG16, batch_norm=True),
     "vgg16_refinedet_bn": partial(VGG16, "refinedet", batch_norm=True),
     **{name: partial(ResNet, name) for name in DESIGNS},
+    "mobilenetv1": MobileNetV1,
     "mobilenetv2": MobileNetV2,
     "mobilenetv3_large": MobileNetV3,
     **{name: partial(EfficientNet, name) for name in SCALINGS},

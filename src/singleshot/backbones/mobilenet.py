@@ -57,7 +57,10 @@ class MobileNetV2(Backbone):
     As in SSDLite (MobileNetV2 section 6.2), the first two maps are the expansions inside the first block at the next
     stride (192 and 576 channels at width 1). With `expanded=False` they are the narrow outputs of the blocks before
     (32 and 96 channels). The third map is the last layer (1280 channels). `width` scales all channels, which stay
-    divisible by 8. `padding` "same" is TensorFlow's: weights that were trained with it need it.
+    divisible by 8.
+
+    Three options are for weights of TensorFlow: its `padding` "same", the fewest channels of a layer (`least`), and the
+    channels of the `last` layer. By default these are 1280, scaled by a `width` above 1 only.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class MobileNetV2(Backbone):
         *,
         width: float = 1.0,
         expanded: bool = True,
+        least: int = 8,
+        last: int | None = None,
         padding: Padding = "symmetric",
         norm: str = "train",
         frozen_stages: int = 0,
@@ -76,10 +81,16 @@ class MobileNetV2(Backbone):
                 f"MobileNetV2 width {width}: expected a factor for the channels, above 0 and at most 8, "
                 "such as 0.5, 1.0 or 1.4"
             )
-        inputs, last = _round_to_8(STEM * width), _round_to_8(LAST * max(1.0, width))
+        if not 1 <= least <= LAST or not 1 <= (last or 1) <= LAST * 8:
+            raise UserError(
+                f"MobileNetV2 least {least} and last {last}: expected numbers of channels, from 1 to {LAST} and "
+                f"{LAST * 8}"
+            )
+        inputs = max(_round_to_8(STEM * width), least)
+        last = _round_to_8(LAST * max(1.0, width)) if last is None else last
         layers: list[nn.Module] = [ConvNormAct(3, inputs, 3, stride=2, padding=padding, norm=True, activation=nn.ReLU6)]
         for expansion, channels, blocks, first_stride in BLOCKS:
-            outputs = _round_to_8(channels * width)
+            outputs = max(_round_to_8(channels * width), least)
             for number in range(blocks):
                 stride = first_stride if number == 0 else 1
                 layers.append(InvertedResidual(inputs, outputs, stride=stride, expansion=expansion, padding=padding))
@@ -90,7 +101,7 @@ class MobileNetV2(Backbone):
 
         self.expanded, self.padding = expanded, padding
         finer = [BLOCKS[3], BLOCKS[5]]  # their first blocks leave strides 8 and 16, and read the row before
-        narrow = [_round_to_8(BLOCKS[BLOCKS.index(row) - 1][1] * width) for row in finer]
+        narrow = [max(_round_to_8(BLOCKS[BLOCKS.index(row) - 1][1] * width), least) for row in finer]
         wide = [row[0] * inputs for row, inputs in zip(finer, narrow, strict=True)]
         self.channels = (*(wide if expanded else narrow), last)
         self.strides = (8, 16, 32)

@@ -84,7 +84,7 @@ def train(
         with ranks.in_turn():  # the first process fills the cache of the check for the others
             found = setup.open_data(chosen.recipe, chosen.class_names)
         torch.manual_seed(chosen.recipe.seed)
-        built = start.build_detector(chosen.recipe, found.train, chosen.source, resumed=chosen.stopped is not None)
+        built = start.build_detector(chosen.recipe, found.train, chosen.source)
         run = Run(chosen.final(fresh=built.fresh), ranks, found, built.detector, started=started)
         run.folder = _folder(run, chosen, out)
         notes: list[str] = []

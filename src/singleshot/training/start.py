@@ -31,11 +31,8 @@ class Built(NamedTuple):
     fresh: bool  # its backbone has random weights
 
 
-def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None, *, resumed: bool = False) -> Built:
-    """The detector of a recipe for the classes of the data. It takes the weights of `source` that fit (`transfer`).
-
-    `resumed`: a state will give all weights. So the file of backbone weights is not read, and may be gone.
-    """
+def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None) -> Built:
+    """The detector of a recipe for the classes of the data. It takes the weights of `source` that fit (`transfer`)."""
     build = named_builder(recipe)
     own = ":" in recipe.builder
     if own and not hasattr(build, "__wrapped__"):
@@ -46,9 +43,7 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
     if recipe.data.crowd == "ignore" and "ignore_crowd" in inspect.signature(build).parameters:
         arguments.setdefault("ignore_crowd", True)  # the loader passes the regions on; the matcher must know them
     classes = {"class_names": data.class_names, "category_ids": data.category_ids}
-    weights = arguments.get("backbone_weights")
-    unread = {"backbone_weights": None} if resumed and weights is not None and not own else {}
-    detector = build(num_classes=len(data.class_names), **{**classes, **arguments, **unread})
+    detector = build(num_classes=len(data.class_names), **classes, **arguments)
     detector.deep_range = DeepRange.of(recipe.data.deep_range)
     if source is not None:
         moved = transfer(source, detector)
@@ -56,6 +51,7 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
         trunk = f"{find_trunk(detector)[0]}."
         new, kept = (sum(name.startswith(trunk) for name in names) for names in (moved.new, moved.taken))
         return Built(detector, f"from {recipe.start_from}: {moved.text()}{fits}", fresh=new > kept)
+    weights = arguments.get("backbone_weights")
     if weights is not None:  # the weights file may be shared: it gets the file's name, not its path
         detector.arguments = {**detector.arguments, "backbone_weights": Path(str(weights)).name}
     if weights:

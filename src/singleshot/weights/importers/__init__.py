@@ -25,6 +25,7 @@ IMPORTERS = {
     "mmdetection_retinanet": "singleshot.weights.importers.mmdetection_retinanet",
     "mmdetection_ssd": "singleshot.weights.importers.mmdetection_ssd",
     "ssd_pytorch": "singleshot.weights.importers.ssd_pytorch",
+    "tensorflow_ssd": "singleshot.weights.importers.tensorflow_ssd",
     "torchvision_retinanet": "singleshot.weights.importers.torchvision_retinanet",
     "torchvision_ssd": "singleshot.weights.importers.torchvision_ssd",
 }

@@ -23,6 +23,8 @@ from singleshot.source import Source as Source
 from singleshot.tensor_files import refuse_broken
 from singleshot.weights.readers import read
 
+_BACKGROUNDS = ("background", "???")  # what lists of labels call the first line that is no class
+
 
 class Importer(Protocol):
     """One layout of another project.
@@ -119,6 +121,8 @@ def _naming(source: Source, importer: Importer) -> Iterator[None]:
 
 def _class_names(given: Sequence[str] | None, arguments: Mapping[str, Any], source: Source) -> Sequence[str]:
     count = arguments["num_classes"]
+    if given is not None and len(given) == count + 1 and given[0].casefold().strip("_") in _BACKGROUNDS:
+        given = given[1:]
     if given is not None and len(given) != count:
         background = "; the background is no class" if len(given) == count + 1 else ""
         raise UserError(f"these weights have {count} classes, but {len(given)} names were given{background}")

@@ -14,6 +14,7 @@ from singleshot.weights.readers.reader import START, Reader
 
 READERS = {
     "safetensors": "singleshot.weights.readers.safetensors",
+    "tflite": "singleshot.weights.readers.tflite",
     "caffemodel": "singleshot.weights.readers.caffemodel",
     "pytorch": "singleshot.torch_files",
 }
