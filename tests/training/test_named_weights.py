@@ -160,10 +160,15 @@ def test_a_detector_by_its_name(cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert absolute_paths(override(finetune, {"start_from": "ssd-toys"})).start_from == made
 
 
-def test_names_of_detectors_that_do_not_fit(detector: Path, tmp_path: Path) -> None:
+def test_names_of_detectors_that_do_not_fit(detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = catalogue.CATALOGUE
     finetune = recipes.get("finetune")
     with pytest.raises(UserError, match="no ssd on resnet18 that was trained on COCO .* by its name: ssd-toys"):
         with_changes(finetune, {"start_from": "coco", "arguments.backbone": "resnet18"})
+    monkeypatch.setattr(catalogue, "CATALOGUE", {"ssd-toys": replace(trained(CONTENT), trained_on="toys")})
+    with pytest.raises(UserError, match="no ssd on mobilenetv2 that was trained on COCO .* There is ssd-toys"):
+        with_changes(finetune, {"start_from": "coco"})
+    monkeypatch.setattr(catalogue, "CATALOGUE", before)
     for name in ("imagenet", "other"):
         with pytest.raises(UserError, match=f"{name} is no detector but weights of a backbone alone"):
             with_changes(finetune, {"start_from": name})
@@ -190,12 +195,12 @@ WORD = "give the same command with --backbone-weights imagenet"
 
 
 def advice(backbone: str | None) -> str:
-    return start._advice(300, backbone).partition("small_data.md): ")[2]
+    return start._advice(300, "ssd", backbone).partition("small_data.md): ")[2]
 
 
 def test_a_run_without_weights_says_what_to_type(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start, "PACKAGES", {})
-    assert "which gained 23 points of AP on 205 images of cells" in start._advice(300, "resnet18")
+    assert "which gained 23 points of AP on 205 images of cells" in start._advice(300, "ssd", "resnet18")
     assert advice("resnet18") == f"the file is here, so {WORD}"
     assert advice("timm/other") == advice(None) == "give a file with --backbone-weights"
     (cache / "resnet18.pth").unlink()
@@ -216,3 +221,11 @@ def test_a_package_is_named_where_it_would_help(cache: Path, monkeypatch: pytest
     monkeypatch.setattr(catalogue, "installed_weights", lambda _: cache / "resnet18.pth")
     assert advice("resnet34") == f"{ways}, or {other}, whose file is here"
     assert advice("resnet18") == f"the file is here, so {WORD}"
+
+
+def test_a_trained_detector_is_named_where_there_is_one(detector: Path) -> None:
+    better = ". On photographs a trained detector may be a better start still: --from ssd-toys"
+    assert advice("mobilenetv2").endswith(f"{better} (its file is here)")
+    detector.unlink()
+    assert advice("mobilenetv2").endswith(f"{better} (0.0 MB)")
+    assert "ssd-toys" not in advice("resnet18")

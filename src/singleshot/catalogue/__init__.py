@@ -190,14 +190,20 @@ def named_detector(given: str, builder: str, backbone: str | None) -> Weights:
         return CATALOGUE[given]
     if given != COCO:
         raise UserError(f"{given} is no detector but weights of a backbone alone: give them as --backbone-weights")
-    of_coco = [one for one in CATALOGUE.values() if one.detector is not None and one.trained_on == "COCO"]
-    for one in of_coco:
-        if (one.detector, one.backbones) == (builder, (backbone,)):
-            return one
+    known = of_detector(builder, backbone)
+    if of_coco := [one for one in known if one.trained_on == "COCO"]:
+        return of_coco[0]
+    others = known or [one for one in CATALOGUE.values() if one.detector is not None and one.trained_on == "COCO"]
+    names = [one.name for one in others]
     raise UserError(
         f"no {builder} on {backbone or 'this backbone'} that was trained on COCO is published here. "
-        f"Take another by its name: {some([one.name for one in of_coco], limit=len(of_coco))}"
+        f"{'There is' if known else 'Take another by its name:'} {some(names, limit=len(names))}"
     )
+
+
+def of_detector(builder: str, backbone: str | None) -> list[Weights]:
+    """The entries that are trained detectors of a builder on a backbone."""
+    return [one for one in CATALOGUE.values() if (one.detector, one.backbones) == (builder, (backbone,))]
 
 
 def _instead(backbone: str) -> str:

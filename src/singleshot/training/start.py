@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from singleshot.backbones import BACKBONES
-from singleshot.catalogue import IMAGENET, WITH_WEIGHTS, here, of_backbone
+from singleshot.catalogue import IMAGENET, WITH_WEIGHTS, here, of_backbone, of_detector
 from singleshot.data.dataset import Dataset
 from singleshot.data.deep import DeepRange
 from singleshot.detectors.detector import Detector
@@ -60,11 +60,11 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
         return Built(detector, f"the weights that {recipe.builder} gives", fresh=False)
     said = "all weights start at random (no --backbone-weights, no --from), and the whole backbone learns"
     if len(data) < FEW_IMAGES:
-        said += f"; {_advice(len(data), backbone_of(build, arguments))}"
+        said += f"; {_advice(len(data), recipe.builder, backbone_of(build, arguments))}"
     return Built(detector, said, fresh=True)
 
 
-def _advice(images: int, backbone: str | None) -> str:
+def _advice(images: int, builder: str, backbone: str | None) -> str:
     """What weights would gain, and what to type for them; for a run in which all start at random."""
     number, gain = _MEASURED
     cost = (
@@ -73,20 +73,25 @@ def _advice(images: int, backbone: str | None) -> str:
     )
     word = f"--backbone-weights {IMAGENET}"
     known = [] if backbone is None else of_backbone(backbone)
-    if not known:
-        return f"{cost}give a file with --backbone-weights"
-    if any(here(one) for one in known[:1]):
-        return f"{cost}the file is here, so give the same command with {word}"
     light = [name for name in PACKAGES if name in BACKBONES]  # a package needs no other server than Python's index
     ready = [name for name in light if any(here(one) for one in of_backbone(name))]
-    if known[0].url is None:
-        return f"{cost}`{WITH_WEIGHTS}`, then give the same command with {word}"
-    ways = f"give the same command with {word}, which fetches {known[0].about_size}"
-    if ready:
-        ways += f", or with --arguments.backbone {ready[0]} {word}, whose file is here"
-    elif light:
-        ways += f"; or `{WITH_WEIGHTS}`, then with --arguments.backbone {light[0]} {word}"
-    return cost + ways
+    if not known:
+        way = "give a file with --backbone-weights"
+    elif here(known[0]):
+        way = f"the file is here, so give the same command with {word}"
+    elif known[0].url is None:
+        way = f"`{WITH_WEIGHTS}`, then give the same command with {word}"
+    else:
+        way = f"give the same command with {word}, which fetches {known[0].about_size}"
+        if ready:
+            way += f", or with --arguments.backbone {ready[0]} {word}, whose file is here"
+        elif light:
+            way += f"; or `{WITH_WEIGHTS}`, then with --arguments.backbone {light[0]} {word}"
+    if trained := of_detector(builder, backbone):
+        best = next((one for one in trained if here(one)), trained[0])
+        way += f". On photographs a trained detector may be a better start still: --from {best.name}"
+        way += " (its file is here)" if here(best) else f" ({best.about_size})" if best.about_size else ""
+    return cost + way
 
 
 def named_builder(recipe: Recipe) -> Builder:
