@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from singleshot.detectors import Detector, ssd
 from singleshot.errors import UserError
-from singleshot.source import Source
+from singleshot.source import CLASS_NAMES, Source
 from singleshot.weights.importers import IMPORTERS, import_weights
 
 
@@ -92,3 +93,33 @@ def test_what_is_given_stays_as_it_is(foreign: dict[str, Tensor]) -> None:
 def test_the_toy_says_what_it_does() -> None:
     assert toy_importer.recognises(Source({"toy/a": torch.zeros(1)}))
     assert not toy_importer.recognises(Source({"a": torch.zeros(1)}))
+
+
+def test_only_ordinary_numbers_are_taken(foreign: dict[str, Tensor]) -> None:
+    """Half precision is; whole and complex numbers, sparse tensors and those without values are not."""
+    name = next(key for key, value in foreign.items() if value.dim() == 4)
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in foreign.items()}
+    assert all(parameter.dtype == torch.float32 for parameter in import_weights(halves).parameters())
+    others = {
+        "torch.int64": foreign[name].long(),
+        "torch.complex64": foreign[name].to(torch.complex64),
+        "torch.sparse_coo": foreign[name].to_sparse(),
+        "on meta": foreign[name].to("meta"),
+    }
+    for kind, other in others.items():
+        with pytest.raises(UserError, match=rf"1 that cannot be read.*{name}.*{kind}"):
+            import_weights({**foreign, name: other})
+
+
+def test_a_state_dict_has_names_and_tensors(foreign: dict[str, Tensor]) -> None:
+    given: list[dict[Any, Any]] = [{"epoch": 3}, {3: torch.zeros(1)}]
+    for more in given:
+        with pytest.raises(UserError, match=r"(epoch|3).* is (int|Tensor), expected a state dict"):
+            import_weights({**foreign, **more})
+
+
+def test_a_text_is_no_list_of_names(foreign: dict[str, Tensor]) -> None:
+    with pytest.raises(UserError, match="class_names: expected a list of names, got the text 'ab'"):
+        import_weights(foreign, class_names="ab")
+    noted = import_weights(Source(foreign, {CLASS_NAMES: "ab"}))
+    assert noted.class_names == ("class 1", "class 2")

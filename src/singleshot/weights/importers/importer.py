@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from singleshot.detectors import BUILDERS, Detector
-from singleshot.errors import UserError, some
+from singleshot.errors import UserError, short, some
 from singleshot.ops.shapes import without_values
 from singleshot.source import CLASS_NAMES
 from singleshot.source import Source as Source
@@ -88,6 +88,8 @@ def built(
     Raises:
         UserError: as `translated` and the importer raise; the number of names is another one.
     """
+    if isinstance(class_names, str):
+        raise UserError(f"class_names: expected a list of names, got the text {short(class_names)}")
     if class_names is not None:
         class_names = list(class_names)
         source = dataclasses.replace(source, notes={**source.notes, CLASS_NAMES: class_names})
@@ -129,7 +131,7 @@ def _class_names(given: Sequence[str] | None, arguments: Mapping[str, Any], sour
     told: Sequence[str] | None = given if given is not None else arguments.get("class_names")
     if told is None:
         noted = source.notes.get(CLASS_NAMES)
-        told = noted if isinstance(noted, Sequence) and len(noted) == count else None
+        told = noted if isinstance(noted, list | tuple) and len(noted) == count else None
     return told if told is not None else [f"class {number}" for number in range(1, count + 1)]
 
 
@@ -150,6 +152,7 @@ def translated(source: Source, detector: Detector, importer: Importer) -> dict[s
     state: dict[str, Tensor] = {}
     missing: list[str] = []
     others: list[str] = []
+    kinds: list[str] = []
     used: set[str] = set()
     for key, own in detector.state_dict().items():
         names = importer.rename(key, source)
@@ -162,11 +165,15 @@ def translated(source: Source, detector: Detector, importer: Importer) -> dict[s
         elif given[name].shape != own.shape:
             others.append(f"{name} is {tuple(given[name].shape)}, expected {tuple(own.shape)}")
             used.add(name)
+        elif not _holds_numbers(given[name]):
+            kinds.append(f"{name} ({given[name].layout}, {given[name].dtype}, on {given[name].device})")
+            used.add(name)
         else:
             state[key] = given[name].detach().to("cpu", own.dtype, copy=True)
             used.add(name)
     unexpected = [name for name in given if name not in used and not importer.unneeded(name)]
     problems = [some(missing, "missing"), some(unexpected, "unexpected"), some(others, "of another shape")]
+    problems.append(some(kinds, "that cannot be read, where ordinary floating-point numbers were expected"))
     if any(problems):
         trunk = detector.arguments.get("backbone", "its usual backbone")
         raise UserError(
@@ -177,12 +184,22 @@ def translated(source: Source, detector: Detector, importer: Importer) -> dict[s
     return state
 
 
+def _holds_numbers(tensor: Tensor) -> bool:
+    """Whether these are floating-point numbers, all of them and really there: not sparse, quantised, or on "meta"."""
+    return tensor.layout == torch.strided and tensor.is_floating_point() and not tensor.is_meta
+
+
 def opened(weights: str | Path | Mapping[str, Tensor] | Source) -> Source:
     """What a file or state dict holds, without DataParallel's prefix."""
     if isinstance(weights, Source):
         source = weights
     else:
         source = Source(dict(weights)) if isinstance(weights, Mapping) else read(weights)
+    for key, value in source.tensors.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise UserError(
+                f"{source.where}{short(key)} is {type(value).__name__}, expected a state dict: names and tensors"
+            )
     return dataclasses.replace(
         source, tensors={key.removeprefix("module."): value for key, value in source.tensors.items()}
     )
