@@ -258,6 +258,16 @@ def test_names_of_the_classes() -> None:
     assert not any("VOC" in str(one.message) for one in caught)
 
 
+def test_a_short_configuration_cannot_stand_for_a_long_one(small: Weights) -> None:
+    """Lists of lists of lists: their text, as a message would have it, would fill any memory."""
+    lists = "a0 = [1, 1]\n" + "".join(f"a{k + 1} = [{', '.join([f'a{k}'] * 8)}]\n" for k in range(60))
+    config = lists + "model = dict(bbox_head=dict(anchor_generator=dict(scales=a60)))"
+    assert read_config(config) == {}
+    with pytest.warns(UserWarning, match="the file holds no configuration"):
+        import_weights(noted(small, config))
+    assert read_config("a = '\\d'\nb = [a, a]")["b"] == ["\\d", "\\d"]  # without Python's warning
+
+
 def test_a_configuration_is_read_as_data() -> None:
     text = """/home/someone/configs/x.py
 size = 300

@@ -14,6 +14,7 @@ from singleshot.weights.importers.importer import Source
 
 _LONGEST = 200_000  # characters of a configuration; the published ones have some ten thousand
 _MOST = 200  # entries of one of its parts; so copies of parts within parts cannot fill the memory
+_MOST_IN_ALL = 100_000  # entries of one value, with all that it contains; the published ones have some hundreds
 _UNKNOWN = object()  # a value that is computed in a way that is not read here
 _NORMALISED = ("mean", "std")
 
@@ -131,14 +132,27 @@ def read_config(text: str) -> dict[str, Any]:
     """
     try:
         lines = [line for line in text[: _LONGEST + 1].splitlines() if not _is_path(line)]
-        tree = ast.parse("\n".join(lines) if len(text) <= _LONGEST else "")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as Python's about backslashes: it is not the user's code
+            tree = ast.parse("\n".join(lines) if len(text) <= _LONGEST else "")
         found: dict[str, Any] = {}
+        sizes: dict[str, int] = {}
         for line in tree.body:
             if isinstance(line, ast.Assign) and len(line.targets) == 1 and isinstance(line.targets[0], ast.Name):
-                found[line.targets[0].id] = _value(line.value, found)
+                name = line.targets[0].id
+                sizes[name] = _size(line.value, sizes)
+                found[name] = _value(line.value, found)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     return {name: value for name, value in found.items() if value is not _UNKNOWN}
+
+
+def _size(node: ast.AST, sizes: Mapping[str, int]) -> int:
+    """Entries of a value, with those of the names in it: short lists of lists of lists can stand for any number."""
+    size = sum(sizes.get(part.id, 1) if isinstance(part, ast.Name) else 1 for part in ast.walk(node))
+    if size > _MOST_IN_ALL:
+        raise ValueError
+    return size
 
 
 def _is_path(line: str) -> bool:
