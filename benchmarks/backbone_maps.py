@@ -96,8 +96,10 @@ def originals() -> dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]]:
     places = ("features.7.block.0", "features.13.block.0", "features.16")
     found["mobilenetv3_large"] = (models.mobilenet_v3_large, places)
     found["mobilenetv3_large reduced_tail"] = (lambda: models.mobilenet_v3_large(reduced_tail=True), places)
+    found["mobilenetv2"] = (models.mobilenet_v2, ("features.7.conv.0", "features.14.conv.0", "features.18"))
     layers = ("layer2", "layer3", "layer4")
-    found["resnet18"] = (models.resnet18, layers)
+    for name in ("resnet18", "resnet50", "resnext50_32x4d", "resnext101_64x4d"):
+        found[name] = (getattr(models, name), layers)
     for name in ("resnet18d", "resnet50d"):
         found[name] = (lambda name=name: timm.create_model(name, pretrained=False), layers)
     return found
