@@ -9,9 +9,9 @@ decoding, preparation of the images.
 
 Each model gets random weights (seed 0), with batch norms and last layers scaled by what the photographs give, so that
 scores spread as in a trained detector. The file that is read has the weights and the notes that mmdetection writes.
-mmdetection rounds resized pixels to whole numbers, this package does not. So each photograph is given as floats, whose
-resizing is the same in both, and once more as it is, to see what the rounding does. The exit code is 1 if with floats a
-detection has no partner, or a score or box (a share of the longer side) differs by more than 1e-4.
+mmdetection rounds resized pixels to whole numbers, this package does not. So each photograph is given in the size that
+the network takes, and once more as it is, to see what the rounding does to random weights. The exit code is 1 if in the
+first case a detection has no partner, or a score or box (a share of the longer side) differs by more than 1e-4.
 """
 
 from __future__ import annotations
@@ -98,12 +98,13 @@ class Original:
         self.steps = [TRANSFORMS.build(step) for step in self.config.test_pipeline if step["type"] in wanted]
 
     def batch(self, image: np.ndarray[Any, Any]) -> dict[str, Any]:
-        """An image [H, W, 3] BGR as the network takes it."""
+        """An image [H, W, 3] BGR as the network takes it. `resized` is then the image in that size."""
         height, width = image.shape[:2]
         data: Any = {"img": image, "img_path": "", "img_id": 0, "ori_shape": (height, width), "height": height,
                      "width": width, "img_shape": (height, width)}  # fmt: skip
         for step in self.steps:
             data = step(data)
+        self.resized = np.ascontiguousarray(data["inputs"].permute(1, 2, 0).numpy())
         found: dict[str, Any] = self.model.data_preprocessor(
             {"inputs": [data["inputs"]], "data_samples": [data["data_samples"]]}, training=False
         )
@@ -209,19 +210,22 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             original.save(Path(folder) / "weights.pth")
             detector = import_weights(Path(folder) / "weights.pth")
-        for kind in ("floats", "bytes"):
+        for kind in ("of the network's size", "as they are"):
             total, worst = 0, [0.0, 0.0, 0.0]
             for image in images:
-                theirs = original.detect(image.astype(np.float32) if kind == "floats" else image)
-                pixels = torch.from_numpy(image[:, :, ::-1].copy()).permute(2, 0, 1).float() / 255
+                if kind != "as they are":
+                    original.batch(image)
+                shown = image if kind == "as they are" else original.resized
+                theirs = original.detect(shown)
+                pixels = torch.from_numpy(shown[:, :, ::-1].copy()).permute(2, 0, 1).float() / 255
                 with torch.no_grad():
                     found: Any = detector([pixels])
-                alone, *others = compared(theirs, found[0], max(image.shape))
+                alone, *others = compared(theirs, found[0], max(shown.shape))
                 total += len(theirs.scores)
                 worst = [worst[0] + alone, *(max(pair) for pair in zip(worst[1:], others, strict=True))]
-            wrong |= kind == "floats" and (worst[0] > 0 or max(worst[1:]) > CLOSE or not total)
+            wrong |= kind != "as they are" and (worst[0] > 0 or max(worst[1:]) > CLOSE or not total)
             print(
-                f"{name}, {kind}: {total} detections, {worst[0]:.0f} without a partner; "
+                f"{name}, photographs {kind}: {total} detections, {worst[0]:.0f} without a partner; "
                 f"scores differ by {worst[1]:.1e}, boxes by {worst[2]:.1e}",
                 flush=True,
             )

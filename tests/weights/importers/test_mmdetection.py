@@ -157,7 +157,7 @@ def test_a_trunk_without_statistics_is_a_caffe_one(small: Weights, depth: int) -
         ("model = dict(bbox_head=dict(anchor_generator=dict(scales=[8, 16])))", "scales"),
         ("model = dict(bbox_head=dict(anchor_generator=dict(ratios=[1.0])))", "expected 12 and a multiple of 3"),
         ("model = dict(bbox_head=dict(anchor_generator=dict(ratios='x')))", "ratio"),
-        ("model = dict(bbox_head=dict(anchor_generator=dict(octave_base_scale='x')))", "old.pth: "),
+        ("model = dict(bbox_head=dict(anchor_generator=dict(octave_base_scale='x')))", "octave_base_scale"),
         ("model = dict(bbox_head=dict(bbox_coder=dict(target_stds=1)))", "old.pth: "),
         ("model = dict(test_cfg=dict(score_thr=7))", "threshold"),
     ],
@@ -235,7 +235,7 @@ def test_ssds_sizes_of_boxes_come_from_the_configuration(empty: dict[bool, Weigh
 def test_the_background_of_versions_before_2_was_first(empty: dict[bool, Weights]) -> None:
     biases = {name: torch.arange(len(value) * 1.0) for name, value in empty[False].items() if name.endswith("bias")}
     weights = {**empty[False], **biases}
-    with pytest.warns(UserWarning, match="before 2.0: boxes are placed as since then"):
+    with pytest.warns(UserWarning, match="the boxes of mmdetection before 2.0"):
         detector = import_weights(noted(weights, mmdet_version="1.2.0+0f33c08"))
     bias = detector.state_dict()["head.levels.0.0.predict.class_logits.bias"]
     assert bias.reshape(4, 5)[:2].tolist() == [[1, 2, 3, 4, 0], [6, 7, 8, 9, 5]]
@@ -284,6 +284,30 @@ a = dict(type='X', size=(size, size), **norm, path=root + 'y', call=open('z'), m
     assert looped.size is None
     assert looped.pixels is None
     assert looped.version == (3,)
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        ("data = dict(test=dict(img_scale=(1000, 600), img_norm_cfg=norm))", ([1000, 600], True)),  # 0.6
+        (
+            "data = dict(test=dict(pipeline=[dict(type='MultiScaleFlipAug', img_scale=(1333, 800), transforms=["
+            "dict(type='Resize', keep_ratio=True), dict(type='Normalize', **norm)])]))",
+            ([1333, 800], True),
+        ),  # 2
+        (
+            "steps = [dict(type='mmdet.Resize', scale=(512, 512), keep_ratio=False)]\ntest_pipeline = []\n"
+            "test_dataloader = dict(dataset=dict(pipeline=steps))\n"
+            "model = dict(data_preprocessor=dict(bgr_to_rgb=True, mean=[10, 20, 30], std=[1, 2, 3]))",
+            ([512, 512], False),
+        ),  # 3
+    ],
+)
+def test_size_and_pixels_of_each_version(config: str, size: tuple[list[int], bool]) -> None:
+    text = f"norm = dict(mean=[10, 20, 30], std=[1, 2, 3], to_rgb=True)\nimg_norm_cfg = norm\n{config}\n"
+    found = told(Source({}, {"meta": {"config": text}}))
+    assert found.size == size
+    assert found.pixels == [[10 / 255, 20 / 255, 30 / 255], [1 / 255, 2 / 255, 3 / 255], "rgb"]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ class Told:
             "candidates": given.get("nms_pre"),
             "detections": given.get("max_per_img"),
         }
-        return {name: number for name, number in found.items() if _is_number(number) and number >= 0}
+        return {name: number for name, number in found.items() if is_number(number) and number >= 0}
 
     @property
     def pixels(self) -> list[Any] | None:
@@ -83,8 +83,9 @@ class Told:
 
     @property
     def _test_pipeline(self) -> Any:
-        test = mapping(mapping(self.config.get("data")).get("test"))
-        return test.get("pipeline", self.config.get("test_pipeline"))
+        data = mapping(mapping(self.config.get("data")).get("test"))  # before version 3
+        since = mapping(mapping(self.config.get("test_dataloader")).get("dataset"))
+        return since.get("pipeline") or data.get("pipeline") or self.config.get("test_pipeline")
 
 
 def told(source: Source) -> Told:
@@ -220,9 +221,10 @@ def _version(text: Any) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _are_numbers(value: Any, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(_is_number(number) for number in value)
+    return isinstance(value, list) and len(value) == count and all(is_number(number) for number in value)

@@ -160,6 +160,8 @@ def _anchors(told: Told, *, old: bool) -> dict[str, Any]:
         raise UserError(
             f"its configuration has anchors of the scales {scales}; expected scales_per_octave, or one scale"
         )
+    if not mmdetection.is_number(base) or base <= 0:
+        raise UserError(f"its configuration has an octave_base_scale (or scale) of {base!r}; expected a number above 0")
     offset = given.get("center_offset", 0.0)
     legacy = old or kind == "LegacyAnchorGenerator"
     convention = "whole_pixels" if legacy else {0: "corner", 0.5: "centre"}.get(offset)

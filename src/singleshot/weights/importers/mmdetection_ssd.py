@@ -41,10 +41,11 @@ def builder(source: Source) -> tuple[str, dict[str, Any]]:
     classes = _rows(source, "class_logits", 0) // boxes[0] - 1
     if classes < 1:
         raise UserError("the heads have no classes beside the background")
-    if _before_2(source, told):
-        # Its corners are rounded to whole pixels. mmdetection's own script that upgrades a file leaves that out too.
+    generator = mmdetection.mapping(told.part("bbox_head").get("anchor_generator"))
+    if _before_2(source, told) or str(generator.get("type")).startswith("Legacy"):
+        # Corners are rounded to whole pixels there. mmdetection's own script that upgrades a file leaves that out too.
         warnings.warn(
-            f"{source.where}made by mmdetection before 2.0: boxes are placed as since then, up to a pixel from before",
+            f"{source.where}made with the boxes of mmdetection before 2.0, which are up to a pixel from those here",
             stacklevel=2,
         )
     if not told.config:
