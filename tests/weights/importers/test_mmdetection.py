@@ -71,11 +71,13 @@ def test_retinanet(p6: str, tmp_path: Path) -> None:
     reference.check(found(detector, image), expected)
 
 
-def test_retinanet_with_the_stride_and_the_pixels_of_caffe() -> None:
+def test_retinanet_with_the_stride_and_the_pixels_of_caffe(tmp_path: Path) -> None:
     """Both, the size, the numbers and the names come from the configuration in the file."""
     weights = reference.retinanet_file(50, 3, channels=16)
     weights["backbone.conv1.weight"] /= 100  # its pixels are not divided
-    detector = import_weights(noted(weights, CAFFE, CLASSES=("cat", "dog", "cow")))
+    meta = {"mmdet_version": "2.25.0+abc", "config": CAFFE, "CLASSES": ("cat", "dog", "cow"), "iter": 7}
+    torch.save({"meta": meta, "state_dict": weights, "optimizer": {"state": {}}}, tmp_path / "epoch_12.pth")
+    detector = import_weights(tmp_path / "epoch_12.pth")
     assert detector.class_names == ("cat", "dog", "cow")
     assert detector.arguments["box_loss"] == "smooth_l1"
     assert detector.arguments["beta"] == 0.5
