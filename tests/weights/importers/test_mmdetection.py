@@ -17,7 +17,7 @@ from singleshot.errors import UserError
 from singleshot.source import CLASS_NAMES, Source
 from singleshot.weights.importers import import_weights, recognised
 from singleshot.weights.importers.class_names import COCO, VOC
-from singleshot.weights.importers.mmdetection import read_config, told
+from singleshot.weights.importers.mmdetection import Told, classes, read_config, told
 
 CAFFE = """
 img_norm_cfg = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)
@@ -247,27 +247,21 @@ def test_the_background_of_versions_before_2_was_first(empty: dict[bool, Weights
 
 
 # -------------------------------------------------------------------------------------------------------------- notes
-def test_names_of_the_classes() -> None:
-    weights = reference.retinanet_file(18, 20, channels=8)
-    config = {"config": "model = dict()"}
+def test_names_of_the_classes(small: Weights) -> None:
+    """The file's or the user's; without any, those of the data set with so many classes."""
+
+    def names(**notes: Any) -> Any:
+        source = Source({}, notes)
+        return classes(20, source, told(source)).get("class_names")
+
     with pytest.warns(UserWarning, match="does not name its 20 classes: they get VOC's names"):
-        assert import_weights(Source(weights, {"meta": config})).class_names == VOC
-    names = [f"kind {k}" for k in range(20)]
-    for notes in ({"meta": {**config, "dataset_meta": {"classes": names}}}, {"meta": config, CLASS_NAMES: names}):
-        assert import_weights(Source(weights, notes)).class_names == tuple(names)
-    with pytest.warns(UserWarning, match="COCO|VOC|no conf") as caught:
-        import_weights(weights, class_names=names)
-    assert not any("VOC" in str(one.message) for one in caught)
-
-
-def test_a_short_configuration_cannot_stand_for_a_long_one(small: Weights) -> None:
-    """Lists of lists of lists: their text, as a message would have it, would fill any memory."""
-    lists = "a0 = [1, 1]\n" + "".join(f"a{k + 1} = [{', '.join([f'a{k}'] * 8)}]\n" for k in range(60))
-    config = lists + "model = dict(bbox_head=dict(anchor_generator=dict(scales=a60)))"
-    assert read_config(config) == {}
-    with pytest.warns(UserWarning, match="the file holds no configuration"):
-        import_weights(noted(small, config))
-    assert read_config("a = '\\d'\nb = [a, a]")["b"] == ["\\d", "\\d"]  # without Python's warning
+        assert names() == list(VOC)
+    kinds = [f"kind {k}" for k in range(20)]
+    assert names(meta={"dataset_meta": {"classes": kinds}}) == kinds
+    assert names(meta={"CLASSES": tuple(kinds)}) == kinds
+    assert names(**{CLASS_NAMES: kinds}) is None  # they are used as they are
+    with pytest.warns(UserWarning, match="no configuration"):
+        assert import_weights(small, class_names=["a", "b", "c"]).class_names == ("a", "b", "c")
 
 
 def test_a_configuration_is_read_as_data() -> None:
@@ -315,6 +309,5 @@ def test_size_and_pixels_of_each_version(config: str, size: tuple[list[int], boo
 @pytest.mark.parametrize(
     "notes", [{"meta": 3}, {"meta": {"config": 3, "CLASSES": 5, "mmdet_version": "x"}}, {"meta": {"CLASSES": [1]}}]
 )
-def test_notes_may_be_anything(small: Weights, notes: dict[str, Any]) -> None:
-    with pytest.warns(UserWarning, match="no configuration"):
-        assert import_weights(Source(small, notes)).num_classes == 3
+def test_notes_may_be_anything(notes: dict[str, Any]) -> None:
+    assert told(Source({}, notes)) == Told()
