@@ -1,6 +1,6 @@
 """Compares torchvision's own models with the same weights in this package, on photographs.
 
-    python benchmarks/imported.py FOLDER [FOLDER ...] [--photos 20] [--only NAME [NAME ...]] [--json]
+    python benchmarks/imported.py FOLDER [FOLDER ...] [--photos 20] [--side 800] [--only NAME [NAME ...]] [--json]
 
 It needs torchvision beside this package, in an environment of its own: torchvision asks for one exact torch.
 
@@ -21,6 +21,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def photographs(folders: Sequence[Path], number: int) -> list[Tensor]:
 
 @torch.no_grad()
 def scale(layers: Sequence[nn.Conv2d], spread: float, mean: float) -> list[Callable[[], None]]:
-    """Hooks that watch layers which share their weights with none but themselves; each function then scales one."""
+    """Watch what the layers give; each of the functions then makes the channels of one have that spread and mean."""
     return [_watched(layer, spread, mean) for layer in layers]
 
 
@@ -81,33 +82,46 @@ def settle(model: nn.Module, pictures: Sequence[Tensor]) -> None:
     model.eval()
 
 
-def detectors() -> dict[str, Callable[[], nn.Module]]:
-    """The models by name; 91 outputs are torchvision's for COCO."""
-    made: dict[str, Callable[[], nn.Module]] = {}
-    for outputs in (91, 21):
-        made[f"ssd300_vgg16, {outputs} outputs"] = lambda outputs=outputs: _plain("ssd300_vgg16", outputs)
-    for name in ("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2"):
+def detectors() -> dict[str, Callable[[int], nn.Module]]:
+    """The models by name, from the short side of RetinaNet's images; 91 outputs are torchvision's for COCO."""
+    made: dict[str, Callable[[int], nn.Module]] = {}
+    for name in (
+        "ssd300_vgg16",
+        "ssdlite320_mobilenet_v3_large",
+        "retinanet_resnet50_fpn",
+        "retinanet_resnet50_fpn_v2",
+    ):
         for outputs in (91, 21):
-            made[f"{name}, {outputs} outputs"] = lambda name=name, outputs=outputs: _plain(name, outputs)
+            made[f"{name}, {outputs} outputs"] = partial(_plain, name, outputs)
     for trunk in ("resnet18", "resnet101", "resnext50_32x4d"):
-        made[f"RetinaNet on {trunk}, 21 outputs"] = lambda trunk=trunk: _retinanet_on(trunk, 21)
+        made[f"RetinaNet on {trunk}, 21 outputs"] = partial(_retinanet_on, trunk, 21)
     return made
 
 
-def _plain(name: str, outputs: int) -> nn.Module:
-    model = getattr(models.detection, name)(weights=None, weights_backbone=None, num_classes=outputs)
+def _plain(name: str, outputs: int, side: int) -> nn.Module:
+    sizes = {} if name.startswith("ssd") else {"min_size": side, "max_size": longest(side)}
+    model: Any = getattr(models.detection, name)(weights=None, weights_backbone=None, num_classes=outputs, **sizes)
     if name == "retinanet_resnet50_fpn" and outputs == 91:  # what torchvision does to its released weights
         importlib.import_module("torchvision.models.detection._utils").overwrite_eps(model, 0.0)
     return model  # type: ignore[no-any-return]
 
 
-def _retinanet_on(trunk: str, outputs: int) -> nn.Module:
+def _retinanet_on(trunk: str, outputs: int, side: int) -> nn.Module:
     build = importlib.import_module("torchvision.models.detection.backbone_utils").resnet_fpn_backbone
     pyramid = importlib.import_module("torchvision.ops.feature_pyramid_network").LastLevelP6P7(256, 256)
-    anchors = importlib.import_module("torchvision.models.detection.retinanet")._default_anchorgen()
-    body = build(backbone_name=trunk, weights=None, returned_layers=[2, 3, 4], extra_blocks=pyramid, trainable_layers=5,
-                 norm_layer=nn.BatchNorm2d)  # fmt: skip
-    return models.detection.retinanet.RetinaNet(body, outputs, anchor_generator=anchors)  # type: ignore[no-any-return]
+    own: Any = importlib.import_module("torchvision.models.detection.retinanet")
+    body = build(
+        backbone_name=trunk, weights=None, returned_layers=[2, 3, 4], extra_blocks=pyramid, trainable_layers=5,
+        norm_layer=nn.BatchNorm2d,
+    )  # fmt: skip
+    anchors = own._default_anchorgen()
+    made = own.RetinaNet(body, outputs, anchor_generator=anchors, min_size=side, max_size=longest(side))
+    return made  # type: ignore[no-any-return]
+
+
+def longest(side: int) -> int:
+    """The limit of the long side that belongs to a short side: 1333 to 800."""
+    return side * 1333 // 800
 
 
 @torch.no_grad()
@@ -116,7 +130,9 @@ def lively(model: Any, pictures: Sequence[Tensor]) -> nn.Module:
     model.eval()
     settle(model, pictures)
     if isinstance(model, models.detection.ssd.SSD):
-        classes, boxes = model.head.classification_head.module_list, model.head.regression_head.module_list
+        lists = model.head.classification_head.module_list, model.head.regression_head.module_list
+        # SSDlite's predicting layer comes after a depthwise one.
+        classes, boxes = ([one[-1] if isinstance(one, nn.Sequential) else one for one in heads] for heads in lists)
         watched = scale(classes, 2.0, 0.0) + scale(boxes, 1.0, 0.0)
     else:
         classes = [model.head.classification_head.cls_logits]
@@ -125,9 +141,8 @@ def lively(model: Any, pictures: Sequence[Tensor]) -> nn.Module:
     for finish in watched:
         finish()
     for layer in classes:
-        first = layer.bias.view(-1, model.head.classification_head.num_columns)[:, 0] if len(classes) > 1 else None
-        if first is not None:
-            first.add_(5.0)  # the background
+        if len(classes) > 1:
+            layer.bias.view(-1, model.head.classification_head.num_columns)[:, 0] += 5.0  # the background
         else:
             layer.bias.view(9, -1)[:, 0] = -30.0  # class 0, which is never trained on, and never found
     return model  # type: ignore[no-any-return]
@@ -150,11 +165,11 @@ def paired(
 
 
 @torch.no_grad()
-def compared(model: nn.Module, pictures: Sequence[Tensor]) -> dict[str, float]:
-    """The numbers of one model."""
+def compared(model: nn.Module, pictures: Sequence[Tensor], **arguments: Any) -> dict[str, float]:
+    """The numbers of one model; `arguments` are those that no file of weights tells."""
     with tempfile.TemporaryDirectory() as folder:
         torch.save(model.state_dict(), Path(folder) / "weights.pth")
-        detector = import_weights(Path(folder) / "weights.pth")
+        detector = import_weights(Path(folder) / "weights.pth", **arguments)
     pairs: list[tuple[float, float]] = []
     surplus = 0
     for picture in pictures:
@@ -180,7 +195,10 @@ TRUNKS = {
     "resnet152": "resnet152",
     "resnext50_32x4d": "resnext50_32x4d",
     "resnext101_32x8d": "resnext101_32x8d",
+    "resnext101_64x4d": "resnext101_64x4d",
     "mobilenet_v2": "mobilenetv2",
+    "mobilenet_v3_large": "mobilenetv3_large",
+    **{f"efficientnet_b{size}": f"efficientnet_b{size}" for size in range(4)},
 }
 """torchvision's classifiers, and the backbones that read their weights."""
 
@@ -214,10 +232,14 @@ def _maps(model: Any, name: str, pixels: Tensor) -> list[Tensor]:
         for layer in layers[:last]:
             pixels = layer(pixels)
         return [20 * nn.functional.normalize(pixels)]
-    if name == "mobilenet_v2":
-        wanted = {"features.7.conv.0": None, "features.14.conv.0": None, "features.18": None}
+    expansions = {
+        "mobilenet_v2": ("7.conv.0", "14.conv.0", "18"),
+        "mobilenet_v3_large": ("7.block.0", "13.block.0", "16"),
+    }
+    if name.startswith("resn"):
+        wanted = ["layer2", "layer3", "layer4"]
     else:
-        wanted = {"layer2": None, "layer3": None, "layer4": None}
+        wanted = [f"features.{part}" for part in expansions.get(name, ("4.0.block.0", "6.0.block.0", "8"))]
     seen: dict[str, Tensor] = {}
     for part in wanted:
         model.get_submodule(part).register_forward_hook(lambda _m, _i, result, part=part: seen.update({part: result}))
@@ -230,6 +252,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--photos", type=int, default=20)
+    parser.add_argument("--side", type=int, default=800, help="the short side of RetinaNet's images")
     parser.add_argument("--only", nargs="+", default=[""], help="parts of names")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(words)
@@ -240,17 +263,27 @@ def main(words: list[str] | None = None) -> int:
         if any(part in name for part in options.only):
             result[f"backbone {name}"] = line = trunk_maps(name, pictures[0])
             equal &= line["difference"] <= MAPS_CLOSE
+            tell(f"backbone {name}", line, options.json)
     for name, build in detectors().items():
         if any(part in name for part in options.only):
             torch.manual_seed(SEED)
-            result[name] = line = compared(lively(build(), pictures[:2]), pictures)
+            told: dict[str, Any] = {}
+            if not name.startswith("ssd"):
+                told = {"image_size": options.side, "max_size": longest(options.side)}
+            if name.startswith("RetinaNet on "):
+                told["backbone"] = name.split()[2].strip(",")
+            result[name] = line = compared(lively(build(options.side), pictures[:2]), pictures, **told)
             equal &= line["alone"] == 0 and max(line["score"], line["box"]) <= CLOSE
+            tell(name, line, options.json)
     if options.json:
         print(json.dumps(result))
-    else:
-        for name, line in result.items():
-            print(f"{name}: {', '.join(f'{key} {value:.3g}' for key, value in line.items())}")
     return 0 if equal else 1
+
+
+def tell(name: str, line: dict[str, float], quiet: bool) -> None:
+    """Print a line as soon as it is known."""
+    if not quiet:
+        print(f"{name}: {', '.join(f'{key} {value:.3g}' for key, value in line.items())}", flush=True)
 
 
 if __name__ == "__main__":

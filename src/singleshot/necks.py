@@ -106,7 +106,8 @@ def derived_extras(
 ) -> tuple[Extra, ...]:
     """Extra levels from a map of `map_size` (height, width) down to a single cell, as in SSD300 and SSD512.
 
-    Each level halves the map (3x3, stride 2, padding 1). A 3x3 map becomes 1x1 by a 3x3 convolution without padding.
+    Each level halves the map (3x3, stride 2, padding 1). A 3x3 map becomes 1x1 by a 3x3 convolution without padding,
+    unless the number of `levels` is given.
 
     Args:
         map_size: (height, width) of the map that the first level reads.
@@ -130,7 +131,7 @@ def derived_extras(
         extra = Extra(outputs // 2, outputs, activation=activation, separable=separable)
         if padding == "same":
             extra = replace(extra, padding="same")
-        elif (height, width) == (3, 3):
+        elif levels is None and (height, width) == (3, 3):
             extra = replace(extra, stride=1, padding=0)
         height, width = extra.size(height), extra.size(width)
         extras.append(replace(extra, norm=(norm, norm and height * width > 1)))

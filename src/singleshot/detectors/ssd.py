@@ -90,8 +90,8 @@ def ssd(
         norm: Batch norm of the backbone: train, eval (fixed statistics) or frozen (all fixed). Default train.
         frozen_stages: Number of first stages of the backbone that are not trained. Default 0.
         finest_stride: Maps of the backbone with a smaller stride, in pixels, are not used. Default 1: all are.
-        extra_channels: Channels of each extra level; as many levels are made. Default none: as published, or down to
-            one cell.
+        extra_channels: Channels of each extra level; as many are made, and each halves the map. Default none: as
+            published, or down to one cell.
         separable_extras: Separable convolutions in the extra levels (SSDLite, MobileNetV2 section 6.2). Default false.
         head_kernel: Kernel of the predicting convolutions, 1 or 3 (section 2.1). Default 3.
         separable_heads: A depthwise 3x3 convolution before each predicting one, which is then 1x1 (SSDLite). Default

@@ -28,6 +28,7 @@ IMPORTERS = {
     "tensorflow_ssd": "singleshot.weights.importers.tensorflow_ssd",
     "torchvision_retinanet": "singleshot.weights.importers.torchvision_retinanet",
     "torchvision_ssd": "singleshot.weights.importers.torchvision_ssd",
+    "torchvision_ssdlite": "singleshot.weights.importers.torchvision_ssdlite",
 }
 """The name of each layout, and the module of its importer."""
 

@@ -16,6 +16,7 @@ from singleshot.detectors.detector import Detector
 from singleshot.devices import find_device
 from singleshot.errors import UserError
 from singleshot.source import CLASS_NAMES
+from singleshot.weights.importers.batch_norm import EPSILON, absorb_epsilon
 from singleshot.weights.importers.class_names import named_by_id
 from singleshot.weights.importers.importer import Importer, Source, built, opened
 
@@ -24,7 +25,6 @@ _P6 = "backbone.fpn.extra_blocks.p6.weight"
 _TELLING = (f"{_CLASS_LAYER}.weight", f"{_CLASS_LAYER}.bias", f"{_BOX_LAYER}.bias", _P6)
 _GROUP_NORM = "head.classification_head.conv.0.1.weight"
 _ANCHORS = 9
-_EPSILON = 1e-5  # of our batch norm
 _DROPPED = "class 0 is left out"  # a note of `prepare`
 
 TITLE = "torchvision's RetinaNet"
@@ -56,7 +56,7 @@ def load_torchvision_retinanet(
     Raises UserError if keys are missing, unexpected or of other shapes (they are named), and for other anchors.
     """
     found = find_device(device)
-    known = None if norm_epsilon is None else partial(_absorb_epsilon, epsilon=norm_epsilon)
+    known = None if norm_epsilon is None else partial(absorb_epsilon, epsilon=norm_epsilon)
     importer, arguments = cast(Importer, sys.modules[__name__]), {"backbone": "resnet50", **arguments}
     return built(opened(weights), importer, finish=known, **arguments).to(found)
 
@@ -120,7 +120,7 @@ def unneeded(key: str) -> bool:
 def finish(state: dict[str, Tensor], source: Source) -> None:
     """Fold in the epsilon of batch norm, which torchvision sets to 0 for its released file of 91 classes."""
     released = _is_cocos(source) and _GROUP_NORM not in source.shapes
-    _absorb_epsilon(state, epsilon=0.0 if released else _EPSILON)
+    absorb_epsilon(state, epsilon=0.0 if released else EPSILON)
 
 
 def _classes(num_classes: int, source: Source) -> dict[str, Any]:
@@ -157,15 +157,3 @@ def rename(key: str, source: Source) -> list[str]:
     if _GROUP_NORM in source.shapes:  # convolution, norm, ReLU
         return [f"{tower}.{int(name) // 3}.{int(name) % 3}.{kind}"]
     return [f"{tower}.{int(name) // 2}.0.{kind}", f"{tower}.{name}.{kind}"]
-
-
-def _absorb_epsilon(state: dict[str, Tensor], *, epsilon: float) -> None:
-    """Change the scales of batch norm so that they give with our epsilon what they gave with `epsilon`."""
-    if epsilon == _EPSILON:
-        return
-    for key in list(state):
-        if key.endswith(".running_var"):
-            variance = state[key].double()
-            factor = torch.where(variance + epsilon > 0, ((variance + _EPSILON) / (variance + epsilon)).sqrt(), 1.0)
-            weight = key.removesuffix("running_var") + "weight"
-            state[weight] = (state[weight].double() * factor).float()
