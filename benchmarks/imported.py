@@ -270,8 +270,6 @@ def main(words: list[str] | None = None) -> int:
             told: dict[str, Any] = {}
             if not name.startswith("ssd"):
                 told = {"image_size": options.side, "max_size": longest(options.side)}
-            if name.startswith("RetinaNet on "):
-                told["backbone"] = name.split()[2].strip(",")
             result[name] = line = compared(lively(build(options.side), pictures[:2]), pictures, **told)
             equal &= line["alone"] == 0 and max(line["score"], line["box"]) <= CLOSE
             tell(name, line, options.json)

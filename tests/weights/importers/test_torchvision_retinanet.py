@@ -15,8 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from singleshot import backbones
 from singleshot.detectors import Detector
 from singleshot.errors import UserError
+from singleshot.ops.shapes import without_values
 from singleshot.structures import Predictions
 from singleshot.weights import checkpoint
 from singleshot.weights.importers.torchvision_retinanet import load_torchvision_retinanet
@@ -273,3 +275,15 @@ def test_what_is_no_retinanet_is_refused(tmp_path: Path) -> None:
         load_torchvision_retinanet(damaged)
     with pytest.raises(UserError, match="gone.pth: no such file"):
         load_torchvision_retinanet(tmp_path / "gone.pth")
+
+
+def test_the_trunk_is_the_one_of_the_weights() -> None:
+    """A file with the layers of another ResNet is read as that one, without its name."""
+    others = {key: value for key, value in weights(V1).items() if ".layer3.5." not in key}
+    with pytest.raises(UserError, match="3-4-5-3 blocks.*expected a ResNet or ResNeXt: one of resnet18, "):
+        load_torchvision_retinanet(others)
+    with without_values():
+        trunk = backbones.build("resnext50_32x4d", norm="frozen").state_dict()
+    kept = {key: value for key, value in weights(V1).items() if "backbone.body" not in key}
+    made_up = {f"backbone.body.{key}": torch.ones(value.shape) for key, value in trunk.items()}
+    assert load_torchvision_retinanet({**kept, **made_up}).arguments["backbone"] == "resnext50_32x4d"

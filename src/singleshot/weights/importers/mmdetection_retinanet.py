@@ -10,7 +10,7 @@ from torch import Tensor
 
 from singleshot.backbones.resnet import DESIGNS, BasicBlock
 from singleshot.errors import UserError
-from singleshot.weights.importers import mmdetection
+from singleshot.weights.importers import mmdetection, resnets
 from singleshot.weights.importers.importer import Source
 from singleshot.weights.importers.mmdetection import Told
 
@@ -62,7 +62,7 @@ def arguments(source: Source, told: Told, *, old: bool | None = None) -> dict[st
         )
     _refuse(told)
     depth = len(list(takewhile(lambda name: name in shapes, (_tower("cls_convs", k, shapes) for k in count()))))
-    design, style = _design(source), _STYLES[_style(source, told)]
+    design, style = resnets.design(source, "backbone."), _STYLES[_style(source, told)]
     bottlenecks = DESIGNS[design].block is not BasicBlock  # only they have a 1x1 convolution that may have the stride
     return {
         **mmdetection.classes(classes, source, told),
@@ -112,25 +112,6 @@ def has_names(source: Source) -> bool:
 def _tower(name: str, number: int, shapes: Mapping[str, Any]) -> str:
     new = f"bbox_head.{name}.{number}.conv.weight"
     return new if new in shapes else f"bbox_head.{name}.{number}.weight"
-
-
-def _design(source: Source) -> str:
-    """The ResNet with these blocks: their number in each stage, and the width and groups of the first."""
-    shapes = source.shapes
-    first = shapes.get("backbone.layer1.0.conv2.weight", ())[:2]
-    depths = tuple(
-        len(list(takewhile(lambda name: name in shapes, (f"backbone.layer{k}.{n}.conv1.weight" for n in count()))))
-        for k in range(1, 5)
-    )
-    basic = "backbone.layer1.0.conv3.weight" not in shapes
-    for name, design in DESIGNS.items():
-        width = design.groups * design.group_width, design.group_width
-        if (design.depths, width, design.block is BasicBlock) == (depths, first, basic):
-            return name
-    raise UserError(
-        f"its backbone has {'-'.join(map(str, depths))} blocks, the first with a convolution of {first or 'no'} "
-        f"channels; expected a ResNet or ResNeXt: one of {', '.join(DESIGNS)}"
-    )
 
 
 def _style(source: Source, told: Told) -> str:

@@ -16,6 +16,7 @@ from singleshot.detectors.detector import Detector
 from singleshot.devices import find_device
 from singleshot.errors import UserError
 from singleshot.source import CLASS_NAMES
+from singleshot.weights.importers import resnets
 from singleshot.weights.importers.batch_norm import EPSILON, absorb_epsilon
 from singleshot.weights.importers.class_names import named_by_id
 from singleshot.weights.importers.importer import Importer, Source, built, opened
@@ -42,8 +43,8 @@ def load_torchvision_retinanet(
     `weights` is a file (`.pth`, read by PyTorch's restricted reader, or safetensors) or a state dict. It belongs to
     torchvision's `retinanet_resnet50_fpn` (P6 from P5) or `retinanet_resnet50_fpn_v2` (P6 from C5, group norm in the
     towers), of any torchvision version. `arguments` are those of `retinanet` and take precedence over torchvision's:
-    `backbone` for another ResNet, `image_size` and `max_size` (800, 1333), `class_names`, `norm`, `frozen_stages`,
-    `detections` (300) ...
+    `image_size` and `max_size` (800, 1333), `class_names`, `norm`, `frozen_stages`, `detections` (300) ... The ResNet
+    or ResNeXt is the one that the weights have.
 
     Torchvision's class 0 is left out: its models count the objects' classes from 1, and never train on it. Give
     `class_names` for all classes, class 0 too, if yours were counted from 0. `category_ids` are torchvision's labels;
@@ -57,7 +58,7 @@ def load_torchvision_retinanet(
     """
     found = find_device(device)
     known = None if norm_epsilon is None else partial(absorb_epsilon, epsilon=norm_epsilon)
-    importer, arguments = cast(Importer, sys.modules[__name__]), {"backbone": "resnet50", **arguments}
+    importer = cast(Importer, sys.modules[__name__])
     return built(opened(weights), importer, finish=known, **arguments).to(found)
 
 
@@ -98,6 +99,7 @@ def builder(source: Source) -> tuple[str, dict[str, Any]]:
     second = _GROUP_NORM in shapes
     return "retinanet", {
         **_classes(num_classes, source),
+        "backbone": resnets.design(source, "backbone.body."),
         "channels": channels,
         "p6": "p5" if p6_inputs == channels else "c5",
         "relu_before_p7": True,
