@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import toy_importer
 from safetensors.torch import save
 
 import singleshot as ss
@@ -143,7 +144,9 @@ def detector(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_detector_by_its_name(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the command line, where arguments count more than the file's, and from Python."""
-    own = ss.ssd(num_classes=2, backbone="mobilenetv2", image_size=64)
+    narrow = {"num_classes": 2, "backbone": "mobilenetv2", "image_size": 64, "backbone_options": {"width": 0.1}}
+    own = ss.ssd(**narrow)  # type: ignore[arg-type]
+    monkeypatch.setattr(toy_importer, "builder", lambda source: ("ssd", narrow))
     content = save({f"toy/{key.replace('.', '/')}": value for key, value in own.state_dict().items()})
     monkeypatch.setattr(catalogue, "CATALOGUE", {"ssd-toys": trained(content)})
     monkeypatch.setitem(IMPORTERS, "toy", "toy_importer")
