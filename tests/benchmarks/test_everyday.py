@@ -71,6 +71,15 @@ def test_without_the_data(tmp_path: Path, capsys: Capture) -> None:
     assert "ssd_mobilenetv2_oidv4_labels.txt: no such file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_the_start_is_the_imported_ssd(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(everyday, "PHOTOGRAPHS", 2)
+    everyday.make_start(shared, tmp_path / "start.safetensors")
+    found = ss.load(tmp_path / "start.safetensors").predict(shared / "images" / "coral" / "cat_720p.jpg")
+    assert found.names[0] == "Cat"
+    assert found.scores[0] > 0.75
+
+
 def test_the_plan_fits_its_bounds(shared: Path) -> None:
     """At most 15 MB in 16 bits, for the 20 classes."""
     recipe = from_yaml(everyday.RECIPE)
