@@ -83,7 +83,10 @@ def build(
     backbone = factory(norm=norm, frozen_stages=frozen_stages, **options)
     if weights is not None:
         given = fspath(weights)
-        load_backbone_weights(backbone, obtain(named_backbone(given, name)) if is_name(given) else to_path(given))
+        named = named_backbone(given, name) if is_name(given) else None
+        load_backbone_weights(backbone, to_path(given) if named is None else obtain(named))
+        if named is not None:
+            backbone.expect(named.pixels)
     return backbone
 
 

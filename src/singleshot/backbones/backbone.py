@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -29,6 +30,13 @@ class Backbone(nn.Module):
     """Prefixes of keys that may be missing in a weights file. Such tensors keep their initial values."""
     ignored_weights: tuple[str, ...] = ("classifier.", "fc.")
     """Prefixes of keys in a weights file that are ignored: the classifier, and stages that were not built."""
+    pixels: str | Sequence[Any] = "imagenet_rgb"
+    """The pixel values that its weights expect, as the argument `pixels` of the builders has them.
+
+    The class says what its usual weights expect. Weights that are loaded may say otherwise (`expect`).
+    """
+    pixels_told: bool = False
+    """Whether the loaded weights say it."""
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> list[Tensor]:
@@ -39,8 +47,15 @@ class Backbone(nn.Module):
         """The trunk's modules in order, one stage for each stride. `frozen_stages` counts these."""
 
     def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Convert other layouts of this architecture's weights to this module's keys and shapes."""
+        """Convert other layouts of this architecture's weights to this module's keys and shapes.
+
+        A layout that implies other pixel values calls `expect`.
+        """
         return weights
+
+    def expect(self, pixels: str | Sequence[Any]) -> None:
+        """Note the pixel values that the loaded weights expect."""
+        self.pixels, self.pixels_told = pixels, True
 
     def fix(self, *, norm: str = "train", frozen_stages: int = 0) -> None:
         """Choose what does not train.

@@ -101,6 +101,8 @@ class EfficientNet(InvertedTrunk):
         features.append(ConvNormAct(inputs, last, 1, norm=True, activation=activation))
         super().__init__(features, last, expanded=expanded, epsilon=1e-3 if lite else 1e-5)
         self.lite = lite
+        if lite:
+            self.pixels = ((127 / 255,) * 3, (128 / 255,) * 3, "rgb")  # TensorFlow's: (value - 127) / 128
         self.fix(norm=norm, frozen_stages=frozen_stages)
 
     def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from singleshot import torch_files
 from singleshot.backbones.backbone import Backbone
-from singleshot.errors import UserError, some
+from singleshot.errors import UserError, short, some
 from singleshot.files import not_a_file
 from singleshot.paths import to_path
 from singleshot.source import Source
@@ -17,6 +19,8 @@ from singleshot.tensor_files import refuse_broken, unpacked
 
 WRAPPERS = ("module.", "model.", "backbone.", "body.", "state_dict.")
 """Prefixes that other programs (and our own detectors) put before a backbone's keys."""
+PIXELS = "pixels"
+"""The note, or metadata, of a file with the pixel values that its weights expect, as JSON."""
 _COUNTERS = "num_batches_tracked"  # old files do not have it, and only an average over all batches would use it
 
 
@@ -27,12 +31,15 @@ def load_backbone_weights(backbone: Backbone, path: str | Path) -> None:
     Keys are torchvision's, with or without the prefixes in `WRAPPERS`. The classifier is ignored; for VGG-16 it becomes
     fc6 and fc7.
 
+    If the file says which pixel values its weights expect, the backbone says so too (`Backbone.pixels`).
+
     Raises:
         UserError: the file is missing, is not a weights file, or does not fit. The message counts all missing and
             unexpected keys and wrong shapes, and names the first ones. The backbone is then unchanged.
     """
     path = to_path(path)
-    weights = _unwrap(read_tensors(path), backbone)
+    source = read_weights(path)
+    weights = _unwrap(dict(source.tensors), backbone)
     try:
         weights = backbone.adapt_weights(weights)
     except UserError as error:
@@ -58,6 +65,8 @@ def load_backbone_weights(backbone: Backbone, path: str | Path) -> None:
     fitting = {key: value for key, value in weights.items() if key in own}
     refuse_broken(fitting, f"{path}: ", "the file is damaged: use another one")
     backbone.load_state_dict(fitting, strict=False)
+    if (pixels := told_pixels(source)) is not None:
+        backbone.expect(pixels)
 
 
 def read_weights(path: str | Path) -> Source:
@@ -75,6 +84,20 @@ def read_weights(path: str | Path) -> Source:
         raise UserError(f"{path}: no such file; give a weights file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def told_pixels(source: Source) -> str | list[Any] | None:
+    """The pixel values that a backbone's file says its weights expect (`PIXELS`); None: it says nothing."""
+    text = source.notes.get(PIXELS)
+    if not isinstance(text, str):
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, str | list):
+        raise UserError(f"{source.where}broken metadata: {PIXELS} is {short(text)}, expected a name or three lists")
+    return found
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

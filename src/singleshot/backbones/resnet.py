@@ -241,6 +241,7 @@ class ResNet(Backbone):
                 "padding. backbone_options {stride_first: true, pool: ceil} makes it; this network is another one",
                 stacklevel=2,
             )
+        self.expect("caffe_bgr")
         names = {key: caffe_names.resnet(key, self.design.depths) for key in self.state_dict()}
         renamed = {key: weights[name] for key, name in names.items() if name in weights}
         if "conv1.bias" in weights and "bn1.running_mean" in renamed:  # ResNet-50's has one: the norm subtracts it

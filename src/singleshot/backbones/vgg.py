@@ -111,7 +111,9 @@ class VGG16(Backbone):
         """
         if "conv1_1.weight" in weights:
             weights = self._from_caffe(weights)
+            self.expect("caffe_bgr")
         if "0.weight" in weights:
+            self.expect("caffe_bgr")  # the file was made from the authors' Caffe file
             renamed = {"31.": "fc6.0.", "33.": "fc7.0."}
             weights = {
                 next(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from singleshot.outputs import OUTPUTS
 from singleshot.outputs.iou import IoUHead
 from singleshot.outputs.output import ExtraOutput, OutputKind
 from singleshot.postprocess import PerClassPostprocess
+from singleshot.preprocess import Pixels
 from singleshot.ranges import MOST_CLASSES, MOST_PIXELS
 
 _NEGATIVES = 3.0  # hard negatives for each positive (SSD section 2.2, RefineDet section 4)
@@ -101,6 +103,24 @@ def two_sides(image_size: int | Sequence[int], smallest: int = 32) -> tuple[int,
     if min(height, width) < smallest:
         raise UserError(f"image_size must be at least {smallest} pixels on each side, got {height}x{width}")
     return height, width
+
+
+def pixel_values(given: str | Sequence[Any] | Pixels | None, trunk: Backbone) -> Pixels:
+    """The pixel values for a backbone: as given, or those that its weights expect.
+
+    If both are there and differ, a warning says so: the given ones count, but such weights see other colours.
+    """
+    own = Pixels.named(trunk.pixels)
+    if given is None:
+        return own
+    chosen = Pixels.named(given)
+    if trunk.pixels_told and chosen != own:
+        warnings.warn(
+            f"pixels are {chosen.choice()}, but the backbone's weights expect {own.choice()}: leave out the argument "
+            "pixels, unless you know better",
+            stacklevel=3,
+        )
+    return chosen
 
 
 _MOST = 10**6  # of every number of a builder, except these:

@@ -39,7 +39,7 @@ def refinedet(
     backbone: str = "vgg16",
     image_size: int | Sequence[int] = 320,
     backbone_weights: str | PathLike[str] | None = None,
-    pixels: str | Sequence[Any] | Pixels = "imagenet_rgb",
+    pixels: str | Sequence[Any] | Pixels | None = None,
     backbone_options: Mapping[str, Any] | None = None,
     norm: str = "train",
     frozen_stages: int = 0,
@@ -79,7 +79,8 @@ def refinedet(
         backbone: Name of the trunk (section 4), such as vgg16, resnet101, mobilenetv2 or timm/NAME. Default vgg16.
         image_size: Pixels of the input, whole multiples of 64: one side, or [height, width]. Default 320.
         backbone_weights: File with the backbone's weights, or imagenet: fetched if not here. Default none: random.
-        pixels: Pixel values of the backbone: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default imagenet_rgb.
+        pixels: Pixel values of the backbone: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default none: those that
+            its weights expect.
         backbone_options: Further arguments of the backbone, by name. Default none.
         norm: Batch norm of the backbone: train, eval (fixed statistics) or frozen (all fixed). Default train.
         frozen_stages: Number of first stages of the backbone that are not trained. Default 0.
@@ -162,7 +163,7 @@ def refinedet(
             box_weight=box_weight, ignore_crowd=ignore_crowd,
         )  # fmt: skip
     return Detector(
-        preprocess=Stretch(size, Pixels.named(pixels)),
+        preprocess=Stretch(size, builder_arguments.pixel_values(pixels, trunk)),
         backbone=maps,
         refiner=refiner,
         neck=transfer,

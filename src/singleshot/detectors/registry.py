@@ -63,7 +63,12 @@ def register(build: Callable[P, Detector]) -> Callable[P, Detector]:
     @functools.wraps(remembering)
     def checked(*args: P.args, **kwargs: P.kwargs) -> Detector:
         not_too_large(bound(build, *args, **kwargs))  # first: a list of a million may take long in all other checks
-        return remembering(*args, **kwargs)
+        detector = remembering(*args, **kwargs)
+        if (
+            detector.arguments.get("pixels") is None
+        ):  # a file says which are used: its reader sees no backbone's weights
+            detector.arguments["pixels"] = detector.preprocess.pixels.choice()
+        return detector
 
     BUILDERS[build.__name__] = checked
     return checked

@@ -45,7 +45,7 @@ def retinanet(
     jitter: Sequence[int] | None = None,
     divisor: int = 32,
     backbone_weights: str | PathLike[str] | None = None,
-    pixels: str | Sequence[Any] | Pixels = "imagenet_rgb",
+    pixels: str | Sequence[Any] | Pixels | None = None,
     backbone_options: Mapping[str, Any] | None = None,
     norm: str = "train",
     frozen_stages: int = 0,
@@ -88,7 +88,8 @@ def retinanet(
         jitter: Smallest and largest short side in training, in pixels, drawn for each image (Table 2). Default none.
         divisor: Images are padded to whole multiples of this, in pixels. Default 32.
         backbone_weights: File with the backbone's weights, or imagenet: fetched if not here. Default none: random.
-        pixels: Pixel values of the backbone: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default imagenet_rgb.
+        pixels: Pixel values of the backbone: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default none: those that
+            its weights expect.
         backbone_options: Further arguments of the backbone, by name. Default none.
         norm: Batch norm of the backbone: train, eval (fixed statistics) or frozen (all fixed). Default train.
         frozen_stages: Number of first stages of the backbone that are not trained. Default 0.
@@ -163,8 +164,9 @@ def retinanet(
     scores = ClassScores(loss, extra)
     # Section 4.1: 0.01 for 256 channels. With the same value, a narrower tower would start with almost no signal.
     draw = partial(normal_, std=0.01 * (256 / channels) ** 0.5)
+    values = builder_arguments.pixel_values(pixels, trunk)
     return Detector(
-        preprocess=_preprocess(image_size, max_size, resize, jitter, divisor, Pixels.named(pixels)),
+        preprocess=_preprocess(image_size, max_size, resize, jitter, divisor, values),
         backbone=maps,
         neck=neck,
         head=Head(neck.channels, anchors.per_location, shared=True, branches=[

@@ -36,7 +36,7 @@ def ssd(
     backbone: str = "vgg16",
     image_size: int | Sequence[int] = 300,
     backbone_weights: str | PathLike[str] | None = None,
-    pixels: str | Sequence[Any] | Pixels = "imagenet_rgb",
+    pixels: str | Sequence[Any] | Pixels | None = None,
     atrous: bool = True,
     backbone_options: Mapping[str, Any] | None = None,
     norm: str = "train",
@@ -84,7 +84,8 @@ def ssd(
         backbone: Name of the trunk (section 2.1), such as vgg16, resnet50, mobilenetv2 or timm/NAME. Default vgg16.
         image_size: Pixels of the input: one side, or [height, width] (section 3). Default 300.
         backbone_weights: File with the backbone's weights, or imagenet: fetched if not here. Default none: random.
-        pixels: Pixel values of the backbone: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default imagenet_rgb.
+        pixels: Pixel values of the backbone: imagenet_rgb, caffe_bgr, or [mean, std, order]. Default none: those that
+            its weights expect.
         atrous: False: the full VGG-16, with conv5_3 as a further map (section 3.2, Table 2). Default true.
         backbone_options: Further arguments of the backbone, by name. Default none.
         norm: Batch norm of the backbone: train, eval (fixed statistics) or frozen (all fixed). Default train.
@@ -188,7 +189,7 @@ def ssd(
     scores = ClassScores(loss, extra)
     predict = _predictions(trunk, head_kernel, separable=separable_heads, activation=activation)
     return Detector(
-        preprocess=Stretch(size, Pixels.named(pixels)),
+        preprocess=Stretch(size, builder_arguments.pixel_values(pixels, trunk)),
         backbone=maps,
         neck=nn.Identity(),
         head=Head(maps.channels, anchors.per_location, branches=[

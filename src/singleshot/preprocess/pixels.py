@@ -56,6 +56,12 @@ class Pixels:
             raise UserError(f"pixels must be a name or (mean, std, order), got {short(choice)}") from None
         return cls(mean, std, order)  # type: ignore[arg-type]
 
+    def choice(self) -> str | list[object]:
+        """The inverse of `named`: a name if it has one, else [mean, std, order]."""
+        numbers = (self.mean, self.std, self.order)
+        name = next((name for name, known in _NAMED.items() if known == numbers), None)
+        return name if name is not None else [list(self.mean), list(self.std), self.order]
+
 
 IMAGENET = Pixels()
 """What torchvision's ImageNet weights expect."""

@@ -40,6 +40,7 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
     arguments: dict[str, Any] = restore_argument({**_defaults(recipe, build), **recipe.arguments})
     if source is not None:
         arguments.pop("backbone_weights", None)  # all weights come from the source
+        _keep_pixels(arguments, build, source)
     if recipe.data.crowd == "ignore" and "ignore_crowd" in inspect.signature(build).parameters:
         arguments.setdefault("ignore_crowd", True)  # the loader passes the regions on; the matcher must know them
     classes = {"class_names": data.class_names, "category_ids": data.category_ids}
@@ -62,6 +63,15 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
     if len(data) < FEW_IMAGES:
         said += f"; {_advice(len(data), recipe.builder, backbone_of(build, arguments))}"
     return Built(detector, said, fresh=True)
+
+
+def _keep_pixels(arguments: dict[str, Any], build: Builder, source: Detector) -> None:
+    """Let another builder with the same trunk, which takes its weights, show it the same pixel values."""
+    before = BUILDERS.get(source.builder or "")
+    if before is None or build not in BUILDERS.values() or arguments.get("pixels") is not None:
+        return
+    if backbone_of(before, source.arguments) == backbone_of(build, arguments):
+        arguments["pixels"] = source.preprocess.pixels
 
 
 def _advice(images: int, builder: str, backbone: str | None) -> str:

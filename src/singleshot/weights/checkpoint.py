@@ -163,6 +163,8 @@ def _build(build: Callable[..., Detector], metadata: dict[str, Any], path: Path,
         given = {**arguments, **classes}
         if "backbone_weights" in given:
             given["backbone_weights"] = None  # they are in this file, and the backbone's may no longer exist
+        if lazily:  # files of before do not say them if they were the default
+            given.setdefault("pixels", "imagenet_rgb")
         with without_values() if lazily else nullcontext():
             detector = build(**given)
     except stumbles as error:
