@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load, save_file
 
-from singleshot import tensor_files
 from singleshot.backbones import build
+from singleshot.data.dataset import Dataset
 from singleshot.detectors import BUILDERS, Detector, ssd
 from singleshot.errors import UserError
 from singleshot.ops.shapes import without_values
 from singleshot.preprocess import Pixels
 from singleshot.training.recipe import Recipe
+from singleshot.training.resolve import resolve_resumed
+from singleshot.training.start import build_detector, with_pixels
 from singleshot.weights import checkpoint
 
 HALVES = [[0.5] * 3, [0.25] * 3, "rgb"]
@@ -43,7 +46,7 @@ def test_every_builder_takes_those_of_the_weights(name: str, told: Path, tmp_pat
         detector = BUILDERS[name](**NARROW, backbone_weights=told)
         assert detector.preprocess.pixels == Pixels.named(HALVES)
     with without_values():
-        assert BUILDERS[name](**NARROW).arguments["pixels"] == "imagenet_rgb"
+        assert BUILDERS[name](**NARROW).preprocess.pixels == Pixels()
         assert BUILDERS[name](**NARROW, pixels="caffe_bgr").preprocess.pixels == Pixels.named("caffe_bgr")
     if name == "ssd":
         checkpoint.save(detector, tmp_path / "a.safetensors")  # its reader does not see the trunk's own file
@@ -66,14 +69,11 @@ def test_trunks_have_their_own() -> None:
 
 
 def test_files_of_before_keep_what_they_had(tmp_path: Path) -> None:
-    """They did not say the default, which does not change with the backbone's."""
+    """They do not say the default, which does not change with the backbone's."""
     path = tmp_path / "a.safetensors"
     checkpoint.save(ssd(**NARROW), path)
-    tensors, text = tensor_files.unpacked(path.read_bytes(), "")
-    arguments = json.loads(text["arguments"])
-    assert arguments.pop("pixels") == "imagenet_rgb"
-    path.write_bytes(tensor_files.packed(load(path.read_bytes()), {**text, "arguments": json.dumps(arguments)}))
-    assert tensors
+    arguments = checkpoint.read_metadata(path)["arguments"]
+    assert "pixels" not in arguments
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("singleshot.backbones.mobilenet.MobileNetV2.pixels", "caffe_bgr")
         assert checkpoint.load(path).preprocess.pixels == Pixels()
@@ -87,11 +87,19 @@ def test_metadata_that_says_no_pixels(told: Path, tmp_path: Path) -> None:
 
 
 def test_another_builder_from_a_detector_shows_its_trunk_the_same(told: Path) -> None:
-    from singleshot.data.dataset import Dataset
-    from singleshot.training.start import build_detector
-
     source: Detector = ssd(**NARROW, backbone_weights=told)
     arguments = {key: value for key, value in NARROW.items() if key != "num_classes"}
     recipe = Recipe(builder="refinedet", arguments=arguments)
     data = Dataset(Path(), "voc", "train", ("a", "b"), (1, 2), ())
     assert build_detector(recipe, data, source).detector.preprocess.pixels == Pixels.named(HALVES)
+
+
+def test_a_run_keeps_them_without_the_file_of_the_weights(told: Path) -> None:
+    arguments = {key: value for key, value in NARROW.items() if key != "num_classes"}
+    recipe = Recipe(builder="ssd", arguments={**arguments, "backbone_weights": str(told)})
+    data = Dataset(Path(), "voc", "train", ("a", "b"), (1, 2), ())
+    begun = with_pixels(recipe, build_detector(recipe, data).detector)
+    assert begun.arguments["pixels"] == HALVES
+    again, _ = resolve_resumed(begun, recipe)  # as the user names the recipe again, without a word on pixels
+    gone = replace(again, arguments={**again.arguments, "backbone_weights": "gone.safetensors"})
+    assert build_detector(gone, data, resumed=True).detector.preprocess.pixels == Pixels.named(HALVES)

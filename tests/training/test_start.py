@@ -110,6 +110,18 @@ def test_a_backbone_without_weights_has_nothing_to_keep() -> None:
     assert resolve_start(own) == (own, None)
 
 
+def test_a_resumed_run_does_not_read_the_backbone_weights(tiny_voc: Path) -> None:
+    """All weights come from its state; the file may be gone."""
+    arguments = {"backbone": "resnet18", "image_size": 64, "backbone_weights": "/nowhere/w.pth"}
+    recipe = override(Recipe(), {"arguments": arguments})
+    data = open_data(override(recipe, {"data.path": str(tiny_voc)})).train
+    built = build_detector(recipe, data, resumed=True)
+    assert built.detector.arguments["backbone_weights"] == "w.pth"
+    assert not built.fresh
+    with pytest.raises(UserError, match="no such file"):
+        build_detector(recipe, data)
+
+
 def test_few_images_without_weights_are_worth_a_word(tiny_voc: Path) -> None:
     recipe = override(Recipe(), {"arguments": {"backbone": "resnet18", "image_size": 64}})
     data = open_data(override(recipe, {"data.path": str(tiny_voc)})).train

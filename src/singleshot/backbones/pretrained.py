@@ -37,13 +37,22 @@ def load_backbone_weights(backbone: Backbone, path: str | Path) -> None:
         UserError: the file is missing, is not a weights file, or does not fit. The message counts all missing and
             unexpected keys and wrong shapes, and names the first ones. The backbone is then unchanged.
     """
-    path = to_path(path)
-    source = read_weights(path)
+    backbone.load_state_dict(fitted(backbone, read_weights(path)), strict=False)
+
+
+def fitted(backbone: Backbone, source: Source) -> dict[str, Tensor]:
+    """The tensors of a file under a backbone's own keys; those that may be missing are left out if they are.
+
+    `Backbone.pixels` becomes what the file says, if it says it.
+
+    Raises:
+        UserError: the file does not fit.
+    """
     weights = _unwrap(dict(source.tensors), backbone)
     try:
         weights = backbone.adapt_weights(weights)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{source.where}{error}") from error
     own = backbone.state_dict()
     missing = [key for key in own if key not in weights and not _is_optional(key, backbone)]
     unexpected = [
@@ -58,15 +67,16 @@ def load_backbone_weights(backbone: Backbone, path: str | Path) -> None:
     ]
     problems = [some(missing, "missing"), some(unexpected, "unexpected"), some(shapes, "of another shape")]
     if any(problems):
+        said = "; ".join(filter(None, problems))
         raise UserError(
-            f"{path}: these weights do not fit this {type(backbone).__name__}: {'; '.join(filter(None, problems))}. "
+            f"{source.where}these weights do not fit this {type(backbone).__name__}: {said}. "
             f"Give weights of the same architecture, with torchvision's names"
         )
     fitting = {key: value for key, value in weights.items() if key in own}
-    refuse_broken(fitting, f"{path}: ", "the file is damaged: use another one")
-    backbone.load_state_dict(fitting, strict=False)
+    refuse_broken(fitting, source.where, "the file is damaged: use another one")
     if (pixels := told_pixels(source)) is not None:
         backbone.expect(pixels)
+    return fitting
 
 
 def read_weights(path: str | Path) -> Source:

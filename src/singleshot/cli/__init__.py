@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import keyword
 import os
 import sys
 import traceback
@@ -35,6 +36,7 @@ VERBS = {
     "data formats": "list the dataset formats that are read and written, and how they look",
     "data split": "divide the images into train and val, if the dataset is not divided",
     ANALYSE: "stands for `analyse NAME`: a verb for each analysis of the table, with its own line",
+    "import": "weights of other programs become a detector or a backbone of this one",
     "download": "published weights of backbones and detectors, by name; none: the list",
     "models": "every detector: parameters, boxes, FLOPs, published figures",
     "recipes": "the settings that `train --recipe` knows; one of them as YAML",
@@ -138,7 +140,8 @@ def _module(verb: str) -> Any:
         from singleshot.cli.analyse import AnalyseVerb
 
         return AnalyseVerb(name)
-    return importlib.import_module(f"singleshot.cli.{verb.replace(' ', '_')}")
+    name = verb.replace(" ", "_")
+    return importlib.import_module(f"singleshot.cli.{name}{'_' if keyword.iskeyword(name) else ''}")
 
 
 def _line(verb: str) -> str:

@@ -30,6 +30,9 @@ class Variant:
     published: str | None = None  # the paper's figures and their source
 
 
+DEFAULT_PIXELS = "imagenet_rgb"
+"""What a file uses that does not say its pixels, whatever its backbone's weights expect."""
+
 VARIANTS: dict[str, Variant] = {}
 """The named variants, as `singleshot models` lists them."""
 
@@ -64,10 +67,11 @@ def register(build: Callable[P, Detector]) -> Callable[P, Detector]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> Detector:
         not_too_large(bound(build, *args, **kwargs))  # first: a list of a million may take long in all other checks
         detector = remembering(*args, **kwargs)
-        if (
-            detector.arguments.get("pixels") is None
-        ):  # a file says which are used: its reader sees no backbone's weights
-            detector.arguments["pixels"] = detector.preprocess.pixels.choice()
+        if detector.arguments.get("pixels") is None:
+            # A file says which are used, since its reader sees no backbone's weights. Without a word it is this one.
+            detector.arguments.pop("pixels", None)
+            if (used := detector.preprocess.pixels.choice()) != DEFAULT_PIXELS:
+                detector.arguments["pixels"] = used
         return detector
 
     BUILDERS[build.__name__] = checked

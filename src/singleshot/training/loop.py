@@ -84,8 +84,9 @@ def train(
         with ranks.in_turn():  # the first process fills the cache of the check for the others
             found = setup.open_data(chosen.recipe, chosen.class_names)
         torch.manual_seed(chosen.recipe.seed)
-        built = start.build_detector(chosen.recipe, found.train, chosen.source)
-        run = Run(chosen.final(fresh=built.fresh), ranks, found, built.detector, started=started)
+        built = start.build_detector(chosen.recipe, found.train, chosen.source, resumed=chosen.stopped is not None)
+        recipe_of_run = start.with_pixels(chosen.final(fresh=built.fresh), built.detector)
+        run = Run(recipe_of_run, ranks, found, built.detector, started=started)
         run.folder = _folder(run, chosen, out)
         notes: list[str] = []
         with run.folder.alone() if ranks.first else nullcontext():

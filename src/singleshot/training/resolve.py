@@ -229,9 +229,11 @@ def resolve_start(recipe: Recipe) -> tuple[Recipe, Detector | None]:
 def resolve_resumed(before: Recipe, now: Recipe) -> tuple[Recipe, list[str]]:
     """The recipe with its open fields as the run first settled them, and notes about settings without effect.
 
-    Open fields are the precision, the architecture of `start_from`, and settings that protect pretrained backbone
-    weights when the backbone started from random ones.
+    Open fields are the precision, the pixel values, the architecture of `start_from`, and settings that protect
+    pretrained backbone weights when the backbone started from random ones.
     """
+    if "pixels" in before.arguments and now.arguments.get("pixels") is None:
+        now = replace(now, arguments={**now.arguments, "pixels": before.arguments["pixels"]})
     if now.compute.precision == "auto":
         now = replace(now, compute=replace(now.compute, precision=before.compute.precision))
     if now.start_from is not None and now.start_from == before.start_from:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from singleshot.catalogue import IMAGENET, WITH_WEIGHTS, here, of_backbone, of_d
 from singleshot.data.dataset import Dataset
 from singleshot.data.deep import DeepRange
 from singleshot.detectors.detector import Detector
-from singleshot.detectors.parts import restore_argument
+from singleshot.detectors.parts import restore_argument, store_argument
 from singleshot.detectors.registry import BUILDERS, Builder, backbone_of, find_builder, remembers_arguments
 from singleshot.detectors.transfer import transfer
 from singleshot.errors import UserError, did_you_mean
@@ -31,8 +32,11 @@ class Built(NamedTuple):
     fresh: bool  # its backbone has random weights
 
 
-def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None) -> Built:
-    """The detector of a recipe for the classes of the data. It takes the weights of `source` that fit (`transfer`)."""
+def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None, *, resumed: bool = False) -> Built:
+    """The detector of a recipe for the classes of the data. It takes the weights of `source` that fit (`transfer`).
+
+    `resumed`: a state will give all weights. So the file of backbone weights is not read, and may be gone.
+    """
     build = named_builder(recipe)
     own = ":" in recipe.builder
     if own and not hasattr(build, "__wrapped__"):
@@ -44,7 +48,9 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
     if recipe.data.crowd == "ignore" and "ignore_crowd" in inspect.signature(build).parameters:
         arguments.setdefault("ignore_crowd", True)  # the loader passes the regions on; the matcher must know them
     classes = {"class_names": data.class_names, "category_ids": data.category_ids}
-    detector = build(num_classes=len(data.class_names), **classes, **arguments)
+    weights = arguments.get("backbone_weights")
+    unread = {"backbone_weights": None} if resumed and weights is not None and not own else {}
+    detector = build(num_classes=len(data.class_names), **{**classes, **arguments, **unread})
     detector.deep_range = DeepRange.of(recipe.data.deep_range)
     if source is not None:
         moved = transfer(source, detector)
@@ -52,7 +58,6 @@ def build_detector(recipe: Recipe, data: Dataset, source: Detector | None = None
         trunk = f"{find_trunk(detector)[0]}."
         new, kept = (sum(name.startswith(trunk) for name in names) for names in (moved.new, moved.taken))
         return Built(detector, f"from {recipe.start_from}: {moved.text()}{fits}", fresh=new > kept)
-    weights = arguments.get("backbone_weights")
     if weights is not None:  # the weights file may be shared: it gets the file's name, not its path
         detector.arguments = {**detector.arguments, "backbone_weights": Path(str(weights)).name}
     if weights:
@@ -71,7 +76,15 @@ def _keep_pixels(arguments: dict[str, Any], build: Builder, source: Detector) ->
     if before is None or build not in BUILDERS.values() or arguments.get("pixels") is not None:
         return
     if backbone_of(before, source.arguments) == backbone_of(build, arguments):
-        arguments["pixels"] = source.preprocess.pixels
+        arguments["pixels"] = source.preprocess.pixels.choice()
+
+
+def with_pixels(recipe: Recipe, detector: Detector) -> Recipe:
+    """The recipe with the pixel values that the detector has, so that a resumed run needs no file of weights for it."""
+    used = detector.arguments.get("pixels")
+    if used is None or recipe.builder not in BUILDERS or recipe.arguments.get("pixels") is not None:
+        return recipe
+    return replace(recipe, arguments={**recipe.arguments, "pixels": store_argument(used)})
 
 
 def _advice(images: int, builder: str, backbone: str | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from singleshot.data.deep import DeepRange
 from singleshot.detectors import BUILDERS, Detector
 from singleshot.detectors.parts import restore_argument, store_argument
+from singleshot.detectors.registry import DEFAULT_PIXELS
 from singleshot.devices import find_device
 from singleshot.errors import UserError, short
 from singleshot.files import not_a_file, write_atomically
@@ -163,8 +165,8 @@ def _build(build: Callable[..., Detector], metadata: dict[str, Any], path: Path,
         given = {**arguments, **classes}
         if "backbone_weights" in given:
             given["backbone_weights"] = None  # they are in this file, and the backbone's may no longer exist
-        if lazily:  # files of before do not say them if they were the default
-            given.setdefault("pixels", "imagenet_rgb")
+        if lazily:
+            given.setdefault("pixels", DEFAULT_PIXELS)
         with without_values() if lazily else nullcontext():
             detector = build(**given)
     except stumbles as error:
@@ -186,7 +188,7 @@ def _metadata(text: Mapping[str, str], path: Path) -> dict[str, Any]:
         lacking = ", ".join(sorted({"format", *_FIELDS} - text.keys())) or "the right format"
         raise UserError(
             f"{path}: holds weights but not a detector (its metadata lacks {lacking}); "
-            "expected a file written by singleshot. Give weights of a backbone as backbone_weights"
+            f"expected a file written by singleshot{_importable(path)}. Give weights of a backbone as backbone_weights"
         )
     metadata = {name: _document(text[name], name, path) for name in _FIELDS}
     kinds = {"detector": str, "arguments": dict, "class_names": list, "category_ids": list}
@@ -244,9 +246,14 @@ def _open(path: Path) -> Any:
     if start[8:9] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
         raise UserError(
             f"{path}: this is a pickle (a PyTorch .pt/.pth file), and reading one may run any code in it; "
-            "expected a .safetensors file"
+            f"expected a .safetensors file{_importable(path)}"
         )
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a safetensors file ({error})") from error
+        raise UserError(f"{path}: not a safetensors file ({error}){_importable(path)}") from error
+
+
+def _importable(path: Path) -> str:
+    """What to type for a file of another program, for the end of a message."""
+    return f"; for a detector of another program: singleshot import {shlex.quote(str(path))} --out NAME.safetensors"

@@ -69,9 +69,14 @@ def import_weights(
     return built(source, importer, class_names=class_names, **arguments).to(found)
 
 
+def fits(source: Source) -> list[str]:
+    """The names of the layouts that recognise a file."""
+    return [name for name in IMPORTERS if find_importer(name).recognises(source)]
+
+
 def recognised(source: Source) -> str:
     """The name of the one layout of a file. Raises `UserError` if there is none, or more than one."""
-    names = [name for name in IMPORTERS if find_importer(name).recognises(source)]
+    names = fits(source)
     if len(names) == 1:
         return names[0]
     if names:

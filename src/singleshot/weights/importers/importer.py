@@ -92,6 +92,8 @@ def built(
         raise UserError(f"class_names: expected a list of names, got the text {short(class_names)}")
     if class_names is not None:
         class_names = list(class_names)
+        if class_names and class_names[0].casefold() in _BACKGROUND:
+            del class_names[0]
         source = dataclasses.replace(source, notes={**source.notes, CLASS_NAMES: class_names})
     with _naming(source, importer):
         if (prepare := getattr(importer, "prepare", None)) is not None:
@@ -108,6 +110,9 @@ def built(
             finish(state)
     detector.load_state_dict(state, assign=True)
     return detector.eval()
+
+
+_BACKGROUND = ("background", "__background__", "???")  # as lists of classes of softmax detectors begin
 
 
 @contextmanager

@@ -1,0 +1,169 @@
+"""`singleshot import`: what a file was, what became of it, and what is refused with nothing written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from singleshot.backbones import BACKBONES, build
+from singleshot.cli import main
+from singleshot.detectors import ssd
+from singleshot.ops.shapes import without_values
+from singleshot.preprocess import Pixels
+from singleshot.weights import bring, checkpoint
+from singleshot.weights.importers import IMPORTERS
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(IMPORTERS, "toy", "toy_importer")
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector of the toys' project, in a training program's file."""
+    torch.manual_seed(0)
+    state = ssd(num_classes=2, backbone="mobilenetv2", image_size=64).state_dict()
+    weights = {f"toy/{key.replace('.', '/')}": value for key, value in state.items()}
+    path = tmp_path_factory.mktemp("toy") / "epoch 1.pth"
+    torch.save({"state_dict": {**weights, "toy/optimizer/step": torch.zeros(1)}, "ema": weights}, path)
+    return path
+
+
+def run(*words: str | Path) -> int:
+    return main(["import", *map(str, words)])
+
+
+def test_a_detector(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names, out = tmp_path / "names.txt", tmp_path / "new" / "my model.safetensors"
+    names.write_text("background\ncat\n\ndog\n")
+    assert (
+        run(toy, "--out", out, "--classes", names, "--arguments.threshold", "0.2", "--arguments.pixels", "caffe_bgr")
+        == 0
+    )
+    said = capsys.readouterr().out
+    for line in (
+        "recognised:  the toys' SSD (layout toy)",
+        "built:       ssd on mobilenetv2, 64x64 pixels",
+        "classes:     2: cat, dog\n",
+        "pixels:      caffe_bgr",
+        "not needed:  1 tensor of the file: toy/optimizer/step",
+        "not used:    second weights in the file (ema)",
+        f"next:        singleshot detect '{out}' PHOTO",
+        f"singleshot train DATA --from '{out}'",
+    ):
+        assert line in said
+    detector = checkpoint.load(out)
+    assert detector.class_names == ("cat", "dog")
+    assert detector.arguments["threshold"] == 0.2
+    assert detector.preprocess.pixels == Pixels.named("caffe_bgr")
+    before = out.read_bytes()
+    assert run(toy, "--out", out) == 2
+    assert "is not overwritten" in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
+def test_json(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "coco.json").write_text('{"categories": [{"id": 9, "name": "dog"}, {"id": 4, "name": "cat"}]}')
+    out = tmp_path / "a.safetensors"
+    assert run(toy, "--out", out, "--classes", tmp_path / "coco.json", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["layout"] == "toy"
+    assert (document["class_names"], document["category_ids"]) == (["cat", "dog"], [4, 9])
+    assert document["out"] == str(out)
+    assert document["bytes"] == out.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--as", "retinanet"], "these are weights of the toys' SSD, a ssd, and not of retinanet"),
+        (["--as", "sssd"], "'sssd' is no detector and no backbone; did you mean ssd"),
+        (["--as", "resnet18"], "do not fit this ResNet"),
+        (["--layout", "toi"], "did you mean toy"),
+        (["--optimizer.lr", "1"], "arguments of the builder are --arguments.NAME"),
+        (["--arguments.imagesize", "300"], "did you mean image_size"),
+        (["--classes", "nowhere.txt"], "nowhere.txt: cannot be read"),
+        (["--names", "x"], "'--names' is called --classes here"),
+    ],
+)
+def test_what_is_refused(
+    toy: Path, words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with without_values():
+        assert run(toy, "--out", tmp_path / "a.safetensors", *words) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        (b"cat\ndog\nbird\n", "names.txt", "have 2 classes, but 3 names were given"),
+        (b"\xff\xfe", "names.txt", "expected text, one name"),
+        (b"", "names.txt", "is empty"),
+        (b'{"categories": [3]}', "coco.json", "expected COCO's JSON"),
+        (b"[" * 100_000, "coco.json", "expected COCO's JSON"),
+    ],
+)
+def test_names_that_do_not_fit(
+    toy: Path, content: bytes, name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert run(toy, "--out", tmp_path / "a.safetensors", "--classes", tmp_path / name) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_other_endings_and_own_files(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(toy, "--out", tmp_path / "a.pth") == 2
+    assert "ends in .safetensors" in capsys.readouterr().err
+    path = tmp_path / "own.safetensors"
+    checkpoint.save(ssd(num_classes=2, backbone="mobilenetv2", backbone_options={"width": 0.25}, image_size=64), path)
+    assert run(path, "--out", tmp_path / "b.safetensors") == 2
+    assert "is a detector of this package already" in capsys.readouterr().err
+    monkeypatch.setattr(bring, "BACKBONES", {"mobilenetv2": BACKBONES["mobilenetv2"]})
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    assert run(tmp_path / "x.safetensors", "--out", tmp_path / "b.safetensors") == 2
+    assert "these weights have no known layout" in capsys.readouterr().err
+
+
+TRUNKS: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("resnet18", {}, []),
+    ("mobilenetv2", {"width": 0.25}, ["--arguments.backbone_options", "{width: 0.25}"]),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "words"), TRUNKS)
+def test_a_backbone(
+    name: str, options: dict[str, Any], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    trunk = build(name, options=options)
+    state = {f"module.{key}": value for key, value in trunk.state_dict().items()}
+    torch.save({"model": {**state, "module.fc.weight": torch.zeros(2, 512)}}, tmp_path / "a.pth")
+    out = tmp_path / "a.safetensors"
+    assert run(tmp_path / "a.pth", "--out", out, "--arguments.pixels", "caffe_bgr", *words) == 0
+    said = capsys.readouterr().out
+    assert f"the backbone {name}" in said
+    assert f"--arguments.backbone {name} --backbone-weights {out}" in said
+    again = build(name, options=options, weights=out)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in trunk.state_dict().items())
+    assert (again.pixels, again.pixels_told) == ("caffe_bgr", True)
+    with safe_open(out, "pt") as file:
+        assert file.metadata()["backbone"] == name
+    assert run(tmp_path / "a.pth", "--out", tmp_path / "b.safetensors", "--arguments.nms", "0.5", *words) == 2
+    assert "which takes no arguments.nms" in capsys.readouterr().err
+
+
+def test_other_verbs_say_what_to_type(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["detect", str(toy), "photo.jpg"]) == 2
+    assert f"singleshot import '{toy}' --out NAME.safetensors" in capsys.readouterr().err
