@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from singleshot.catalogue import is_name
 from singleshot.cli import _module, _verb, main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,7 +103,9 @@ def check_only(words: list[str]) -> None:
         return
     module = _module(verb)
     options = module.parse(rest)
-    if verb == "train" and options.resume is None and (options.recipe is None or not options.recipe.endswith(".yaml")):
+    if verb != "train" or options.resume is not None or (options.recipe or "").endswith(".yaml"):
+        return
+    if options["from"] is None or not is_name(options["from"]):  # the file of a known name would be fetched
         module.choose_recipe(options)
 
 

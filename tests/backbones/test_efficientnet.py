@@ -124,7 +124,7 @@ def test_the_packages_weights_classify(name: str, side: int, shared: Path) -> No
     weights = torch.load(path, weights_only=True)
     network = build(name, weights=path).eval()
     photos = shared / "images" / "coral"
-    right = {"grace_hopper.bmp": {652}, "cat_720p.jpg": {281, 282, 285}, "hot_dog.jpg": {934}, "parrot.jpg": {88}}
+    right = {"cat_720p.jpg": {281, 282, 285}, "hot_dog.jpg": {934}, "parrot.jpg": {88}}
     for photo, classes in right.items():
         pixels = picture(photos / photo, side)
         found, expected = (
