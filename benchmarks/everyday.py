@@ -18,6 +18,7 @@ import argparse
 import os
 import statistics
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -150,7 +151,8 @@ def status(out: Path) -> list[str]:
         with only_one(out, "it runs already"):
             lines.append(f"stopped; `{COMMAND}` continues it")
     except UserError:
-        lines.append("it runs")
+        minutes = (time.time() - folder.log.stat().st_mtime) / 60
+        lines.append(f"it runs; the last line of its log is {minutes:.0f} minutes old")
     return lines
 
 

@@ -62,6 +62,9 @@ def test_starts_continues_and_then_does_nothing(words: list[str], tmp_path: Path
     (out / "run" / "recipe.yaml").write_text(longer)  # the length may change: the run is not finished then
     assert everyday.main(["--status", *words]) == 0
     assert "step 2 of 3" in capsys.readouterr().out
+    with only_one(out, "taken"):
+        assert everyday.main(words) == 0
+    assert capsys.readouterr().out.endswith("it runs; the last line of its log is 0 minutes old\n")
     assert everyday.main(words) == 0
     assert "continuing after step 2" in capsys.readouterr().err
 
