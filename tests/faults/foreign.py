@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import random
 import struct
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import caffe_nets
@@ -47,7 +48,19 @@ def tflite() -> bytes:
     return tflite_nets.ssd(trunk="v1", width=0.01, extras=(4,), storage="int8", ending="post").content()
 
 
+@cache
+def zipped(legacy: bool = False) -> bytes:
+    """What a training program saves: weights, options, the state of an optimiser."""
+    file = io.BytesIO()
+    state = {"conv1_1.weight": torch.ones(2, 3), "fc6.bias": torch.ones(4).half()}
+    content = {"state_dict": state, "args": argparse.Namespace(lr=0.1), "optimizer": {"state": {0: torch.ones(2)}}}
+    torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+    return file.getvalue()
+
+
 GOOD: dict[str, Callable[[], bytes]] = {
+    "weights.pth": zipped,
+    "older.pth": partial(zipped, True),
     "weights.caffemodel": caffemodel,
     "weights.safetensors": safetensors,
     "weights.tflite": tflite,
