@@ -47,6 +47,7 @@ class Unpadded(nn.Module):
     def __init__(self, *, by_function: bool, out_indices: list[int] | None = None) -> None:
         super().__init__()
         self.by_function = by_function
+        self.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
         self.feature_info = SimpleNamespace(reduction=lambda: [8, 16, 32], channels=lambda: [4, 4, 4])
         self.stem = nn.Sequential(nn.Conv2d(3, 4, 2, 2), nn.Conv2d(4, 4, 3), nn.MaxPool2d(3, 2), nn.Conv2d(4, 4, 3, 2))
         self.narrow = nn.Conv2d(4, 4, 3, 2)
@@ -89,6 +90,8 @@ def cells(backbone: nn.Module) -> list[tuple[int, ...]]:
 
 def test_maps_of_a_network_without_padding_get_whole_cells(library: ModuleType) -> None:
     padded = backbones.build("timm/inception")
+    assert padded.pixels == ((0.5,) * 3, (0.5,) * 3, "rgb")  # as timm says it
+    assert backbones.build("timm/convnet").pixels == "imagenet_rgb"
     bare = backbones.build("timm/inception", options={"padded": False})
     assert cells(padded) == [(40, 20), (20, 10), (10, 5)]
     assert cells(bare) == [(38, 18), (18, 8), (8, 3)]

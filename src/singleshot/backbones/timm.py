@@ -57,6 +57,9 @@ class TimmBackbone(Backbone):
             raise UserError(f"timm model {name!r} cannot give feature maps ({error}); choose another model") from error
         info: Any = self.model.feature_info
         self.channels, self.strides = tuple(info.channels()), tuple(info.reduction())
+        about = getattr(self.model, "pretrained_cfg", None) or {}
+        if about.get("mean") and about.get("std"):
+            self.pixels = (tuple(about["mean"]), tuple(about["std"]), "rgb")
         bare = _without_padding(self.model) if padded is not False else []
         if bare and self._whole_cells() is False:
             _pad(bare)
