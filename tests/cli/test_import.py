@@ -154,7 +154,8 @@ def test_a_backbone(
     assert run(tmp_path / "a.pth", "--out", out, "--arguments.pixels", "caffe_bgr", *words) == 0
     said = capsys.readouterr().out
     assert f"the backbone {name}" in said
-    assert f"--arguments.backbone {name} --backbone-weights {out}" in said
+    needed = f" --arguments.backbone_options '{json.dumps(options)}'" if options else ""
+    assert f"--arguments.backbone {name}{needed} --backbone-weights {out}" in said
     again = build(name, options=options, weights=out)
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in trunk.state_dict().items())
     assert (again.pixels, again.pixels_told) == ("caffe_bgr", True)

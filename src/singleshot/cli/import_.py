@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,8 +129,10 @@ def _lines(found: Brought, said: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("not used", f"second weights in the file ({some(said['second_weights'], limit=_FIRST)})"))
     lines.append(("written", f"{shown(said['out'])}, {said['bytes'] / 1e6:.1f} MB"))
     if found.detector is None:
-        options = " --backbone-weights ".join((f"singleshot train DATA --arguments.backbone {found.layout}", name))
-        return [*lines, ("next", options)]
+        words = f"singleshot train DATA --arguments.backbone {found.layout}"
+        if found.backbone_options:  # without them the same weights may be those of another network
+            words += f" --arguments.backbone_options {shlex.quote(json.dumps(found.backbone_options))}"
+        return [*lines, ("next", f"{words} --backbone-weights {name}")]
     lines += [("next", f"singleshot detect {name} PHOTO"), ("or", f"singleshot evaluate {name} DATA")]
     return [*lines, ("or", f"singleshot train DATA --from {name}")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Brought:
     named: bool  # whether the classes have names of their own
     source: Source
     save: Callable[[Path], None]  # writes it
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)  # that a backbone was made with
 
 
 def bring(
@@ -124,6 +125,7 @@ def _backbone(
         named=False,
         source=source,
         save=lambda path: _write(path, tensors, metadata),
+        backbone_options=inner,
     )
 
 
