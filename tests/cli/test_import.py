@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from singleshot.backbones import BACKBONES, build
 from singleshot.cli import main
 from singleshot.detectors import ssd
+from singleshot.errors import UserError
 from singleshot.ops.shapes import without_values
 from singleshot.preprocess import Pixels
 from singleshot.weights import bring, checkpoint
@@ -168,3 +169,24 @@ def test_a_backbone(
 def test_other_verbs_say_what_to_type(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["detect", str(toy), "photo.jpg"]) == 2
     assert f"singleshot import '{toy}' --out NAME.safetensors" in capsys.readouterr().err
+
+
+def test_a_backbone_is_not_used_with_other_options(tmp_path: Path) -> None:
+    """The same tensors with other padding would be another network, and nothing would show it."""
+    foreign, out = tmp_path / "tensorflow.pth", tmp_path / "trunk.safetensors"
+    torch.save(build("mobilenetv2", options={"width": 0.25}).state_dict(), foreign)
+    options = "--arguments.backbone_options", "{width: 0.25, padding: same}"
+    assert run(foreign, "--as", "mobilenetv2", *options, "--out", out) == 0
+    with pytest.raises(UserError, match=r"other options: give --arguments.backbone_options '{width: 0.25, padding: .s"):
+        build("mobilenetv2", weights=out, options={"width": 0.25})
+    build("mobilenetv2", weights=out, options={"width": 0.25, "padding": "same", "expanded": False})
+
+
+def test_our_warnings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where in our code it was noticed says nothing to a user."""
+    foreign = tmp_path / "weights.pth"
+    weights = build("resnet18").state_dict()
+    torch.save({"res2a_branch2a.weight": torch.zeros(1), **weights}, foreign)
+    run(foreign, "--as", "resnet18", "--out", tmp_path / "x.safetensors")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "Caffe's weights" in line]
+    assert line.startswith("warning: these are Caffe's weights")

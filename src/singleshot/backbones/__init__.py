@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike, fspath
@@ -13,7 +14,7 @@ from singleshot.backbones.efficientnet import SCALINGS, EfficientNet
 from singleshot.backbones.mobilenet import MobileNetV2
 from singleshot.backbones.mobilenetv1 import MobileNetV1
 from singleshot.backbones.mobilenetv3 import MobileNetV3
-from singleshot.backbones.pretrained import load_backbone_weights
+from singleshot.backbones.pretrained import fitted, load_backbone_weights, read_weights, told_options
 from singleshot.backbones.resnet import DESIGNS, ResNet
 from singleshot.backbones.timm import TimmBackbone
 from singleshot.backbones.vgg import VGG16
@@ -84,10 +85,22 @@ def build(
     if weights is not None:
         given = fspath(weights)
         named = named_backbone(given, name) if is_name(given) else None
-        load_backbone_weights(backbone, to_path(given) if named is None else obtain(named))
+        source = read_weights(to_path(given) if named is None else obtain(named))
+        _check_told(name, told_options(source), options, source.where)
+        backbone.load_state_dict(fitted(backbone, source), strict=False)
         if named is not None:
             backbone.expect(named.pixels)
     return backbone
+
+
+def _check_told(name: str, told: Mapping[str, Any], options: Mapping[str, Any], where: str) -> None:
+    """Refuse weights of the same names and shapes that belong to another network, with other strides or padding."""
+    if any(options.get(key) != value for key, value in told.items()):
+        words = ", ".join(f"{key}: {json.dumps(value)}" for key, value in {**options, **told}.items())
+        raise UserError(
+            f"{where}these weights belong to the backbone {name} with other options: give "
+            f"--arguments.backbone_options '{{{words}}}' (in Python the argument backbone_options)"
+        )
 
 
 def _check_options(name: str, factory: Callable[..., Backbone], options: Mapping[str, Any]) -> None:

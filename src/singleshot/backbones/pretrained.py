@@ -21,6 +21,8 @@ WRAPPERS = ("module.", "model.", "backbone.", "body.", "state_dict.")
 """Prefixes that other programs (and our own detectors) put before a backbone's keys."""
 PIXELS = "pixels"
 """The note, or metadata, of a file with the pixel values that its weights expect, as JSON."""
+OPTIONS = "backbone_options"
+"""The metadata of a file with the options of the backbone that its weights belong to, as JSON."""
 _COUNTERS = "num_batches_tracked"  # old files do not have it, and only an average over all batches would use it
 
 
@@ -96,18 +98,34 @@ def read_weights(path: str | Path) -> Source:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
+def told_options(source: Source) -> dict[str, Any]:
+    """The options of the backbone that a file says its weights belong to (`OPTIONS`); empty: it says nothing."""
+    text = source.notes.get(OPTIONS)
+    if not isinstance(text, str):
+        return {}
+    found = _document(text)
+    if not isinstance(found, dict):
+        raise UserError(f"{source.where}broken metadata: {OPTIONS} is {short(text)}, expected names with values")
+    return found
+
+
 def told_pixels(source: Source) -> str | list[Any] | None:
     """The pixel values that a backbone's file says its weights expect (`PIXELS`); None: it says nothing."""
     text = source.notes.get(PIXELS)
     if not isinstance(text, str):
         return None
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
+    found = _document(text)
     if not isinstance(found, str | list):
         raise UserError(f"{source.where}broken metadata: {PIXELS} is {short(text)}, expected a name or three lists")
     return found
+
+
+def _document(text: str) -> Any:
+    """What a text of JSON says; None if it is broken."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

@@ -42,6 +42,8 @@ VERBS = {
     "recipes": "the settings that `train --recipe` knows; one of them as YAML",
 }
 
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
 ELSEWHERE = {"predict": "detect", "infer": "detect", "val": "evaluate", "test": "evaluate", "check": "data check"}
 """The names of verbs in other tools."""
 
@@ -60,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             # What Pillow warns of is decided in `data.images`. One odd TIFF would fill the terminal with 40,000 lines.
             warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.showwarning = _show_warning
             return _run(list(sys.argv[1:] if argv is None else argv))
     except SystemExit as leave:  # the parser's --help
         return leave.code if isinstance(leave.code, int) else 0
@@ -75,6 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         say("\n".join([f"singleshot: {message}", *_notes(error)]))
         return 2
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *others: Any, **named: Any
+) -> None:
+    """What we warn of is for the user to read; what a library warns of keeps its place in the code."""
+    ours = issubclass(category, UserWarning) and os.path.dirname(filename).startswith(_PACKAGE)
+    say(f"warning: {message}" if ours else warnings.formatwarning(message, category, filename, lineno).rstrip())
 
 
 def _notes(error: BaseException) -> list[str]:

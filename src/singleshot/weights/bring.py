@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from singleshot.backbones import BACKBONES, Backbone
-from singleshot.backbones.pretrained import PIXELS, fitted
+from singleshot.backbones.pretrained import OPTIONS, PIXELS, fitted
 from singleshot.detectors import BUILDERS, VARIANTS, Detector
 from singleshot.errors import UserError, did_you_mean
 from singleshot.files import write_atomically
@@ -113,7 +113,7 @@ def _backbone(
     metadata = {
         "format": FORMAT,
         "backbone": name,
-        "backbone_options": json.dumps(inner),
+        OPTIONS: json.dumps(inner),
         PIXELS: json.dumps(pixels.choice()),
     }
     return Brought(
