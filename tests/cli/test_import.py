@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -190,3 +191,17 @@ def test_our_warnings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     run(foreign, "--as", "resnet18", "--out", tmp_path / "x.safetensors")
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "Caffe's weights" in line]
     assert line.startswith("warning: these are Caffe's weights")
+
+
+def test_photographs_give_norms_their_statistics(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An untrained detector has no statistics, as weights whose norms were folded into the convolutions."""
+    for number in range(2):
+        Image.new("RGB", (64, 64), (90 * number, 50, 120)).save(tmp_path / f"{number}.png")
+    assert run(toy, "--out", tmp_path / "a.safetensors") == 0
+    assert "to train it give photographs with --photos DIR" in capsys.readouterr().out
+    assert run(toy, "--out", tmp_path / "b.safetensors", "--photos", tmp_path) == 0
+    assert "with the statistics of 2 photographs" in capsys.readouterr().out
+    norms = checkpoint.load(tmp_path / "b.safetensors").get_submodule("backbone.backbone.features.0.1")
+    assert torch.as_tensor(norms.running_mean).any()
+    assert run(toy, "--out", tmp_path / "c.safetensors", "--photos", tmp_path / "nowhere") == 2
+    assert not (tmp_path / "c.safetensors").exists()

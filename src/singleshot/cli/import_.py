@@ -26,6 +26,7 @@ ELSEWHERE = {"--output": "--out", "--names": "--classes", "--labels": "--classes
 
 _SUFFIX = ".safetensors"
 _FIRST = 3  # classes that are told
+MOST_PHOTOS = 400
 
 
 def parse(words: Sequence[str]) -> Namespace:
@@ -45,6 +46,12 @@ def parse(words: Sequence[str]) -> Namespace:
         metavar="FILE",
         help="names of the classes: text with one name on each line, or COCO's JSON (default: those that the file "
         "names, else class 1, class 2 ...)",
+    )
+    add(
+        "--photos",
+        metavar="DIR",
+        help=f"photographs like those to train on (at most {MOST_PHOTOS} are used) give batch norms their statistics, "
+        "where the file has none; what the detector finds stays the same",
     )
     words, overrides = take_overrides(words, parser.flags(), lambda: ())
     options = parser.parse(words)
@@ -76,12 +83,26 @@ def run(options: Namespace) -> Result:
         class_names=names,
         arguments=restore_argument({**arguments, **({} if ids is None else {"category_ids": ids})}),
     )
+    settled = 0 if options.photos is None else _settle(found, options.photos)
     try:
         found.save(out)
     except OSError as error:
         raise UserError(f"{shown(out)}: cannot be written ({error.strerror or error})") from error
-    document = _document(found, options.file, out)
+    document = {**_document(found, options.file, out), "photos": settled}
     return Result(document, "\n".join(f"{key + ':':12} {line}" for key, line in _lines(found, document)))
+
+
+def _settle(found: Brought, photos: str) -> int:
+    """Give the norms the statistics of photographs; returns how many were read."""
+    from singleshot.detectors.settle import settle_norm
+    from singleshot.inference.sources import expand
+
+    if found.detector is None:
+        raise UserError(f"{found.source.where}--photos is for detectors, and this is {found.title}: leave it out")
+    images = [source.path for source in expand(photos)]
+    images = images[:: -(-len(images) // MOST_PHOTOS)]  # from the whole folder, not only its beginning
+    settle_norm(found.detector, images)
+    return len(images)
 
 
 def _document(found: Brought, path: str, out: Path) -> dict[str, Any]:
@@ -111,6 +132,8 @@ def _document(found: Brought, path: str, out: Path) -> dict[str, Any]:
 
 
 def _lines(found: Brought, said: dict[str, Any]) -> list[tuple[str, str]]:
+    from singleshot.detectors.settle import lacks_statistics
+
     lines = [("recognised", found.title if found.detector is None else f"{found.title} (layout {found.layout})")]
     name = shlex.quote(said["out"])
     if found.detector is not None:
@@ -121,6 +144,12 @@ def _lines(found: Brought, said: dict[str, Any]) -> list[tuple[str, str]]:
         names = said["class_names"]
         lines.append(("classes", f"{len(names)}: {some(names, limit=_FIRST)}{how}"))
     lines.append(("pixels", _pixels(said["pixels"])))
+    if said["photos"]:
+        lines.append(("norms", f"with the statistics of {said['photos']} photographs"))
+    elif found.detector is not None and lacks_statistics(found.detector):
+        lines.append(
+            ("norms", "without statistics: exact as it is, but to train it give photographs with --photos DIR")
+        )
     if found.unneeded:
         lines.append(
             ("not needed", some(found.unneeded, "tensors of the file", one="tensor of the file", limit=_FIRST))

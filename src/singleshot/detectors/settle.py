@@ -69,6 +69,12 @@ def settle_norm(detector: Detector, images: Iterable[ImageInput], *, batch_size:
             _rewrite(norm, statistics)
 
 
+def lacks_statistics(detector: Detector) -> bool:
+    """Whether batch norms have mean 0 and variance 1: folded into the convolutions, or not trained yet."""
+    norms = [part for part in detector.modules() if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None]
+    return any(not norm.running_mean.any() and bool((norm.running_var == 1).all()) for norm in norms)  # type: ignore
+
+
 @contextmanager
 def _watched(detector: Detector, seen: dict[nn.BatchNorm2d, _Seen]) -> Iterator[None]:
     """Eval mode and float32, with all norms as layers of their own, and their inputs counted."""
