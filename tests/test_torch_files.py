@@ -175,6 +175,12 @@ def test_a_state_dict_alone_or_within(tmp_path: Path) -> None:
         assert list(torch_files.read(tmp_path / "a.pth").tensors) == list(state())
 
 
+def test_the_state_of_an_optimizer_is_named(tmp_path: Path) -> None:
+    torch.save(torch.optim.Adam(nn.Linear(2, 1).parameters()).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(UserError, match="holds the state of an optimizer, expected that of a model"):
+        torch_files.read(tmp_path / "a.pth")
+
+
 # ----------------------------------------------------------------------------------------------------------- hostile
 class Calls:
     """Pickled as the call of a function."""

@@ -291,6 +291,10 @@ def _source(content: Any, path: Path, where: str) -> Source:
         raise UserError(
             f"{where}holds {type(weights).__name__}, expected a state dict (name -> tensor); save state_dict() instead"
         )
+    if {"state", "param_groups"} <= set(weights):
+        raise UserError(
+            f"{where}holds the state of an optimizer, expected that of a model; save the model's state_dict() instead"
+        )
     for key, value in weights.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise UserError(

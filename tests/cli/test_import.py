@@ -205,3 +205,15 @@ def test_photographs_give_norms_their_statistics(toy: Path, tmp_path: Path, caps
     assert torch.as_tensor(norms.running_mean).any()
     assert run(toy, "--out", tmp_path / "c.safetensors", "--photos", tmp_path / "nowhere") == 2
     assert not (tmp_path / "c.safetensors").exists()
+
+
+def test_a_backbone_is_no_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = tmp_path / "trunk.safetensors", tmp_path / "out.safetensors"
+    save_file({key: value.contiguous() for key, value in build("resnet18").state_dict().items()}, source)
+    assert run(source, "--as", "retinanet_r50", "--out", out) == 2
+    said = capsys.readouterr().err
+    assert "weights of the backbone resnet18 alone, and not of a detector retinanet_r50; without --as" in said
+    save_file({"unknown": torch.zeros(1)}, source)
+    assert run(source, "--out", out) == 2
+    assert "docs/how_to/your_old_weights.md says what loads" in capsys.readouterr().err
+    assert not out.exists()

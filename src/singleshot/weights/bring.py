@@ -74,6 +74,11 @@ def bring(
         raise UserError(f"{kind!r} is no detector and no backbone; {hint}")
     if kind in BACKBONES or (kind is None and layout is None and not fits(source)):
         return _backbone(source, kind, given, class_names)
+    if layout is None and not fits(source) and (name := _fitting(source, {})) is not None:
+        raise UserError(
+            f"{source.where}these are weights of the backbone {name} alone, and not of a detector {kind}; "
+            "without --as it becomes a file for --backbone-weights"
+        )
     importer = find_importer(layout := layout if layout is not None else recognised(source))
     variant = VARIANTS.get(kind or "")
     builder = variant.builder if variant is not None else kind

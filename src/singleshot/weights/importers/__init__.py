@@ -84,7 +84,7 @@ def recognised(source: Source) -> str:
     raise UserError(
         f"{source.where}these weights have no known layout ({_known()}); the names of the tensors begin with "
         f"{', '.join(list(source.tensors)[:3]) or 'nothing: there are none'}. "
-        "Give weights of a backbone as backbone_weights"
+        "docs/how_to/your_old_weights.md says what loads; weights of a backbone alone are given as backbone_weights"
     )
 
 
