@@ -6,16 +6,19 @@ import errno
 import os
 from pathlib import Path
 
-from singleshot.errors import UserError, shown
+from singleshot.errors import UserError, short, shown
 
 
 def to_path(path: str | os.PathLike[str]) -> Path:
     """The path that a user, a recipe or a file gives.
 
     Raises:
-        UserError: text that the system takes for no path, that is too long for one, or nothing at all. (`Path("")` is
-            the current folder; a variable of a shell that was never set is rarely meant for it.)
+        UserError: what is no text and no path; text that the system takes for no path, that is too long for one, or
+            nothing at all. (`Path("")` is the current folder; a variable of a shell that was never set is rarely meant
+            for it.)
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"expected the path of a file or folder, got {short(path)}")
     if not os.fspath(path):
         raise UserError("a path is empty: give the name of a file or folder (the current folder is .)")
     if (found := no_name(os.fspath(path))) is not None:

@@ -13,13 +13,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from singleshot.backbones import BACKBONES, build
+from singleshot.catalogue import download
 from singleshot.cli import main
+from singleshot.cli.import_ import _usual_backbone
 from singleshot.detectors import ssd
 from singleshot.errors import UserError
 from singleshot.ops.shapes import without_values
 from singleshot.preprocess import Pixels
 from singleshot.weights import bring, checkpoint
-from singleshot.weights.importers import IMPORTERS
+from singleshot.weights.importers import IMPORTERS, import_weights
 
 
 @pytest.fixture(autouse=True)
@@ -217,3 +219,25 @@ def test_a_backbone_is_no_detector(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run(source, "--out", out) == 2
     assert "docs/how_to/your_old_weights.md says what loads" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_list_of_names_and_the_usual_backbone(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "names.json").write_text('["cat", "dog"]')
+    assert run(toy, "--out", tmp_path / "a.safetensors", "--classes", tmp_path / "names.json") == 0
+    assert "classes:     2: cat, dog\n" in capsys.readouterr().out
+    assert [_usual_backbone(name) for name in ("ssd", "retinanet", None)] == ["vgg16", "resnet50", None]
+
+
+@pytest.mark.parametrize("ending", [".tflite", ".caffemodel"])
+def test_a_foreign_file_as_backbone_weights(ending: str, tmp_path: Path) -> None:
+    """Its bytes say nothing to the reader of PyTorch's files, and its user can do one thing."""
+    path = tmp_path / f"my model{ending}"
+    path.write_bytes(b"x" * 100)
+    with pytest.raises(UserError, match=f"singleshot import '.*my model{ending}' --out"):
+        build("mobilenetv2", weights=path)
+
+
+def test_no_path_at_all() -> None:
+    for function in (import_weights, checkpoint.load, download):
+        with pytest.raises(UserError, match="got 3"):
+            function(3)  # type: ignore[arg-type, operator]

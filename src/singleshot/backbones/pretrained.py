@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ PIXELS = "pixels"
 """The note, or metadata, of a file with the pixel values that its weights expect, as JSON."""
 OPTIONS = "backbone_options"
 """The metadata of a file with the options of the backbone that its weights belong to, as JSON."""
+FOREIGN = (".caffemodel", ".tflite")
+"""The endings of files that only `singleshot import` reads."""
 _COUNTERS = "num_batches_tracked"  # old files do not have it, and only an average over all batches would use it
 
 
@@ -87,6 +90,11 @@ def read_weights(path: str | Path) -> Source:
     try:
         if (kind := not_a_file(path)) is not None:
             raise UserError(f"{path}: is {kind}; give a weights file")
+        if path.suffix.lower() in FOREIGN:
+            raise UserError(
+                f"{path}: a file of another program; make one of ours of it: "
+                f"singleshot import {shlex.quote(str(path))} --out NAME.safetensors"
+            )
         with path.open("rb") as file:
             head = file.read(9)
         if head[8:] == b"{":  # safetensors: 8 bytes of length, then JSON

@@ -17,7 +17,7 @@ from singleshot.cache import cache_folder as cache_folder
 from singleshot.catalogue import mmdetection, others, packages, torchvision
 from singleshot.catalogue.entry import DEFAULT_PIXELS as DEFAULT_PIXELS
 from singleshot.catalogue.entry import Weights as Weights
-from singleshot.errors import UserError, did_you_mean, shown, some
+from singleshot.errors import UserError, did_you_mean, short, shown, some
 from singleshot.fetch import Progress, fetch
 from singleshot.installed_weights import EXTRA, installed_weights
 from singleshot.terminal import say
@@ -53,6 +53,8 @@ def download(name: str, *, mirror: str | None = None) -> Path:
 
 def find_weights(name: str) -> Weights:
     """The entry of a name."""
+    if not isinstance(name, str):
+        raise UserError(f"expected the name of published weights, got {short(name)}")
     if name in CATALOGUE:
         return CATALOGUE[name]
     hint = did_you_mean(name, CATALOGUE, otherwise="`singleshot download` lists all names")

@@ -44,8 +44,8 @@ def parse(words: Sequence[str]) -> Namespace:
     add(
         "--classes",
         metavar="FILE",
-        help="names of the classes: text with one name on each line, or COCO's JSON (default: those that the file "
-        "names, else class 1, class 2 ...)",
+        help="names of the classes: text with one name on each line, COCO's JSON, or a JSON list of names (default: "
+        "those that the file names, else class 1, class 2 ...)",
     )
     add(
         "--photos",
@@ -113,7 +113,7 @@ def _document(found: Brought, path: str, out: Path) -> dict[str, Any]:
     if detector is not None:
         made = {
             "builder": detector.builder,
-            "backbone": detector.arguments.get("backbone"),
+            "backbone": detector.arguments.get("backbone") or _usual_backbone(detector.builder),
             "image_size": list(detector.image_size),
             "class_names": list(detector.class_names),
             "category_ids": list(detector.category_ids),
@@ -129,6 +129,16 @@ def _document(found: Brought, path: str, out: Path) -> dict[str, Any]:
         "out": str(out),
         "bytes": out.stat().st_size,
     }
+
+
+def _usual_backbone(builder: str | None) -> str | None:
+    """The backbone of a builder that is given none."""
+    import inspect
+
+    from singleshot.detectors import BUILDERS
+
+    parameter = inspect.signature(BUILDERS[builder]).parameters.get("backbone") if builder in BUILDERS else None
+    return None if parameter is None else parameter.default
 
 
 def _lines(found: Brought, said: dict[str, Any]) -> list[tuple[str, str]]:
@@ -194,9 +204,13 @@ def _classes(path: Path) -> tuple[list[str], list[int] | None]:
     if path.suffix.lower() == ".json":
         try:
             found = json.loads(text)
+            if isinstance(found, list) and found and all(isinstance(one, str) for one in found):
+                return found, None
             entries = sorted((int(one["id"]), str(one["name"])) for one in found["categories"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"{shown(path)}: expected COCO's JSON with its categories ({error})") from error
+            raise UserError(
+                f"{shown(path)}: expected COCO's JSON with its categories, or a list of names ({error})"
+            ) from error
         return [name for _, name in entries], [number for number, _ in entries]
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:

@@ -82,7 +82,7 @@ def read(path: Path) -> Source:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:  # with damaged bytes the schema's classes may raise any exception
-        raise UserError(f"{path}: the file is damaged ({type(error).__name__}); use another one") from error
+        raise UserError(f"{path}: the file is damaged: its tables lead nowhere; use another one") from error
 
 
 class _File:
