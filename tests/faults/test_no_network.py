@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from faults.forking import in_child
 
+from singleshot import backbones
 from singleshot.cli import main, verbs
 from singleshot.training.recipe import Recipe, to_yaml
 
@@ -41,6 +43,15 @@ WORDS: dict[str, list[str]] = {
     "analyse loss": ["MODEL", "DATA"],
     "analyse iou": ["MODEL", "DATA"],
     "analyse run": ["RUN"],
+    "import": [
+        "WEIGHTS",
+        "--as",
+        "mobilenetv2",
+        "--arguments.backbone_options",
+        "{width: 0.25}",
+        "--out",
+        "OUT/a.safetensors",
+    ],
     "download": [],
     "models": ["--json"],
     "recipes": ["finetune"],
@@ -96,7 +107,16 @@ def places(tiny_voc: Path, tiny_model: Path, tmp_path: Path) -> dict[str, str]:
     lists = shutil.copytree(tiny_voc, tmp_path / "undivided") / "ImageSets" / "Main"
     (lists / "train.txt").rename(lists / "all.txt")
     (lists / "val.txt").unlink()
-    found = {"DATA": tiny_voc, "UNDIVIDED": tmp_path / "undivided", "MODEL": tiny_model, "OUT": tmp_path, "RUN": run}
+    weights = tmp_path / "weights.pth"
+    torch.save(backbones.build("mobilenetv2", options={"width": 0.25}).state_dict(), weights)
+    found = {
+        "DATA": tiny_voc,
+        "UNDIVIDED": tmp_path / "undivided",
+        "MODEL": tiny_model,
+        "OUT": tmp_path,
+        "RUN": run,
+        "WEIGHTS": weights,
+    }
     return {name: str(path) for name, path in found.items()} | {"IMAGE": str(tiny_voc / "JPEGImages" / "a.jpg")}
 
 
