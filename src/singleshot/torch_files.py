@@ -13,6 +13,7 @@ import pickle
 import pickletools
 import re
 import threading
+import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
@@ -266,7 +267,8 @@ _STAND_INS: Mapping[str, type] = {"": Placeholder, "mapping": _Mapping, "list": 
 
 def _loaded(path: Path, where: str, allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]]) -> Any:
     try:
-        with _LOCK, torch.serialization.safe_globals(allowed):
+        with _LOCK, torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about newer pickles: the reader refuses what it cannot read
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
