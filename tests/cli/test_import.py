@@ -241,3 +241,13 @@ def test_no_path_at_all() -> None:
     for function in (import_weights, checkpoint.load, download):
         with pytest.raises(UserError, match="got 3"):
             function(3)  # type: ignore[arg-type, operator]
+
+
+def test_weights_of_another_backbone_are_recognised(tmp_path: Path) -> None:
+    """Names of missing tensors say nothing to who has taken the wrong file."""
+    path = tmp_path / "weights.pth"
+    torch.save(build("mobilenetv2").state_dict(), path)
+    with pytest.raises(
+        UserError, match="They fit mobilenetv2 with its usual options: --arguments.b"
+    ):
+        build("mobilenetv1", options={"width": 0.25}, weights=path)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike, fspath
 from typing import Any
+
+from torch import Tensor
 
 from singleshot.backbones.backbone import Backbone
 from singleshot.backbones.efficientnet import SCALINGS, EfficientNet
@@ -20,8 +23,10 @@ from singleshot.backbones.timm import TimmBackbone
 from singleshot.backbones.vgg import VGG16
 from singleshot.catalogue import is_name, named_backbone, obtain
 from singleshot.errors import UserError, did_you_mean
+from singleshot.ops.shapes import without_values
 from singleshot.paths import to_path
 from singleshot.signature import check_types
+from singleshot.source import Source
 
 __all__ = [
     "BACKBONES",
@@ -87,10 +92,38 @@ def build(
         named = named_backbone(given, name) if is_name(given) else None
         source = read_weights(to_path(given) if named is None else obtain(named))
         _check_told(name, told_options(source), options, source.where)
-        backbone.load_state_dict(fitted(backbone, source), strict=False)
+        backbone.load_state_dict(taken(backbone, source), strict=False)
         if named is not None:
             backbone.expect(named.pixels)
     return backbone
+
+
+def taken(backbone: Backbone, source: Source) -> dict[str, Tensor]:
+    """The tensors of a file for a backbone, as `fitted`; an error says whose weights they are, if they are another's.
+
+    Raises:
+        UserError: the file does not fit.
+    """
+    try:
+        return fitted(backbone, source)
+    except UserError as error:
+        other = fitting(source, {})
+        if other is None:  # or damaged
+            raise
+        raise UserError(f"{error}. They fit {other} with its usual options: --arguments.backbone {other}") from error
+
+
+def fitting(source: Source, options: Mapping[str, Any]) -> str | None:
+    """The first backbone of the table that takes a file, by names and shapes of tensors."""
+    for name, make in BACKBONES.items():
+        try:
+            with without_values(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                fitted(make(**options), source)
+        except (UserError, TypeError):
+            continue
+        return name
+    return None
 
 
 def _check_told(name: str, told: Mapping[str, Any], options: Mapping[str, Any], where: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,12 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from singleshot.backbones import BACKBONES, Backbone
-from singleshot.backbones.pretrained import OPTIONS, PIXELS, fitted
+from singleshot.backbones import BACKBONES, fitting, taken
+from singleshot.backbones.pretrained import OPTIONS, PIXELS
 from singleshot.detectors import BUILDERS, VARIANTS, Detector
 from singleshot.errors import UserError, did_you_mean
 from singleshot.files import write_atomically
-from singleshot.ops.shapes import without_values
 from singleshot.paths import to_path
 from singleshot.preprocess import Pixels
 from singleshot.source import Source
@@ -74,7 +72,7 @@ def bring(
         raise UserError(f"{kind!r} is no detector and no backbone; {hint}")
     if kind in BACKBONES or (kind is None and layout is None and not fits(source)):
         return _backbone(source, kind, given, class_names)
-    if layout is None and not fits(source) and (name := _fitting(source, {})) is not None:
+    if layout is None and not fits(source) and (name := fitting(source, {})) is not None:
         raise UserError(
             f"{source.where}these are weights of the backbone {name} alone, and not of a detector {kind}; "
             "without --as it becomes a file for --backbone-weights"
@@ -104,7 +102,7 @@ def _backbone(
 ) -> Brought:
     options = dict(arguments)
     inner = options.pop("backbone_options", None) or {}
-    name = kind if kind is not None else _fitting(source, inner)
+    name = kind if kind is not None else fitting(source, inner)
     if name is None:
         recognised(source)  # the message for files of no known layout
         raise AssertionError
@@ -113,7 +111,7 @@ def _backbone(
         surplus = "names of classes" if class_names is not None else f"arguments.{next(iter(options))}"
         raise UserError(f"{source.where}these are weights of the backbone {name}, which takes no {surplus}")
     backbone = BACKBONES[name](**inner)
-    tensors = fitted(backbone, source)
+    tensors = taken(backbone, source)
     pixels = Pixels.named(told if told is not None else backbone.pixels)
     metadata = {
         "format": FORMAT,
@@ -136,17 +134,3 @@ def _backbone(
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     write_atomically(path, packed(tensors, metadata))
-
-
-def _fitting(source: Source, options: Mapping[str, Any]) -> str | None:
-    """The first backbone that takes the file, by names and shapes of tensors."""
-    for name, make in BACKBONES.items():
-        try:
-            with without_values(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                backbone: Backbone = make(**options)
-                fitted(backbone, source)
-        except (UserError, TypeError):
-            continue
-        return name
-    return None
