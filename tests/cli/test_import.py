@@ -247,7 +247,5 @@ def test_weights_of_another_backbone_are_recognised(tmp_path: Path) -> None:
     """Names of missing tensors say nothing to who has taken the wrong file."""
     path = tmp_path / "weights.pth"
     torch.save(build("mobilenetv2").state_dict(), path)
-    with pytest.raises(
-        UserError, match="They fit mobilenetv2 with its usual options: --arguments.b"
-    ):
+    with pytest.raises(UserError, match="They fit mobilenetv2 with its usual options: --arguments.b"):
         build("mobilenetv1", options={"width": 0.25}, weights=path)

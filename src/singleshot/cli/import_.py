@@ -186,8 +186,6 @@ def _pixels(choice: str | list[Any]) -> str:
 
 def _classes(path: Path) -> tuple[list[str], list[int] | None]:
     """Names of classes, and their ids if the file has ids."""
-    import json
-
     from singleshot.files import not_a_file
     from singleshot.ranges import MOST_CLASSES
 

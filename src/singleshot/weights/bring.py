@@ -70,9 +70,10 @@ def bring(
     if kind is not None and kind not in (known := [*VARIANTS, *BUILDERS, *BACKBONES]):
         hint = did_you_mean(kind, known, otherwise="`singleshot models` lists detectors")
         raise UserError(f"{kind!r} is no detector and no backbone; {hint}")
-    if kind in BACKBONES or (kind is None and layout is None and not fits(source)):
+    unknown = kind not in BACKBONES and layout is None and not fits(source)
+    if kind in BACKBONES or (kind is None and unknown):
         return _backbone(source, kind, given, class_names)
-    if layout is None and not fits(source) and (name := fitting(source, {})) is not None:
+    if unknown and (name := fitting(source, {})) is not None:
         raise UserError(
             f"{source.where}these are weights of the backbone {name} alone, and not of a detector {kind}; "
             "without --as it becomes a file for --backbone-weights"
