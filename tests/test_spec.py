@@ -55,7 +55,7 @@ def test_plain_data_and_back(name: str) -> None:
     assert spec.class_names == ("cat", "dög")
     assert spec.category_ids == (7, "d")
     assert spec.preprocess == built(name).preprocess
-    fixed = replace(spec, input_size=(64, 96), batch=(2, 4))
+    fixed = replace(spec, input_size=(64, 96), batch=(2, 4), input="image", outputs="raw", precision="int8")
     assert Spec.from_json(json.loads(fixed.to_text())) == fixed
 
 

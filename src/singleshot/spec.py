@@ -24,6 +24,8 @@ Rule = Stretch | KeepAspect
 _RULES: dict[str, Callable[..., Any]] = {
     kind.__name__: kind for kind in (Stretch, KeepAspect, ShortSide, TorchvisionShortSide, LongestSide, Pixels)
 }
+INPUTS, OUTPUTS, PRECISIONS = ("image", "pixels"), ("detections", "raw"), ("fp32", "bf16", "int8")
+_WORDS = {"input": INPUTS, "outputs": OUTPUTS, "precision": PRECISIONS}
 _FIELDS = ("class_names", "category_ids", "preprocess", "postprocess", "input_size", "batch")
 
 
@@ -35,7 +37,7 @@ class Spec:
     `postprocess` holds plain data: the kind, its numbers, the variances of the coder, how logits become probabilities,
     and the factors of the score (`singleshot.postprocess.stored` writes and reads it).
 
-    Raises `UserError` for class names and ids of different lengths, and for an impossible batch.
+    Raises `UserError` for class names and ids of different lengths, an impossible batch, and words that are not known.
     """
 
     class_names: tuple[str, ...]
@@ -45,8 +47,14 @@ class Spec:
     input_size: Size | None = None  # fixed (height, width) of the graph; None: any size that `preprocess` gives
     batch: tuple[int, int | None] = field(default=(1, None))  # fewest and most images of a batch; None: no limit
     deep_range: DeepRange | None = None  # how grey images of more than 8 bits are read; None: the range of their type
+    input: str = "pixels"  # "image": uint8 RGB [B, H, W, 3]; "pixels": float32 [B, 3, H, W], normalised
+    outputs: str = "detections"  # "raw": what the network alone predicts
+    precision: str = "fp32"  # of the network in this file: one of `PRECISIONS`
 
     def __post_init__(self) -> None:
+        for name, allowed in _WORDS.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name} must be one of {', '.join(allowed)}, got {short(getattr(self, name))}")
         if len(self.class_names) != len(self.category_ids):
             raise UserError(
                 f"{len(self.class_names)} class names but {len(self.category_ids)} category ids; give one id per class"
@@ -65,6 +73,7 @@ class Spec:
             "input_size": None if self.input_size is None else list(self.input_size),
             "batch": list(self.batch),
             "deep_range": None if self.deep_range is None else self.deep_range.to_json(),
+            **{name: getattr(self, name) for name in _WORDS},
         }
 
     @classmethod
@@ -83,7 +92,8 @@ class Spec:
                 postprocess=_mapping(data["postprocess"]),
                 input_size=None if size is None else _check_size(size),
                 batch=(int(least), None if most is None else int(most)),
-                deep_range=DeepRange.of(data.get("deep_range")),  # files of before do not have it
+                deep_range=DeepRange.of(data.get("deep_range")),  # files of before do not have this and the next
+                **{name: data[name] for name in _WORDS if name in data},
             )
         except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
             raise UserError(f"the spec of the model cannot be read: {error}; export the model again") from error

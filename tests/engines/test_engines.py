@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,33 @@ import toy_engine
 import singleshot as ss
 from singleshot.cli import main
 from singleshot.data.images import read_image
+from singleshot.detectors.detector import PRECISIONS
 from singleshot.detectors.whole import Whole
-from singleshot.engines import ENGINES, find_engine, weights_file
+from singleshot.engines import ENGINES, NAMES, find_engine, named_engine, quiet, weights_file
 from singleshot.engines.exported import ExportedDetector
+from singleshot.engines.options import Options
 from singleshot.errors import UserError
 from singleshot.ops.fit import LongestSide
-from singleshot.preprocess import KeepAspect
+from singleshot.preprocess import KeepAspect, Pixels, Stretch
+from singleshot.preprocess.tensors import normalised
 from singleshot.spec import Spec
 
 Capture = pytest.CaptureFixture[str]
+
+
+class Form(torch.nn.Module):
+    """What engines export, in its shortest: the detector with its normalisation, and its spec."""
+
+    def __init__(self, detector: ss.Detector, given: str, batch: tuple[int, int]) -> None:
+        super().__init__()
+        self.detector, self.whole = detector, Whole(detector)
+        self.spec = replace(detector.spec, input_size=detector.image_size, batch=batch, input=given)
+
+    def forward(self, images: torch.Tensor, limits: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if self.spec.input == "image":
+            images = normalised(self.detector.preprocess.pixels, images.permute(0, 3, 1, 2))
+        boxes, scores, labels = self.whole(images, limits)
+        return boxes, scores, labels, (scores > 0).sum(1)
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +55,7 @@ def toy(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model, exported for 1 to 4 images."""
     path = tmp_path_factory.mktemp("toy") / "model.toy"
     detector = ss.load(tiny_model)
-    spec = replace(detector.spec, input_size=detector.image_size, batch=(1, 4))
-    toy_engine.export(Whole(detector).eval(), spec, path)
+    toy_engine.export(Form(detector, "pixels", batch=(1, 4)).eval(), path)
     return path
 
 
@@ -184,6 +202,21 @@ class TestWhatAGraphTakes:
             [0, 0, 80, 40], [0, 0, 40, 80], [0, 0, 80, 40],
         ]  # fmt: skip
 
+    @pytest.mark.parametrize("order", ["imagenet_rgb", "caffe_bgr"])
+    def test_an_image_graph_gets_the_pictures_themselves(self, order: str) -> None:
+        rule = Stretch((4, 6), Pixels.named(order))
+        spec = Spec(("a",), (1,), rule, None, input_size=(4, 6), input="image")
+        picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+
+        def run(images: Any, limits: Any) -> tuple[Any, Any, Any]:
+            assert images.dtype == np.uint8
+            np.testing.assert_array_equal(images[0], picture)
+            return np.zeros((1, 1, 4), np.float32), np.zeros((1, 1), np.float32), np.zeros((1, 1), np.int64)
+
+        model = ExportedDetector(spec, run)
+        assert len(model.predict(picture)) == 0
+        assert len(model.predict(torch.from_numpy(picture).permute(2, 0, 1).float() / 255)) == 0
+
     def test_a_fixed_size_pads(self) -> None:
         model, shapes = self.seen((1, None), (64, 96))
         (found,) = model.predict([np.zeros((80, 40, 3), np.uint8)])
@@ -203,9 +236,86 @@ class TestWhatAGraphTakes:
 def test_the_first_entry_keeps_the_contract(tiny_model: Path, tmp_path: Path, pictures: list[Path]) -> None:
     assert find_engine("model.safetensors") is weights_file
     assert find_engine("model.SAFETENSORS") is weights_file
+    assert named_engine("torch") is weights_file
     detector = ss.load(tiny_model)
-    weights_file.export(Whole(detector), detector.spec, tmp_path / "again.safetensors")
-    model = ExportedDetector(*weights_file.open(tmp_path / "again.safetensors", "cpu"))
+    weights_file.export(Form(detector, "pixels", (1, 4)), tmp_path / "again.safetensors")
+    model = ExportedDetector(*weights_file.open(tmp_path / "again.safetensors", Options()))
     assert_same_findings(model.predict(pictures[0]), detector.predict(pictures[0]))
     assert model.spec == detector.spec
-    assert weights_file.PRECISIONS == ("fp32", "bf16")
+    assert weights_file.PRECISIONS == PRECISIONS
+
+
+@pytest.mark.parametrize("suffix", ENGINES)
+def test_every_entry_has_the_names_of_the_contract(suffix: str) -> None:
+    engine = find_engine(f"model{suffix}")
+    for name in ("TITLE", "SUFFIX", "PRECISIONS", "PACKAGES", "EXTRA", "export", "open"):
+        assert hasattr(engine, name), name
+    assert engine.NAME in NAMES
+    assert suffix == engine.SUFFIX
+    assert set(engine.PACKAGES) <= set(quiet.EXTRAS)
+
+
+class TestHowItRuns:
+    @pytest.mark.parametrize(
+        ("chosen", "said"),
+        [
+            ({"engine": "onxruntime"}, "engine 'onxruntime' is not known.*expected one of auto, torch"),
+            ({"precision": "fp16"}, "precision must be one of auto, fp32, bf16, int8, got 'fp16'"),
+            ({"precision": 3}, "precision must be one of auto, fp32, bf16, int8, got 3"),
+            ({"threads": 0}, "threads must be a whole number, 1 to 1000, got 0"),
+            ({"threads": True}, "threads must be a whole number, 1 to 1000, got True"),
+            ({"precision": "int8"}, "PyTorch computes in fp32 or bf16 here.*--calibrate"),
+        ],
+    )
+    def test_words_that_are_not_known(self, chosen: dict[str, Any], said: str, tiny_model: Path) -> None:
+        with pytest.raises(UserError, match=said):
+            ss.load(tiny_model, **chosen)
+
+    def test_a_detector_takes_them(self, tiny_model: Path) -> None:
+        assert ss.load(tiny_model, engine="torch", precision="bfloat16").precision == "bf16"
+        assert ss.load(tiny_model, precision="float32").precision == "fp32"
+        threads = torch.get_num_threads()
+        ss.load(tiny_model, threads=threads)
+        assert torch.get_num_threads() == threads
+
+    def test_a_file_runs_with_its_own_engine(self, toy: Path) -> None:
+        with pytest.raises(UserError, match=r"a \.toy file runs with the toy \(engine 'toy'\), not with PyTorch"):
+            ss.load(toy, engine="torch")
+
+    @pytest.mark.parametrize(
+        ("held", "asked", "bf16", "computed"),
+        [
+            ("fp32", {}, False, "fp32"),
+            ("fp32", {}, True, "bf16"),
+            ("fp32", {"exact": True}, True, "fp32"),
+            ("fp32", {"precision": "fp32"}, True, "fp32"),
+            ("bf16", {"exact": True}, True, "bf16"),
+            ("bf16", {}, False, "fp32"),
+            ("int8", {"exact": True}, True, "int8"),
+            ("int8", {"precision": "int8"}, False, "int8"),
+            ("fp32", {"precision": "bf16"}, False, None),
+            ("fp32", {"precision": "int8"}, True, None),
+            ("int8", {"precision": "fp32"}, True, None),
+        ],
+    )
+    def test_the_precision_of_a_run(self, held: str, asked: dict[str, Any], bf16: bool, computed: str | None) -> None:
+        options = Options(**asked)
+        if computed is not None:
+            assert options.computed(held, title="X", bf16=bf16) == computed
+        else:
+            with pytest.raises(UserError, match=f"m.x: .*{options.precision}"):
+                options.computed(held, title="X", bf16=bf16, where="m.x: ")
+
+
+class TestPackages:
+    def test_one_that_is_missing_is_named_with_its_command(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(quiet.EXTRAS, "not_a_package", "export")
+        with pytest.raises(
+            UserError, match=r"not_a_package, which is not installed: pip install 'singleshot\[export\]'"
+        ):
+            quiet.load_package("not_a_package")
+
+    def test_one_that_does_not_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "openvino", None)
+        with pytest.raises(UserError, match=r"openvino.*pip install 'singleshot\[openvino\]'"):
+            quiet.load_package("openvino")

@@ -1,4 +1,4 @@
-"""Engines run detectors: one file per engine, chosen by the suffix of the model's file."""
+"""Engines run detectors: one file per engine, chosen by the suffix of the model's file, or by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
-from singleshot.errors import UserError
+from singleshot.engines.options import Options
+from singleshot.errors import UserError, did_you_mean, in_brackets, short
 from singleshot.paths import to_path
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ ENGINES = {
 }
 """The suffix of a model's file, and the module of the engine that opens it."""
 
+NAMES = {
+    "torch": ".safetensors",
+}
+"""The names of engines, and the suffix of the files that a detector is converted to for each."""
+
 _WEIGHTS = ".safetensors"
 
 
@@ -32,6 +38,14 @@ def find_engine(path: str | Path) -> Engine:
     That engine looks into the file, and reports what it found and what was expected.
     """
     return cast("Engine", importlib.import_module(_module(path)))
+
+
+def named_engine(name: str) -> Engine:
+    """The engine of a name, one of `NAMES`. Raises `UserError` for another name."""
+    if name not in NAMES:
+        hint = in_brackets(did_you_mean(str(name), NAMES, number=1, show=repr))
+        raise UserError(f"engine {short(name)} is not known{hint}; expected one of auto, {', '.join(NAMES)}")
+    return cast("Engine", importlib.import_module(ENGINES[NAMES[name]]))
 
 
 def holds_weights(path: str | Path) -> bool:
@@ -44,42 +58,83 @@ def _module(path: str | Path) -> str:
 
 
 @overload
-def load(path: str | Path, *, builder: Callable[..., Detector], device: str | torch.device = "cpu") -> Detector: ...
+def load(
+    path: str | Path,
+    *,
+    builder: Callable[..., Detector],
+    engine: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    device: str | torch.device = "cpu",
+) -> Detector: ...
 
 
-# The type depends on the suffix of the file, which a type checker does not see.
+# The type depends on the suffix of the file and on the engine, which a type checker does not see.
 @overload
-def load(path: str | Path, *, builder: None = None, device: str | torch.device = "cpu") -> Any: ...
-
-
-@overload
-def load(path: str | Path, *, builder: Callable[..., Detector] | None, device: str | torch.device = "cpu") -> Any: ...
+def load(
+    path: str | Path,
+    *,
+    builder: Callable[..., Detector] | None = None,
+    engine: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    device: str | torch.device = "cpu",
+) -> Any: ...
 
 
 def load(
-    path: str | Path, *, builder: Callable[..., Detector] | None = None, device: str | torch.device = "cpu"
+    path: str | Path,
+    *,
+    builder: Callable[..., Detector] | None = None,
+    engine: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    device: str | torch.device = "cpu",
 ) -> Detector | ExportedDetector:
     """Load a model in eval mode: a `Detector` from a weights file, an `ExportedDetector` from any other.
 
     Args:
         path: a file with a suffix of `ENGINES`.
         builder: for weights of your own detector, the function to build it with.
+        engine: "auto" is PyTorch for a weights file, and for an exported model the engine of its file.
+        precision: "fp32", "bf16" or "int8"; "auto" is the fastest that this machine has for the file.
+        threads: how many compute; None is the engine's own choice. For PyTorch this is the number of the process.
         device: "cpu" or "cuda", or another device that the engine takes.
 
     Raises:
-        UserError: the file is missing, broken or impossible for its engine, or an exported model is given a builder.
+        UserError: the file is missing, broken or impossible for its engine, or an exported model is given a builder;
+            the engine is not installed; the device or the precision is not possible here.
     """
+    return run_by(path, Options(str(device), precision, threads), engine=engine, builder=builder)
+
+
+def run_by(
+    path: str | Path, options: Options, *, engine: str = "auto", builder: Callable[..., Detector] | None = None
+) -> Detector | ExportedDetector:
+    """As `load`, with the options as one value."""
+    wanted = None if engine == "auto" else named_engine(engine)
     if holds_weights(path):
+        from singleshot.engines import weights_file
         from singleshot.weights import checkpoint
 
-        return checkpoint.load(path, builder=builder, device=device)
+        if wanted is not None and wanted.NAME != weights_file.NAME:
+            raise UserError(f"{path}: is a weights file; export it first to run it with {wanted.TITLE}")
+        return cast("Detector", weights_file.prepared(
+            checkpoint.load(path, builder=builder, device=options.device), options
+        ))  # fmt: skip
     from singleshot.engines.exported import ExportedDetector
 
+    own = find_engine(path)
+    if wanted is not None and wanted.NAME != own.NAME:
+        raise UserError(
+            f"{path}: a {own.SUFFIX} file runs with {own.TITLE} (engine {own.NAME!r}), not with {wanted.TITLE}; "
+            "leave the engine out, or export the detector for the other engine"
+        )
     if builder is not None:
         raise UserError(f"{path}: an exported model is complete and does not take a builder; leave the builder out")
     if not to_path(path).exists():
         raise UserError(f"{path}: no such file; export the model first, or check the path")
-    return ExportedDetector(*find_engine(path).open(Path(path), str(device)), path=str(path))
+    return ExportedDetector(*own.open(Path(path), options), path=str(path))
 
 
 def load_detector(

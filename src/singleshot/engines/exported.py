@@ -14,6 +14,7 @@ from singleshot.errors import UserError
 from singleshot.image_input import Picture, refuse_values, to_picture
 from singleshot.prediction import Prediction
 from singleshot.preprocess import arrays
+from singleshot.preprocess.pixels import Pixels
 from singleshot.preprocess.preprocess import by_input_size
 from singleshot.spec import Spec
 from singleshot.stream import stream
@@ -34,7 +35,7 @@ class ExportedDetector:
         if spec.preprocess is None:
             raise UserError(
                 f"{path}: does not say how images are prepared (its preparation is not part of this package); "
-                "prepare the images yourself and call the engine's run(pixels, limits)"
+                "prepare the images yourself and call the engine's run(images, limits)"
             )
         self.spec, self.run, self.path = spec, run, path
         self.class_names, self.category_ids = spec.class_names, spec.category_ids
@@ -102,10 +103,18 @@ class ExportedDetector:
     ) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
         filled = pictures + pictures[-1:] * (self.spec.batch[0] - len(pictures))  # for graphs with a fixed batch
         batch = arrays.prepared(self._rule, filled, canvas)
-        boxes, scores, labels = self.run(batch.pixels, batch.limits)
+        images = batch.pixels if self.spec.input == "pixels" else _eight_bits(batch.pixels, self._rule.pixels)
+        boxes, scores, labels = self.run(images, batch.limits)
         boxes, scores = arrays.restored(boxes, scores, batch, padded=self._rule.padded)
         there = scores > 0
         return [
             (boxes[i][there[i]], scores[i][there[i]], labels[i][there[i]].astype(np.int64, copy=False))
             for i in range(len(pictures))
         ]
+
+
+def _eight_bits(pixels: NDArray[np.float32], rule: Pixels) -> NDArray[np.uint8]:
+    """Normalised pixels [B, 3, H, W] as images [B, H, W, 3] in RGB."""
+    ordered = pixels[:, ::-1] if rule.order == "bgr" else pixels
+    values = ordered.transpose(0, 2, 3, 1) * np.asarray(rule.std, np.float32) + np.asarray(rule.mean, np.float32)
+    return np.ascontiguousarray((values * 255).round().clip(0, 255).astype(np.uint8))
