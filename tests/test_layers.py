@@ -35,6 +35,7 @@ LAYERS = [
     {"backbones"},
     {"losses", "layers"},
     {"anchors", "matchers"},
+    {"near_matches"},
     {"data.loader", "data.frames"},
     {"data", "image_input"},
     {"data.limits"},
@@ -49,7 +50,7 @@ LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in
 
 # Narrower than the order above: pictures and files are no business of the network, nor readers of the metrics.
 NETWORK = {"detectors", "spec", "heads", "necks", "refiner", "preprocess", "postprocess", "outputs", "backbones"}
-NETWORK |= {"losses", "layers", "anchors", "coders", "matchers", "ops", "structures", "signature"}
+NETWORK |= {"losses", "layers", "anchors", "coders", "matchers", "near_matches", "ops", "structures", "signature"}
 NETWORK |= {"prediction", "image_input", "stream", "errors", "files", "paths", "ranges", "eval_mode", "twin", "forked"}
 NETWORK |= {"tensor_files", "torch_files", "source", "devices", "data.deep"}
 RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files", "conversions"}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import resource
 import time
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 import reference
 import torch
 
 from singleshot import matchers
-from singleshot.anchors import DefaultBoxes
+from singleshot.anchors import AnchorGenerator, DefaultBoxes, octave_sizes
 from singleshot.detectors import ssd_boxes
 from singleshot.matchers import IoUMatcher
 from singleshot.ops.boxes import pairwise_iou
@@ -62,6 +64,18 @@ def crowded_image(count: int, largest: float) -> Targets:
     half = (torch.rand(count, 2, generator=generator) * largest + 2) / 2
     labels = torch.arange(count)
     return Targets.from_list([{"boxes": torch.cat([centre - half, centre + half], 1), "labels": labels}])
+
+
+class AllPairs(IoUMatcher):
+    """Matching from the comparison of all pairs: what a GPU computes."""
+
+    _near = IoUMatcher._dense
+
+
+def same(first: Matched, second: Matched) -> bool:
+    return all(
+        torch.equal(getattr(first, part), getattr(second, part)) for part in ("boxes", "labels", "positive", "counted")
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -246,12 +260,11 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, ignore_crowd: bo
     anchors = anchors_of(grid_boxes(40, generator))
     images = [grid_boxes(n, generator) for n in (23, 0, 11)]
     crowd = [(torch.rand(len(boxes), generator=generator) > 0.8).tolist() for boxes in images]
-    whole = IoUMatcher(ignore_crowd=ignore_crowd)(anchors, targets_of(*images, crowd=crowd))
+    whole = AllPairs(ignore_crowd=ignore_crowd)(anchors, targets_of(*images, crowd=crowd))
     for objects_at_once in (1, 3, 16):
         monkeypatch.setitem(matchers._CHUNK, "cpu", objects_at_once * 3 * 40)
-        chunked = IoUMatcher(ignore_crowd=ignore_crowd)(anchors, targets_of(*images, crowd=crowd))
-        for part in ("boxes", "labels", "positive", "counted"):
-            assert torch.equal(getattr(chunked, part), getattr(whole, part))
+        chunked = AllPairs(ignore_crowd=ignore_crowd)(anchors, targets_of(*images, crowd=crowd))
+        assert same(chunked, whole)
 
 
 def test_5000_objects_in_one_image_in_bounded_memory_and_time() -> None:
@@ -262,7 +275,76 @@ def test_5000_objects_in_one_image_in_bounded_memory_and_time() -> None:
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024  # MiB on Linux
     assert matched.labels[matched.positive].unique().numel() == 5000  # each has an anchor of its own
     assert grown < 100  # one overlap matrix [8192, 8732] alone would be 273 MiB
-    assert seconds < 5
+    assert seconds < 1.5
+
+
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(
+    seed=st.integers(0, 2**31),
+    counts=st.lists(st.integers(0, 12), min_size=1, max_size=3),
+    thresholds=st.sampled_from([(0.5, 0.5), (0.5, 0.4), (0.7, 0.3), (0.4, 0.5), (1.0, 1.0), (0.0, 0.0), (0.3, 0.0)]),
+    low_quality=st.sampled_from(["bipartite", "all", "band", "none"]),
+    crowd=st.booleans(),
+    whole=st.booleans(),
+    moved=st.booleans(),
+    left_out=st.booleans(),
+)
+def test_near_pairs_give_what_all_pairs_give(
+    seed: int,
+    counts: list[int],
+    thresholds: tuple[float, float],
+    low_quality: matchers.LowQuality,
+    crowd: bool,
+    whole: bool,
+    moved: bool,
+    left_out: bool,
+) -> None:
+    """With ties (whole pixels), crowd regions, padding, anchors of each image, anchors that may not be used."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def boxes(*shape: int) -> torch.Tensor:
+        low = torch.rand(*shape, 2, generator=generator) * 12
+        size = torch.exp(torch.rand(*shape, 2, generator=generator) * 4 - 1)
+        made = torch.cat([low, low + size], -1)
+        return made.round() if whole else made
+
+    anchors = Anchors(
+        boxes(*([len(counts)] if moved else []), 40),
+        (40,),
+        torch.rand(40, generator=generator) > 0.3 if left_out else None,
+    )
+    targets = Targets.from_list(
+        [
+            {
+                "boxes": boxes(count),
+                "labels": torch.arange(count),
+                "iscrowd": torch.rand(count, generator=generator) > (0.7 if crowd else 1),
+            }
+            for count in counts
+        ]
+    )
+    for ignore_crowd in {False, crowd}:
+        settings = (*thresholds, low_quality, ignore_crowd)
+        assert same(IoUMatcher(*settings)(anchors, targets), AllPairs(*settings)(anchors, targets))
+
+
+def test_anchors_that_change_in_place_are_sorted_again() -> None:
+    anchors, targets = anchors_of([[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]]), targets_of([[0, 0, 9, 9]])
+    assert found(IoUMatcher()(anchors, targets)) == [0, -1]
+    anchors.boxes.add_(100)
+    assert found(IoUMatcher()(anchors, targets)) == [-1, -1]
+
+
+def test_a_crowded_image_of_a_large_retinanet_takes_no_long_time() -> None:
+    make = AnchorGenerator((8, 16, 32, 64, 128), octave_sizes((32, 64, 128, 256, 512), 3))
+    anchors = make([(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)], (800, 1344))
+    targets = crowded_image(1000, largest=90)
+    matcher = IoUMatcher(positive=0.5, negative=0.4, low_quality="all")
+    matcher(anchors, targets)
+    start = time.process_time()
+    matched = matcher(anchors, targets)
+    assert time.process_time() - start < 0.5  # from all pairs: 4.6
+    assert matched.positive.any()
 
 
 def test_gives_no_gradient() -> None:
@@ -354,7 +436,7 @@ def test_an_object_that_touches_no_anchor_forces_nothing() -> None:
 def test_low_quality_does_not_depend_on_the_size_of_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(3)
     anchors, targets = anchors_of(grid_boxes(50, generator)), targets_of(grid_boxes(13, generator))
-    matcher = IoUMatcher(positive=0.5, negative=0.4, low_quality="all")
+    matcher = AllPairs(positive=0.5, negative=0.4, low_quality="all")
     at_once = matcher(anchors, targets)
     monkeypatch.setitem(matchers._CHUNK, "cpu", 1)
     one_by_one = matcher(anchors, targets)
