@@ -32,7 +32,7 @@ def picture(tmp_path: Path) -> Path:
 def test_predict_takes_everything_alike(picture: Path) -> None:
     pixels = np.asarray(Image.open(picture))
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-    kinds = [str(picture), picture, Image.open(picture), pixels, tensor, tensor.float() / 255]
+    kinds = [str(picture), picture, Image.open(picture), pixels, tensor, tensor.contiguous()]
     predictions = detector().predict(kinds)
     assert isinstance(predictions, list)
     assert len(predictions) == len(kinds)

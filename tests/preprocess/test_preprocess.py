@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,11 +33,28 @@ def test_an_image_of_the_right_size_is_not_touched() -> None:
     assert torch.equal(Stretch((32, 48), PLAIN)([image], "cpu").pixels[0], image)
 
 
-def test_uint8_is_the_float_image_in_0_to_1() -> None:
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["imagenet_rgb", "caffe_bgr"])
+def test_uint8_is_resized_as_a_picture_of_8_bits(name: str, training: bool) -> None:
     image = torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8)
-    for size in ((20, 30), (32, 48), (7, 9)):
-        stretch = Stretch(size)
-        assert torch.equal(stretch([image], "cpu").pixels, stretch([image.float() / 255], "cpu").pixels)
+    pixels = Pixels.named(name)
+    for height, width in ((20, 30), (32, 48), (7, 9)):
+        small = cv2.resize(image.permute(1, 2, 0).numpy(), (width, height), interpolation=cv2.INTER_LINEAR)
+        expected = normalised(pixels, torch.from_numpy(small).permute(2, 0, 1))
+        for kind in (image, image.permute(1, 2, 0).contiguous().permute(2, 0, 1)):
+            found = Stretch((height, width), pixels)([kind], "cpu", training).pixels[0]
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        # One grey level of a float image at most: weights and results are rounded.
+        floats = Stretch((height, width), PLAIN)([image.float() / 255], "cpu").pixels
+        assert (Stretch((height, width), PLAIN)([image], "cpu").pixels - floats).abs().max() <= 1.01 / 255
+
+
+def test_pictures_of_8_bits_lie_channels_last_unless_in_training() -> None:
+    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in ((20, 30), (31, 17))]
+    for rule in (Stretch((32, 48)), KeepAspect(FIT, Pixels.named("caffe_bgr"))):
+        assert rule(images, "cpu").pixels.is_contiguous(memory_format=torch.channels_last)
+        assert rule(images, "cpu", training=True).pixels.is_contiguous()
+        torch.testing.assert_close(rule(images, "cpu").pixels, rule(images, "cpu", training=True).pixels)
 
 
 def test_kinds_of_images_may_be_mixed_in_a_batch() -> None:
@@ -176,17 +194,19 @@ def test_an_image_that_fits_is_only_normalised() -> None:
     image = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8)
     pixels = Pixels.named("caffe_bgr")
     batch = KeepAspect(FIT, pixels, divisor=1)([image], "cpu")
-    assert torch.equal(batch.pixels[0], normalised(pixels, image))
+    torch.testing.assert_close(batch.pixels[0], normalised(pixels, image))
     assert torch.equal(batch.pixels, Stretch((40, 50), pixels)([image], "cpu").pixels)
     assert batch.scales.tolist() == [[1, 1]]
 
 
 def test_kinds_of_images_may_be_mixed_when_the_aspect_is_kept() -> None:
     image = torch.randint(0, 256, (3, 20, 33), dtype=torch.uint8)
-    pixels = KeepAspect(FIT)([image, image.float() / 255, image.double() / 255], "cpu").pixels
+    floats = image.float() / 255
+    pixels = KeepAspect(FIT)([image, floats, floats.double()], "cpu").pixels
     assert pixels.dtype == torch.float32
-    torch.testing.assert_close(pixels[1], pixels[0])
-    torch.testing.assert_close(pixels[2], pixels[0])
+    torch.testing.assert_close(pixels[0], KeepAspect(FIT)([image], "cpu").pixels[0])
+    torch.testing.assert_close(pixels[1], KeepAspect(FIT)([floats], "cpu").pixels[0])
+    torch.testing.assert_close(pixels[2], pixels[1])
 
 
 def test_an_image_in_a_batch_is_the_image_alone_and_more_padding() -> None:
