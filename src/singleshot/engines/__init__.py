@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 ENGINES = {
     ".safetensors": "singleshot.engines.weights_file",
+    ".onnx": "singleshot.engines.onnxruntime",
+    ".xml": "singleshot.engines.openvino",
 }
 """The suffix of a model's file, and the module of the engine that opens it."""
 
 NAMES = {
     "torch": ".safetensors",
+    "onnxruntime": ".onnx",
+    "openvino": ".xml",
 }
 """The names of engines, and the suffix of the files that a detector is converted to for each."""
 

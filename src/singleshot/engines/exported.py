@@ -104,13 +104,33 @@ class ExportedDetector:
         filled = pictures + pictures[-1:] * (self.spec.batch[0] - len(pictures))  # for graphs with a fixed batch
         batch = arrays.prepared(self._rule, filled, canvas)
         images = batch.pixels if self.spec.input == "pixels" else _eight_bits(batch.pixels, self._rule.pixels)
-        boxes, scores, labels = self.run(images, batch.limits)
+        boxes, scores, labels = self._checked(*self.run(images, batch.limits), number=len(filled))
         boxes, scores = arrays.restored(boxes, scores, batch, padded=self._rule.padded)
         there = scores > 0
         return [
             (boxes[i][there[i]], scores[i][there[i]], labels[i][there[i]].astype(np.int64, copy=False))
             for i in range(len(pictures))
         ]
+
+    def _checked(
+        self, boxes: NDArray[Any], scores: NDArray[Any], labels: NDArray[Any], *, number: int
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """The results of a run, if they are what a spec stands for: a file may have been changed."""
+        where = f"{self.path}: its graph" if self.path else "the graph"
+        told = f"{list(boxes.shape)}, {list(scores.shape)} and {list(labels.shape)}"
+        if boxes.shape != (*scores.shape, 4) or labels.shape != scores.shape or scores.ndim != 2:
+            raise UserError(f"{where} gives {told}, expected boxes [B, D, 4], scores [B, D] and labels [B, D]")
+        if len(scores) != number:
+            raise UserError(f"{where} gives results for {len(scores)} images, but it got {number}; export it again")
+        if labels.size and not 0 <= labels.min() <= labels.max() < self.num_classes:
+            raise UserError(
+                f"{where} gives labels from {labels.min()} to {labels.max()}, but it has {self.num_classes} classes; "
+                "export it again"
+            )
+        for name, values in (("boxes", boxes), ("scores", scores)):
+            if not np.isfinite(values).all():
+                raise UserError(f"{where} gives {name} that are not numbers; export it again")
+        return boxes, scores, labels
 
 
 def _eight_bits(pixels: NDArray[np.float32], rule: Pixels) -> NDArray[np.uint8]:

@@ -7,23 +7,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from singleshot.data.deep import range_of
 from singleshot.data.frames import file_frames
+from singleshot.engines.exported import ExportedDetector
 from singleshot.errors import UserError
-from singleshot.eval_mode import evaluating
-from singleshot.inference.draw import draw
 from singleshot.inference.options import Choices, Options
 from singleshot.inference.results import ResultFolder
 from singleshot.inference.sources import Source, expand
 from singleshot.paths import to_path
 from singleshot.prediction import Prediction
 from singleshot.stream import Frame, counting, stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _log = logging.getLogger(__name__)
 
@@ -115,11 +115,6 @@ def _run(
     # A single image that cannot be read leaves nothing to go on with.
     refuse = stop if len(sources) > 1 else None
 
-    def look(batch: list[Frame[Source]]) -> Sequence[Mapping[str, Tensor]]:
-        with evaluating(detector) as used, torch.inference_mode():
-            found: Sequence[Mapping[str, Tensor]] = used([frame.tensor() for frame in batch])
-            return found
-
     frames = file_frames(
         sources,
         workers=options.workers,
@@ -129,17 +124,40 @@ def _run(
     )
     with folder or nullcontext():
         tell = counting(progress, len(sources))
-        pairs = stream(frames, look, batch_size=options.batch_size, after=lambda done: tell(done + skipped))
+        pairs = stream(
+            frames, _looking(detector), batch_size=options.batch_size, after=lambda done: tell(done + skipped)
+        )
         with closing(pairs):
             for frame, found in pairs:
                 prediction = _kept(_prediction(detector, frame, found), options, labels)
                 if folder is not None and folder.is_new(frame.source):
+                    from singleshot.inference.draw import draw
+
                     folder.add(frame.source, draw(frame.picture(), prediction), prediction)
                 yield prediction
         tell(len(sources))  # images that were skipped at the end are done too
 
 
-def _prediction(detector: DetectorLike, frame: Frame[Source], found: Mapping[str, Tensor]) -> Prediction:
+def _looking(detector: DetectorLike) -> Callable[[list[Frame[Source]]], Sequence[Mapping[str, Any]]]:
+    """What finds objects in a batch of frames. An exported detector takes arrays, and does not need PyTorch."""
+    if isinstance(detector, ExportedDetector):
+        return lambda batch: [
+            dict(zip(("boxes", "scores", "labels"), one, strict=True))
+            for one in detector.find([frame.pixels.transpose(1, 2, 0) for frame in batch])
+        ]
+    import torch
+
+    from singleshot.eval_mode import evaluating
+
+    def look(batch: list[Frame[Source]]) -> Sequence[Mapping[str, Tensor]]:
+        with evaluating(detector) as used, torch.inference_mode():
+            found: Sequence[Mapping[str, Tensor]] = used([frame.tensor() for frame in batch])
+            return found
+
+    return look
+
+
+def _prediction(detector: DetectorLike, frame: Frame[Source], found: Mapping[str, Any]) -> Prediction:
     return Prediction(
         found["boxes"],
         found["scores"],

@@ -1,0 +1,87 @@
+"""Tiny graphs in the form of exported models, written by hand. Each finds one box; its score is the mean brightness."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from singleshot.engines.quiet import load_package
+from singleshot.preprocess import Pixels, Stretch
+from singleshot.spec import Spec
+
+SIZE = (8, 16)  # height, width
+
+
+def small_spec(**changes: Any) -> Spec:
+    """Two classes, images of 8x16."""
+    values: dict[str, Any] = {"input_size": SIZE, "input": "image", **changes}
+    return Spec(("cat", "dog"), (3, "d"), Stretch(SIZE, Pixels.named("imagenet_rgb")), None, **values)
+
+
+def onnx_model(
+    spec: Spec | None, *, label: int = 1, box: tuple[float, ...] = (2, 1, 10, 7), names: str = "blsc"
+) -> Any:
+    """The graph as a model of ONNX. `names`: which of boxes, labels, scores and count it gives."""
+    pytest.importorskip("onnx", reason="needs the package onnx: pip install 'singleshot[export]'")
+    onnx = load_package("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    whole = spec is None or spec.input == "image"
+    shape: list[Any] = ["B", *SIZE, 3] if whole else ["B", 3, *SIZE]
+    given = helper.make_tensor_value_info("images", kinds.UINT8 if whole else kinds.FLOAT, shape)
+    constants = [
+        helper.make_tensor("box", kinds.FLOAT, [1, 1, 4], box),
+        helper.make_tensor("label", kinds.INT64, [1, 1], [label]),
+        helper.make_tensor("largest", kinds.FLOAT, [], [255.0]),
+        helper.make_tensor("axes", kinds.INT64, [3], [1, 2, 3]),
+        helper.make_tensor("last", kinds.INT64, [2], [2, 3]),
+        helper.make_tensor("none", kinds.FLOAT, [], [0.0]),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=kinds.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=1),
+        helper.make_node("Squeeze", ["mean", "last"], ["level"]),
+        helper.make_node("Div", ["level", "largest"], ["scores"]),
+        helper.make_node("Mul", ["mean", "none"], ["zero"]),
+        helper.make_node("Squeeze", ["zero", "axes1"], ["zero3"]),
+        helper.make_node("Add", ["zero3", "box"], ["boxes"]),
+        helper.make_node("Cast", ["zero"], ["zeros"], to=kinds.INT64),
+        helper.make_node("Squeeze", ["zeros", "last"], ["zeros2"]),
+        helper.make_node("Add", ["zeros2", "label"], ["labels"]),
+        helper.make_node("ReduceMax", ["zeros", "axes"], ["count"], keepdims=0),
+    ]
+    constants.append(helper.make_tensor("axes1", kinds.INT64, [1], [3]))
+    outputs = {
+        "b": helper.make_tensor_value_info("boxes", kinds.FLOAT, ["B", 1, 4]),
+        "s": helper.make_tensor_value_info("scores", kinds.FLOAT, ["B", 1]),
+        "l": helper.make_tensor_value_info("labels", kinds.INT64, ["B", 1]),
+        "c": helper.make_tensor_value_info("count", kinds.INT64, ["B"]),
+    }
+    graph = helper.make_graph(nodes, "tiny", [given], [outputs[name] for name in names], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    if spec is not None:
+        helper.set_model_props(model, {"other": "x", "singleshot": spec.to_text()})
+    return model
+
+
+def write_onnx(path: Path, spec: Spec | None, **changes: Any) -> Path:
+    """An `.onnx` file. Skips the test where a package is missing."""
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'singleshot[export]'")
+    path.write_bytes(onnx_model(spec, **changes).SerializeToString())
+    return path
+
+
+def write_openvino(path: Path, spec: Spec | None, **changes: Any) -> Path:
+    """An `.xml` file with its `.bin` file. Skips the test where a package is missing."""
+    pytest.importorskip("openvino", reason="needs openvino: pip install 'singleshot[openvino]'")
+    openvino = load_package("openvino")
+    model = openvino.Core().read_model(onnx_model(spec, **changes).SerializeToString())
+    if spec is not None:
+        model.set_rt_info(json.dumps(spec.to_json()), ["singleshot"])
+    openvino.save_model(model, path, compress_to_fp16=False)
+    return path
+
+
+WRITE = {".onnx": write_onnx, ".xml": write_openvino}
