@@ -21,7 +21,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"demo"},
-    {"recipes", "inference", "analysis"},
+    {"recipes", "inference", "analysis", "benchmarking"},
     {"multiscale"},
     {"training"},
     {"evaluation.detect_dataset"},

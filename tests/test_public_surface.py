@@ -24,6 +24,7 @@ NAMES = [
     "UserError",
     "__version__",
     "analysis",
+    "benchmark",
     "check",
     "create",
     "detect",

@@ -20,6 +20,7 @@ from singleshot.version import __version__ as __version__
 if TYPE_CHECKING:
     from singleshot import analysis as analysis
     from singleshot import recipes as recipes
+    from singleshot.benchmarking import benchmark as benchmark
     from singleshot.catalogue import download as download
     from singleshot.data.check import check as check
     from singleshot.data.dataset import Dataset as Dataset
@@ -62,6 +63,7 @@ _WHERE: dict[str, str | None] = {
     "TrainResult": "singleshot.training",
     "UserError": "singleshot.errors",
     "analysis": None,
+    "benchmark": "singleshot.benchmarking",
     "check": "singleshot.data.check",
     "create": "singleshot.detectors",
     "detect": "singleshot.inference.predictor",
@@ -96,6 +98,7 @@ __all__ = [  # noqa: RUF022 (kept equal to the table above by a test)
     "TrainResult",
     "UserError",
     "analysis",
+    "benchmark",
     "check",
     "create",
     "detect",

@@ -38,6 +38,7 @@ VERBS = {
     ANALYSE: "stands for `analyse NAME`: a verb for each analysis of the table, with its own line",
     "import": "weights of other programs become a detector or a backbone of this one",
     "download": "published weights of backbones and detectors, by name; none: the list",
+    "benchmark": "how fast detectors are here: every engine and precision, and where the time goes",
     "models": "every detector: parameters, boxes, FLOPs, published figures",
     "recipes": "the settings that `train --recipe` knows; one of them as YAML",
 }
@@ -113,7 +114,7 @@ def _run(words: list[str]) -> int:
         _print(write(result, as_json=options["json"], ascii=not _is_utf8(sys.stdout)), plain=options["json"])
     if result.fault is not None:
         raise UserError(result.fault)
-    return 0
+    return 130 if result.interrupted else 0
 
 
 def _verb(words: list[str]) -> tuple[str | None, list[str]]:

@@ -20,6 +20,7 @@ class Result:
     text: str
     fault: str | None = None  # if the verb found something wrong: what the user has to correct; exit code 2
     silent: bool = False  # several processes worked together, and another one prints the result
+    interrupted: bool = False  # Ctrl-C ended the work early, and this is what there was so far; exit code 130
 
 
 def write(result: Result, *, as_json: bool, ascii: bool = False) -> str:
