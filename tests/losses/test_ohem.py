@@ -18,7 +18,7 @@ from singleshot.losses.criterion import Criterion
 from singleshot.losses.ohem import OHEMLoss
 from singleshot.losses.sigmoid import BalancedCrossEntropy
 from singleshot.matchers import IoUMatcher
-from singleshot.ops import nms
+from singleshot.ops import greedy
 from singleshot.structures import Anchors, Matched, Targets
 
 
@@ -106,7 +106,7 @@ def slow_choice(loss: OHEMLoss, losses: list[float], matched: Matched, i: int) -
 def test_chooses_as_the_definition_says(
     loss: OHEMLoss, chunk: int, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nms, "_CPU_CHUNK", chunk)
+    monkeypatch.setattr(greedy, "_FIRST", chunk)
     monkeypatch.setattr(ohem, "_FIRST", first)
     generator = torch.Generator().manual_seed(3)
     positive = torch.rand(3, 90, generator=generator) < torch.tensor([[0.0], [0.05], [0.3]])

@@ -9,8 +9,11 @@ import reference
 import torch
 from torch import Tensor, nn
 
+from singleshot.ops import greedy
 from singleshot.ops import nms as module
 from singleshot.ops.nms import class_nms_sorted, first_marked, nms, nms_sorted, soft_nms, survivors
+
+Form = Callable[..., Tensor]
 
 
 def random_boxes(rows: int, count: int, seed: int) -> Tensor:
@@ -36,36 +39,41 @@ def slow(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
     return alive
 
 
+@pytest.mark.parametrize("form", [nms_sorted, module._in_chunks])
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.45, 0.5, 0.75, 1.0])
-def test_equals_the_slow_greedy_on_random_boxes(threshold: float) -> None:
+def test_equals_the_slow_greedy_on_random_boxes(threshold: float, form: Form) -> None:
     for seed in range(6):
         boxes = random_boxes(5, 40, seed)
         valid = torch.rand(5, 40, generator=torch.Generator().manual_seed(seed)) > 0.2
-        assert torch.equal(nms_sorted(boxes, valid, threshold), slow(boxes, valid, threshold))
+        assert torch.equal(form(boxes, valid, threshold), slow(boxes, valid, threshold))
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
-def test_the_chunks_change_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", [nms_sorted, module._in_chunks])
+def test_the_chunks_change_nothing(chunk: int, form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = random_boxes(6, 150, seed=1)
     filled = torch.tensor([150, 140, 64, 5, 0, 1])[:, None] > torch.arange(150)  # as sorted candidates are
     holes = torch.rand(6, 150, generator=torch.Generator().manual_seed(0)) > 0.3
-    monkeypatch.setattr(module, "_CPU_CHUNK", chunk)
+    monkeypatch.setattr(module, "_CHUNK", chunk)
+    monkeypatch.setattr(greedy, "_FIRST", chunk)
     for valid in (filled, filled & holes):
         for threshold in (0.0, 0.2, 0.45):
-            assert torch.equal(nms_sorted(boxes, valid, threshold), slow(boxes, valid, threshold))
+            assert torch.equal(form(boxes, valid, threshold), slow(boxes, valid, threshold))
 
 
 class TestEnough:
     @pytest.mark.parametrize("number", [1, 5, 40, 1000])
     @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7])
+    @pytest.mark.parametrize("form", [nms_sorted, module._in_chunks])
     def test_the_first_are_those_of_nms_over_all(
-        self, number: int, threshold: float, monkeypatch: pytest.MonkeyPatch
+        self, number: int, threshold: float, form: Form, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "_CPU_CHUNK", 16)
+        monkeypatch.setattr(module, "_CHUNK", 16)
+        monkeypatch.setattr(greedy, "_FIRST", 8)
         boxes = random_boxes(3, 100, seed=0)
         valid = torch.rand(3, 100, generator=torch.Generator().manual_seed(1)) < 0.8
         everything = slow(boxes, valid, threshold)
-        found = nms_sorted(boxes, valid, threshold, enough=number)
+        found = form(boxes, valid, threshold, enough=number)
         for alive in (found, everything):
             alive &= alive.cumsum(1) <= number
         assert torch.equal(found, everything)
@@ -77,10 +85,15 @@ class TestEnough:
             calls.append(valid.shape[1])
             return survivors(rivals, valid)
 
-        monkeypatch.setattr(module, "_CPU_CHUNK", 16)
+        monkeypatch.setattr(module, "_CHUNK", 16)
         monkeypatch.setattr(module, "survivors", counted)
-        nms_sorted(random_boxes(2, 100, seed=0), torch.ones(2, 100, dtype=torch.bool), 0.9, enough=10)
+        module._in_chunks(random_boxes(2, 100, seed=0), torch.ones(2, 100, dtype=torch.bool), 0.9, enough=10)
         assert calls == [16]
+
+    def test_ends_early_on_the_cpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(greedy, "_FIRST", 16)
+        alive = nms_sorted(chain(100, 3.0)[None], torch.ones(1, 100, dtype=torch.bool), 0.9, enough=10)
+        assert alive[0].tolist() == [True] * 16 + [False] * 84
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 50, 101])
@@ -131,7 +144,7 @@ def test_rows_stand_alone_also_in_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
     valid = torch.ones(7, 30, dtype=torch.bool)
     together = nms_sorted(boxes, valid, 0.3)
     monkeypatch.setattr(module, "_BLOCK", 2 * 30 * 30)
-    assert torch.equal(nms_sorted(boxes, valid, 0.3), together)
+    assert torch.equal(module._in_chunks(boxes, valid, 0.3), together)
     alone = torch.cat([nms_sorted(boxes[i : i + 1], valid[i : i + 1], 0.3) for i in range(7)])
     assert torch.equal(alone, together)
 
@@ -213,16 +226,20 @@ def slow_by_class(boxes: Tensor, labels: Tensor, valid: Tensor, threshold: float
 
 @pytest.mark.parametrize("chunk", [7, 16, 1000])
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1.0])
-def test_by_class_equals_a_class_at_a_time(monkeypatch: pytest.MonkeyPatch, threshold: float, chunk: int) -> None:
-    monkeypatch.setattr(module, "_CHUNK", chunk)
+@pytest.mark.parametrize("form", [class_nms_sorted, module._class_in_chunks])
+def test_by_class_equals_a_class_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, threshold: float, chunk: int, form: Form
+) -> None:
+    monkeypatch.setattr(module, "_CLASS_CHUNK", chunk)
+    monkeypatch.setattr(greedy, "_FIRST", chunk)
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         boxes = random_boxes(4, 50, seed)
         labels = torch.randint(0, 3, (4, 50), generator=generator)
         valid = torch.rand(4, 50, generator=generator) > 0.2
         expected = slow_by_class(boxes, labels, valid, threshold)
-        assert torch.equal(class_nms_sorted(boxes, labels, valid, threshold), expected)
-        first = class_nms_sorted(boxes, labels, valid, threshold, enough=5)
+        assert torch.equal(form(boxes, labels, valid, threshold), expected)
+        first = form(boxes, labels, valid, threshold, enough=5)
         for row, whole in zip(first, expected, strict=True):
             assert row.nonzero()[:5, 0].tolist() == whole.nonzero()[:5, 0].tolist()
             assert not (row & ~whole).any()

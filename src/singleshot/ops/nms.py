@@ -7,11 +7,11 @@ from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
 from singleshot.ops.boxes import pairwise_iou
+from singleshot.ops.greedy import greedy, takes
 
 _BLOCK = 1 << 24  # elements of the [rows, N, N] overlap matrix that are in memory at once
-_CPU_CHUNK = 64  # boxes of each row that `nms_sorted` takes at a time
-_DEVICE_CHUNK = 1024  # the same on other devices, where each call has a cost
-_CHUNK = 256  # the same for `class_nms_sorted`, whose rows hold all classes
+_CHUNK = 1024  # boxes of each row that `nms_sorted` takes at a time on a device, where each call has a cost
+_CLASS_CHUNK = 256  # the same for `class_nms_sorted`, whose rows hold all classes
 _TRACED_CHUNK = 1024  # the same in a traced graph, where each chunk is a separate loop operator
 _STEPS = 8  # boxes of each row that soft-NMS takes before it checks which are left
 _TRACED_STEPS = 4  # the same in a traced graph, which contains the operations of each of them
@@ -29,14 +29,27 @@ def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float, *, enough: in
     first n boxes are final. The rounds stop when nothing changes, so the result is exact. Typically 3-6 rounds are
     enough.
 
-    Boxes are taken in chunks if waiting for the device is allowed (not while a graph is traced). First the survivors so
-    far suppress boxes of the chunk, then the chunk suppresses within itself. This is the greedy order too. Rows without
-    a box in a chunk, such as most classes of an image, cost nothing there.
+    On the CPU only boxes that are near each other are compared (`singleshot.ops.greedy`). On other devices boxes are
+    taken in chunks, if waiting for the device is allowed (not while a graph is traced).
     """
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return _survivors_traced(_rivals(boxes, iou_threshold), valid)
+    if takes(boxes, iou_threshold):
+        groups = torch.arange(len(boxes))[:, None].expand_as(valid)
+        if enough is None:
+            return _near(boxes, groups, valid, iou_threshold)
+        return _by_image(boxes, groups, valid, iou_threshold, enough)
+    return _in_chunks(boxes, valid, iou_threshold, enough)
+
+
+def _in_chunks(boxes: Tensor, valid: Tensor, iou_threshold: float, enough: int | None = None) -> Tensor:
+    """`nms_sorted` on any device, with a few large operations.
+
+    First the survivors so far suppress boxes of the chunk, then the chunk suppresses within itself. This is the greedy
+    order too. Rows without a box in a chunk, such as most classes of an image, cost nothing there.
+    """
     alive, count = torch.zeros_like(valid), valid.shape[1]
-    chunk = max(1, min(count, _CPU_CHUNK if valid.device.type == "cpu" else _DEVICE_CHUNK))
+    chunk = max(1, min(count, _CHUNK))
     for start in range(0, count, chunk):
         here = slice(start, start + chunk)
         wanted = valid[:, here].any(1)
@@ -68,12 +81,21 @@ def class_nms_sorted(
     rounds coordinates: with 80 classes of 1,333 pixels float32 has steps of 1/128 pixel, and an IoU near the threshold
     may end up on the other side of it. One class at a time would cost K times the fullest class.
 
-    Boxes are taken in chunks: first the survivors so far suppress boxes of the chunk, then the chunk suppresses within
-    itself. This is the greedy order, so the result is exact, and the overlaps [N, N] are never all in memory. If
-    waiting for the device is allowed, only survivors are compared, and the work ends once there are `enough` of them.
+    On the CPU only boxes that are near each other are compared (`singleshot.ops.greedy`). Otherwise boxes are taken in
+    chunks: first the survivors so far suppress boxes of the chunk, then the chunk suppresses within itself. This is the
+    greedy order, so the result is exact, and the overlaps [N, N] are never all in memory. If waiting for the device is
+    allowed, only survivors are compared, and the work ends once there are `enough` of them.
     """
+    if takes(boxes, iou_threshold):
+        return _by_image(boxes, labels, valid, iou_threshold, enough)
+    return _class_in_chunks(boxes, labels, valid, iou_threshold, enough)
+
+
+def _class_in_chunks(
+    boxes: Tensor, labels: Tensor, valid: Tensor, iou_threshold: float, enough: int | None = None
+) -> Tensor:
     traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
-    count, chunk = valid.shape[1], _TRACED_CHUNK if traced else _CHUNK
+    count, chunk = valid.shape[1], _TRACED_CHUNK if traced else _CLASS_CHUNK
     alive = valid[:, :0]
     for start in range(0, count, chunk):
         here = slice(start, min(start + chunk, count))
@@ -93,6 +115,22 @@ def class_nms_sorted(
         if not traced and enough is not None and bool((alive.sum(1) >= enough).all()):
             break
     return torch.nn.functional.pad(alive, (0, count - alive.shape[1]))
+
+
+def _by_image(boxes: Tensor, groups: Tensor, valid: Tensor, iou_threshold: float, enough: int | None) -> Tensor:
+    rows = [
+        _near(boxes[row : row + 1], groups[row : row + 1], valid[row : row + 1], iou_threshold, enough)
+        for row in range(len(valid))
+    ]
+    return torch.cat(rows) if rows else torch.zeros_like(valid)
+
+
+def _near(boxes: Tensor, groups: Tensor, valid: Tensor, iou_threshold: float, enough: int | None = None) -> Tensor:
+    """`greedy` of all rows at once: `groups` [R, N] says which boxes suppress each other. `enough`: of all rows."""
+    alive = torch.zeros_like(valid)
+    chosen = boxes.detach()[valid].numpy(), groups[valid].long().numpy()
+    alive[valid] = torch.from_numpy(greedy(*chosen, iou_threshold, enough))
+    return alive
 
 
 def soft_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
