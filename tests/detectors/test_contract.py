@@ -1,6 +1,7 @@
 """What every detector must do, whatever it is made of: one list of rules, one list of detectors.
 
-A new detector joins by one line in `DETECTORS`. Parts of several papers put together join in `MIXTURES`: they keep the
+A new detector joins by one line in `DETECTORS` of `tests/mixtures.py`. Parts of several papers put together join in
+`MIXTURES`: they keep the
 rules that parts can break which do not fit each other in every run of the tests (`with_mixtures`), the others with
 `-m slow`, and are spared what the one Detector class checks whatever it is made of.
 """
@@ -9,61 +10,25 @@ from __future__ import annotations
 
 import copy
 import functools
-import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from exporting import assert_exports
+from mixtures import DETECTORS, MIXTURES, OWN
 from safetensors.torch import load_file
 from torch import Tensor
 
-from singleshot.detectors import Detector, iou_retinanet, refinedet, retinanet, ssd
+from singleshot.detectors import Detector
 from singleshot.detectors.parts import store_argument
 from singleshot.detectors.whole import Whole
 from singleshot.errors import UserError
-from singleshot.losses.focal import FocalLoss
-from singleshot.losses.quality_focal import QualityFocalLoss
 from singleshot.ops.boxes import pairwise_iou
 from singleshot.preprocess import Stretch
 from singleshot.weights.checkpoint import load, read_metadata, save
 
-DETECTORS: dict[str, Callable[..., Detector]] = {
-    "ssd": functools.partial(
-        ssd, backbone="mobilenetv2", backbone_options={"width": 0.25}, image_size=(80, 112), ignore_crowd=True
-    ),
-    "retinanet": functools.partial(
-        retinanet, backbone="resnet18", channels=64, tower_depth=2, tower_norm="group", image_size=(80, 112)
-    ),
-    "iou_retinanet": functools.partial(  # without norm in the towers, and with the aspect ratio kept
-        iou_retinanet,
-        backbone="mobilenetv2",
-        backbone_options={"width": 0.25},
-        channels=32,
-        tower_depth=2,
-        image_size=64,
-        max_size=112,
-    ),
-    "refinedet": functools.partial(
-        refinedet, backbone="mobilenetv2", backbone_options={"width": 0.25}, channels=32, image_size=(64, 128)
-    ),
-}
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-refined_retinanet = runpy.run_path(str(EXAMPLES / "new_detector.py"))["refined_retinanet"]
-MIXTURES: dict[str, Callable[..., Detector]] = {
-    "ssd_focal": functools.partial(DETECTORS["ssd"], classification=FocalLoss()),
-    "ssd_iou": functools.partial(DETECTORS["ssd"], iou_head=True),
-    "refinedet_focal_iou": functools.partial(DETECTORS["refinedet"], classification=FocalLoss(), iou_head=True),
-    "retinanet_outputs": functools.partial(
-        DETECTORS["retinanet"], classification=QualityFocalLoss(), iou_head={"branch": "own"}, outputs=["Centreness"]
-    ),
-    "refinedet_fpn": functools.partial(DETECTORS["refinedet"], neck="fpn"),
-    "refinedet_attention": functools.partial(DETECTORS["refinedet"], attention="se"),
-    "refined_retinanet": functools.partial(refined_retinanet, image_size=64),
-}
-OWN = {"refined_retinanet": refined_retinanet}  # builders that a file cannot name: they are passed to `load`
 CLASSES = 3
 
 without_mixtures = pytest.mark.parametrize("name", list(DETECTORS))

@@ -33,7 +33,9 @@ EXTRA: str | None = "export"
 
 def export(form: Any, path: Path) -> None:
     """Write the `.onnx` file of a form."""
-    raise NotImplementedError
+    from singleshot.engines.onnx_graph import write_onnx
+
+    write_onnx(form, path)
 
 
 def open(path: Path, options: Options) -> tuple[Spec, Run]:

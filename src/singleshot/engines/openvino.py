@@ -33,7 +33,9 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 def export(form: Any, path: Path) -> None:
     """Write the `.xml` and `.bin` files of a form."""
-    raise NotImplementedError
+    from singleshot.engines.openvino_graph import write_openvino
+
+    write_openvino(form, path)
 
 
 def open(path: Path, options: Options) -> tuple[Spec, Run]:

@@ -1,0 +1,94 @@
+"""A detector as a graph: the same detections as the detector itself, on every engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from mixtures import DETECTORS, MIXTURES
+from torch import Tensor
+
+from singleshot.detectors import Detector
+from singleshot.engines.graph import Exportable, exportable
+from singleshot.errors import UserError
+
+CLASSES = 3
+
+
+def made(name: str, **changes: Any) -> Detector:
+    torch.manual_seed(0)
+    detector = (DETECTORS | MIXTURES)[name](num_classes=CLASSES, **changes).eval()
+    for key, parameter in detector.named_parameters():
+        if key.endswith("class_logits.bias"):
+            torch.nn.init.zeros_(parameter)  # an untrained network with a prior would find nothing at all
+    return detector
+
+
+def inputs(form: Exportable, number: int) -> tuple[Tensor, ...]:
+    """Images of noise, and limits of which the first is a third shorter than the input; what lies beyond is noise."""
+    height, width = form.spec.input_size or (96, 160)
+    random = torch.Generator().manual_seed(number)
+    images = torch.randint(0, 256, (number, height, width, 3), dtype=torch.uint8, generator=random)
+    limits = torch.tensor([[height, width]] * number, dtype=torch.float32)
+    limits[0, 0] = height * 2 // 3
+    return (images, limits) if form.padded else (images,)
+
+
+def expected(detector: Detector, given: tuple[Tensor, ...]) -> list[dict[str, Tensor]]:
+    """What the detector finds in the same pictures, in pixels of the input."""
+    images, limits = given[0], given[1] if len(given) > 1 else None
+    height, width = images.shape[1:3]
+    whole = torch.zeros(len(images), 3, height, width)
+    sizes = torch.tensor([[height, width]] * len(images)) if limits is None else limits.int()
+    for place, image, (h, w) in zip(whole, images, sizes.tolist(), strict=True):
+        small = image[:h, :w].permute(2, 0, 1).float() / 255
+        values = torch.tensor(detector.preprocess.pixels.mean), torch.tensor(detector.preprocess.pixels.std)
+        small = (small - values[0][:, None, None]) / values[1][:, None, None]
+        place[:, :h, :w] = small.flip(0) if detector.preprocess.pixels.order == "bgr" else small
+    with torch.no_grad():
+        predictions, base = detector.predictions(whole)
+        anchors, keep = detector.refined(predictions, base)
+        return detector.postprocess(predictions, anchors, keep, sizes.float()).to_list()
+
+
+def assert_found(found: tuple[Any, ...], told: list[dict[str, Tensor]]) -> None:
+    """Boxes, scores, labels and count of a graph: the same objects; those of nearly equal score may change places."""
+    boxes, scores, labels, count = (torch.as_tensor(one) for one in found)
+    assert (boxes.dtype, scores.dtype, labels.dtype, count.dtype) == (
+        torch.float32, torch.float32, torch.int64, torch.int64,
+    )  # fmt: skip
+    assert sum(len(one["scores"]) for one in told)
+    for i, one in enumerate(told):
+        number = int(count[i])
+        assert number == len(one["scores"])
+        torch.testing.assert_close(scores[i, :number], one["scores"], rtol=0, atol=1e-4)
+        assert not scores[i, number:].any()
+        assert not boxes[i, number:].any()
+        assert not labels[i, number:].any()
+        apart = (boxes[i, :number, None] - one["boxes"]).abs().amax(-1)
+        apart = apart + 1e4 * (labels[i, :number, None] != one["labels"])
+        if number:
+            assert max(apart.amin(0).max(), apart.amin(1).max()) < 0.01
+
+
+@pytest.mark.parametrize("name", list(DETECTORS | MIXTURES))
+def test_the_graph_finds_what_the_detector_finds(name: str) -> None:
+    detector = made(name)
+    form = exportable(detector)
+    given = inputs(form, 2)
+    with torch.no_grad():
+        assert_found(form(*given), expected(detector, given))
+
+
+def test_what_cannot_be() -> None:
+    detector = made("ssd")
+    for words, told in (
+        ({"input": "picture"}, "input must be one of image, pixels, got 'picture'"),
+        ({"outputs": "boxes"}, "outputs must be one of detections, raw"),
+        ({"free_size": True}, "can only be free for a detector that keeps the aspect ratio"),
+        ({"batch": 0}, "batch must be the fewest and the most images"),
+        ({"threshold": 2.0}, "threshold must be a number from 0 to 1"),
+    ):
+        with pytest.raises(UserError, match=told):
+            exportable(detector, **words)  # type: ignore[arg-type]
