@@ -22,6 +22,9 @@ from singleshot.engines import ENGINES, NAMES, find_engine, named_engine, quiet,
 from singleshot.engines.exported import ExportedDetector
 from singleshot.engines.options import Options
 from singleshot.errors import UserError
+from singleshot.multiscale import published
+from singleshot.multiscale.detector import MultiScaleDetector
+from singleshot.multiscale.views import MultiScale, View
 from singleshot.ops.fit import LongestSide
 from singleshot.preprocess import KeepAspect, Pixels, Stretch
 from singleshot.preprocess.tensors import normalised
@@ -157,8 +160,6 @@ class TestTheCommandLine:
         ("words", "wanted"),
         [
             (["evaluate", "MODEL", "DATA", "--sweep", "nms=0.4,0.5"], "--sweep"),
-            (["evaluate", "MODEL", "DATA", "--tta", "refinedet320_voc"], "--tta"),
-            (["detect", "MODEL", "DATA", "--tta", "refinedet320_voc"], "--tta"),
             (["analyse", "iou", "MODEL", "DATA"], "analyse iou"),
             (["analyse", "loss", "MODEL", "DATA"], "analyse loss"),
             (["train", "DATA", "--from", "MODEL", "--out", "OUT"], "training from a model"),
@@ -173,6 +174,17 @@ class TestTheCommandLine:
         assert f"{toy}: {wanted} needs the detector itself" in said
         assert "give the .safetensors file" in said
         assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("verb", ["evaluate", "detect"])
+    def test_several_sizes(self, verb: str, toy: Path, tiny_voc: Path, capsys: Capture) -> None:
+        assert main([verb, str(toy), str(tiny_voc), "--tta", "refinedet320_voc"]) == 2
+        said = capsys.readouterr().err
+        assert f"{toy}: its graph takes images of 64x64 only, and multi-scale testing (--tta) shows them" in said
+
+    def test_what_another_engine_cannot_do(self, tiny_model: Path, tiny_voc: Path, capsys: Capture) -> None:
+        words = ["evaluate", str(tiny_model), str(tiny_voc), "--sweep", "nms=0.4,0.5", "--engine", "openvino"]
+        assert main(words) == 2
+        assert "--sweep needs the detector itself, which only the engine 'torch' runs" in capsys.readouterr().err
 
 
 class TestWhatAGraphTakes:
@@ -194,6 +206,15 @@ class TestWhatAGraphTakes:
         found = model.predict([np.zeros((32, 64, 3), np.uint8)] * 4)
         assert [shape[0] for shape, _ in shapes] == [3, 3]
         assert [prediction.boxes_array.tolist() for prediction in found] == [[[0, 0, 64, 32]]] * 4
+
+    def test_several_sizes(self) -> None:
+        model, shapes = self.seen((1, None), None)
+        many = MultiScaleDetector(model, MultiScale((View(side=64), View(size=(32, 96))), mirror=True))
+        (found,) = many([torch.zeros(3, 32, 64, dtype=torch.uint8)])
+        assert [shape for shape, _ in shapes] == [(1, 3, 32, 64)] * 2 + [(1, 3, 32, 96)] * 2
+        assert found["boxes"].tolist() == [[0, 0, 64, 32]]
+        with pytest.raises(UserError, match="sets threshold, candidates, nms, detections of the post-processing"):
+            MultiScaleDetector(model, published.load("refinedet512_coco"))
 
     def test_pictures_of_one_input_size_go_together(self) -> None:
         model, shapes = self.seen((1, None), None)

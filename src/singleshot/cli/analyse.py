@@ -99,7 +99,7 @@ class AnalyseVerb:
         from singleshot.cli.model import load_model
 
         wanted = f"analyse {self.name}" if self.analysis.takes == "detector" else None
-        detector = load_model(options.model, builder=options.builder, device=options.device, wanted=wanted)
+        detector = load_model(options.model, builder=options.builder, device=options.device, wanted=wanted, exact=True)
         dataset = _open(options, class_names=detector.class_names)
         sizes = {"batch_size": options.batch_size, "workers": options.workers}
         with shown("images") as progress:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 
 from singleshot.cli.elsewhere import DETECT
+from singleshot.cli.engine import add_engine, chosen
 from singleshot.cli.multiscale import HELP as TTA
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, fraction, whole
@@ -55,6 +56,7 @@ def parse(words: Sequence[str]) -> Namespace:
         add(flag, type=least, default=default, metavar="N", help=f"{what} (default: {default})")
     add("--skip-bad", action="store_true", help="skip images that cannot be read, instead of stopping")
     add("--device", metavar=METAVAR, help="where to compute (default: cuda if available)")
+    add_engine(add)
     add("--builder", metavar="NAME", help="for a detector of your own: my_lab.models:my_detector")
     return parser.parse(words)
 
@@ -68,8 +70,8 @@ def run(options: Namespace) -> Result:
     from singleshot.multiscale.published import load
 
     views = None if options.tta is None else load(options.tta)
-    wanted = None if views is None else "--tta"
-    detector = load_model(options.model, builder=options.builder, device=options.device, wanted=wanted)
+    how = {"builder": options.builder, "device": options.device, **chosen(options)}
+    detector = load_model(options.model, **how)
     many = None if views is None else multiscale.multi_scale(detector, views)
     with multiscale.shown(many) as bar:
         found = detect(

@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 
 from singleshot.cli.dataset import add_data, add_reading, reading, say_elsewhere
 from singleshot.cli.elsewhere import EVALUATE
+from singleshot.cli.engine import add_engine, chosen
 from singleshot.cli.multiscale import HELP as TTA
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
@@ -57,6 +58,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add("--batch-size", type=whole(1, MOST_IMAGES), default=8, metavar="N", help="images at a time (default: 8)")
     add("--device", metavar=METAVAR, help="where to compute (default: cuda if there is one)")
     add("--workers", type=whole(0, MOST_WORKERS), default=0, metavar="N", help="threads that read ahead (default: 0)")
+    add_engine(add, exact=True)
     add("--builder", metavar="NAME", help="builder of your own detector: my_lab.models:my_detector")
     options = parser.parse(words)
     if from_files:
@@ -103,8 +105,9 @@ def run(options: Namespace) -> Result:
         from singleshot.multiscale.published import load
 
         views = None if options.tta is None else load(options.tta)
-        wanted = "--sweep" if options.sweep is not None else "--tta" if views is not None else None
-        detector = load_model(options.model, builder=options.builder, device=options.device, wanted=wanted)
+        wanted = None if options.sweep is None else "--sweep"
+        how = {"builder": options.builder, "device": options.device, **chosen(options)}
+        detector = load_model(options.model, wanted=wanted, exact=True, **how)
         dataset = open_dataset(options.data, class_names=detector.class_names, **asked)
         _announce(dataset)
         sizes = {"batch_size": options.batch_size, "workers": options.workers}

@@ -11,13 +11,14 @@ from singleshot.terminal import say
 
 if TYPE_CHECKING:
     from singleshot.detectors.detector import Detector
+    from singleshot.engines.exported import ExportedDetector
     from singleshot.multiscale.detector import MultiScaleDetector
     from singleshot.multiscale.views import MultiScale
 
 HELP = "multi-scale testing: refinedet320_voc, ... or a YAML file of views"
 
 
-def multi_scale(detector: Detector, recipe: MultiScale) -> MultiScaleDetector:
+def multi_scale(detector: Detector | ExportedDetector, recipe: MultiScale) -> MultiScaleDetector:
     """The detector that sees every image in several views. Prints the number of views on stderr."""
     from singleshot.multiscale.detector import MultiScaleDetector
 

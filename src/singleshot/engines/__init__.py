@@ -162,3 +162,11 @@ def refuse_exported(path: str | Path, *, wanted: str) -> None:
             f"{path}: {wanted} needs the detector itself, and an exported model can only detect; "
             f"give the {_WEIGHTS} file from which it was exported"
         )
+
+
+def refuse_engine(path: str | Path, engine: str, *, wanted: str) -> None:
+    """Raise `UserError` for a weights file that another engine shall run, since `wanted` needs the detector itself."""
+    if engine != "auto" and named_engine(engine).NAME != "torch":
+        raise UserError(
+            f"{path}: {wanted} needs the detector itself, which only the engine 'torch' runs; leave --engine out"
+        )

@@ -14,9 +14,8 @@ from singleshot.errors import UserError
 from singleshot.image_input import Picture, refuse_values, to_picture
 from singleshot.prediction import Prediction
 from singleshot.preprocess import arrays
-from singleshot.preprocess.pixels import Pixels
 from singleshot.preprocess.preprocess import by_input_size
-from singleshot.spec import Spec
+from singleshot.spec import Rule, Spec
 from singleshot.stream import stream
 
 if TYPE_CHECKING:
@@ -70,42 +69,53 @@ class ExportedDetector:
             for (picture, path), found in zip(batch, results, strict=True)
         ]
 
-    def __call__(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """Images [3, H, W], uint8 or float in 0..1 -> boxes, scores and labels of each, as from a `Detector`."""
+    @property
+    def preprocess(self) -> Rule:
+        """How images are prepared."""
+        return self._rule
+
+    def __call__(self, images: Sequence[Tensor], *, rule: Rule | None = None) -> list[dict[str, Tensor]]:
+        """Images [3, H, W], uint8 or float in 0..1 -> boxes, scores and labels of each, as from a `Detector`.
+
+        `rule` prepares the images in place of the model's own, for graphs whose input size is free.
+        """
         import torch
 
         pictures = [cast(Picture, np.asarray(image.detach().cpu()).transpose(1, 2, 0)) for image in images]
         names = ("boxes", "scores", "labels")
-        return [dict(zip(names, map(torch.from_numpy, one), strict=True)) for one in self.find(pictures)]
+        return [dict(zip(names, map(torch.from_numpy, one), strict=True)) for one in self.find(pictures, rule=rule)]
 
-    def find(self, pictures: Sequence[Picture]) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    def find(
+        self, pictures: Sequence[Picture], *, rule: Rule | None = None
+    ) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
         """Pictures [H, W, 3] RGB, uint8 or float in 0..1 -> boxes [N, 4] in pixels of each, scores [N], labels [N].
 
         Pictures of the same input size are batched, so that no picture is padded because of another.
         """
+        rule = rule or self._rule
         for place, picture in enumerate(pictures):
             if picture.dtype != np.uint8 and picture.size:
                 refuse_values(float(picture.min()), float(picture.max()), f"image {place}: ")
         if self.spec.input_size is not None:
             alike = {self.spec.input_size: list(range(len(pictures)))}
         else:
-            alike = by_input_size(self._rule, [(picture.shape[0], picture.shape[1]) for picture in pictures])
+            alike = by_input_size(rule, [(picture.shape[0], picture.shape[1]) for picture in pictures])
         most = self.spec.batch[1] or len(pictures)
         found: dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = {}
         for canvas, places in alike.items():
             for start in range(0, len(places), most):
                 part = places[start : start + most]
-                found.update(zip(part, self._batch([pictures[place] for place in part], canvas), strict=True))
+                found.update(zip(part, self._batch([pictures[place] for place in part], canvas, rule), strict=True))
         return [found[place] for place in range(len(pictures))]
 
     def _batch(
-        self, pictures: list[Picture], canvas: tuple[int, int]
+        self, pictures: list[Picture], canvas: tuple[int, int], rule: Rule
     ) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
         filled = pictures + pictures[-1:] * (self.spec.batch[0] - len(pictures))  # for graphs with a fixed batch
-        batch = arrays.prepared(self._rule, filled, canvas)
-        images = batch.pixels if self.spec.input == "pixels" else _eight_bits(batch.pixels, self._rule.pixels)
-        boxes, scores, labels = self._checked(*self.run(images, batch.limits), number=len(filled))
-        boxes, scores = arrays.restored(boxes, scores, batch, padded=self._rule.padded)
+        prepare = arrays.prepared if self.spec.input == "pixels" else arrays.arranged
+        batch = prepare(rule, filled, canvas)
+        boxes, scores, labels = self._checked(*self.run(batch.pixels, batch.limits), number=len(filled))
+        boxes, scores = arrays.restored(boxes, scores, batch, padded=rule.padded)
         there = scores > 0
         return [
             (boxes[i][there[i]], scores[i][there[i]], labels[i][there[i]].astype(np.int64, copy=False))
@@ -131,10 +141,3 @@ class ExportedDetector:
             if not np.isfinite(values).all():
                 raise UserError(f"{where} gives {name} that are not numbers; export it again")
         return boxes, scores, labels
-
-
-def _eight_bits(pixels: NDArray[np.float32], rule: Pixels) -> NDArray[np.uint8]:
-    """Normalised pixels [B, 3, H, W] as images [B, H, W, 3] in RGB."""
-    ordered = pixels[:, ::-1] if rule.order == "bgr" else pixels
-    values = ordered.transpose(0, 2, 3, 1) * np.asarray(rule.std, np.float32) + np.asarray(rule.mean, np.float32)
-    return np.ascontiguousarray((values * 255).round().clip(0, 255).astype(np.uint8))

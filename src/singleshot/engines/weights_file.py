@@ -53,8 +53,8 @@ def prepared(detector: Any, options: Options) -> Any:
             "PyTorch computes in fp32 or bf16 here, and int8 is asked for: "
             "singleshot export MODEL --format openvino --precision int8 --calibrate DATA"
         )
-    if options.precision != "auto":
-        detector.precision = options.precision
+    if options.precision != "auto" or options.exact:
+        detector.precision = "bf16" if options.precision == "bf16" else "fp32"
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     return detector

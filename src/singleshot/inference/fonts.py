@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 
-import matplotlib
-from matplotlib.ft2font import FT2Font
 from PIL import ImageFont
 
-_SHIPPED = tuple(
-    os.path.join(matplotlib.get_data_path(), "fonts", "ttf", name) for name in ("DejaVuSans-Bold.ttf", "DejaVuSans.ttf")
-)
+# matplotlib is imported where it is used: its import takes longer than a small network, and not every run draws.
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> tuple[str, ...]:
+    import matplotlib
+
+    names = ("DejaVuSans-Bold.ttf", "DejaVuSans.ttf")
+    return tuple(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", name) for name in names)
 
 
 def font_for(text: str, size: int) -> ImageFont.FreeTypeFont | None:
@@ -26,7 +30,7 @@ def font_for(text: str, size: int) -> ImageFont.FreeTypeFont | None:
 
 @lru_cache(maxsize=256)
 def _path_for(letters: frozenset[str]) -> str | None:
-    for path in _SHIPPED:
+    for path in _shipped():
         if _has(path, letters):
             return path
     # Imported here, because this import makes matplotlib list all fonts of the system and save the list on disk.
@@ -37,6 +41,8 @@ def _path_for(letters: frozenset[str]) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _letters(path: str) -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
     try:
         ImageFont.truetype(path, 12)  # Pillow draws the text
         return frozenset(FT2Font(path).get_charmap())

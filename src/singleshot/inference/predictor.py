@@ -15,6 +15,7 @@ from singleshot.data.deep import range_of
 from singleshot.data.frames import file_frames
 from singleshot.engines.exported import ExportedDetector
 from singleshot.errors import UserError
+from singleshot.inference.draw import draw
 from singleshot.inference.options import Choices, Options
 from singleshot.inference.results import ResultFolder
 from singleshot.inference.sources import Source, expand
@@ -131,8 +132,6 @@ def _run(
             for frame, found in pairs:
                 prediction = _kept(_prediction(detector, frame, found), options, labels)
                 if folder is not None and folder.is_new(frame.source):
-                    from singleshot.inference.draw import draw
-
                     folder.add(frame.source, draw(frame.picture(), prediction), prediction)
                 yield prediction
         tell(len(sources))  # images that were skipped at the end are done too

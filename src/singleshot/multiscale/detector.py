@@ -9,12 +9,14 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from singleshot.data.deep import DeepRange
 from singleshot.detectors.detector import Detector
+from singleshot.engines.exported import ExportedDetector
 from singleshot.errors import UserError
 from singleshot.eval_mode import evaluating
 from singleshot.multiscale.views import MultiScale, View
@@ -23,10 +25,12 @@ from singleshot.ops.nms import nms
 from singleshot.ops.voting import box_vote, soft_box_vote
 from singleshot.postprocess import Postprocess, vary
 from singleshot.preprocess import KeepAspect, Preprocess, Stretch
+from singleshot.spec import Rule
 
 Found = dict[str, Tensor]
 """Detections of one image: boxes [N, 4], scores [N], labels [N], in pixels of that image."""
 
+_VARIED = ("threshold", "candidates", "nms", "detections")  # numbers of the post-processing that a recipe may set
 _tally = threading.Lock()
 _COARSE = 64  # pixels: usual detectors have no larger step between the input sizes that they take
 _LARGEST = 4096  # pixels: the search for a size that fits ends here
@@ -41,24 +45,37 @@ class MultiScaleDetector:
 
     `progress` is called with `seen`, the number of images x passes done, counted over all calls.
 
-    Raises `UserError` for a view that the detector cannot take, such as one that is too small for its last maps.
+    An exported model is taken too if height and width of its input are free, and the recipe leaves its post-processing
+    as it is.
+
+    Raises `UserError` for a view that the detector cannot take, such as one that is too small for its last maps, and
+    for an exported model that cannot do it.
     """
 
     def __init__(
-        self, detector: Detector, recipe: MultiScale, *, progress: Callable[[int], None] | None = None
+        self,
+        detector: Detector | ExportedDetector,
+        recipe: MultiScale,
+        *,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         self.detector, self.recipe = detector, recipe
         self.class_names, self.category_ids = detector.class_names, detector.category_ids
-        self._postprocess = _postprocess(detector.postprocess, recipe)
         # The lowest score that a soft vote keeps. It is the same number as for each view, as in the authors' script.
-        self._threshold = float(getattr(self._postprocess, "threshold", 0.0))
+        if isinstance(detector, ExportedDetector):
+            _refuse_fixed(detector, recipe)
+            self._threshold = float((detector.spec.postprocess or {}).get("threshold", 0.0))
+        else:
+            self._postprocess = _postprocess(detector.postprocess, recipe)
+            self._threshold = float(getattr(self._postprocess, "threshold", 0.0))
         self.progress, self.seen = progress, 0
         self._views: list[tuple[View, Preprocess, Preprocess]] = []  # for tall or square images, and for wide ones
         for number, view in enumerate(recipe.views, start=1):
             where = f"{recipe.name}, view {number} ({view})"
             both = tuple(preprocess_for(lain, detector.preprocess, where) for lain in _lain(view))
             for preprocess in both:
-                _check(detector, preprocess.size, where)
+                if not isinstance(detector, ExportedDetector):
+                    _check(detector, preprocess.size, where)
             self._views.append((view, both[0], both[-1]))
 
     @property
@@ -89,10 +106,14 @@ class MultiScaleDetector:
             for start in range(0, max(1, len(places)), number):  # without images the detector says what it needs
                 yield places[start : start + number], preprocess
 
-    def _look(self, detector: Detector, images: list[Tensor], preprocess: Preprocess, mirrored: bool) -> list[Found]:
+    def _look(
+        self, detector: Detector | ExportedDetector, images: list[Tensor], preprocess: Preprocess, mirrored: bool
+    ) -> list[Found]:
         shown = [image.flip(-1) for image in images] if mirrored else images
-        raw = detector.raw(shown, preprocess=preprocess)
-        found = detector.detections(raw, self._postprocess)
+        if isinstance(detector, ExportedDetector):
+            found = detector(shown, rule=cast(Rule, preprocess))
+        else:
+            found = detector.detections(detector.raw(shown, preprocess=preprocess), self._postprocess)
         if not mirrored:
             return found
         return [
@@ -160,9 +181,25 @@ def _times(side: int, view: View) -> int:
     return max(1, round(side * (view.scale or 1)))
 
 
+def _refuse_fixed(model: ExportedDetector, recipe: MultiScale) -> None:
+    """Raise `UserError` for an exported model that has one input size, or a post-processing that the recipe changes."""
+    if model.spec.input_size is not None:
+        height, width = model.spec.input_size
+        raise UserError(
+            f"{model.path}: its graph takes images of {height}x{width} only, and multi-scale testing (--tta) shows "
+            "them at several sizes; give the .safetensors file from which it was exported"
+        )
+    fixed = [name for name in _VARIED if getattr(recipe, name) is not None]
+    if fixed:
+        raise UserError(
+            f"{model.path}: {recipe.name} sets {', '.join(fixed)} of the post-processing, which is part of the graph "
+            "of an exported model; take views without them, or give the .safetensors file from which it was exported"
+        )
+
+
 def _postprocess(own: Postprocess, recipe: MultiScale) -> Postprocess:
     """A detector's post-processing with the numbers that the recipe sets for each view."""
-    for name in ("threshold", "candidates", "nms", "detections"):
+    for name in _VARIED:
         value = getattr(recipe, name)
         own = own if value is None else vary(own, name, value)
     return own
