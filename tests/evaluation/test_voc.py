@@ -288,3 +288,16 @@ def test_published_ap_of_the_toy_example(shared: Path, make_dataset) -> None:
         found = voc_metrics(dataset, detections, min_overlap=overlap)
         assert found.voc07 == pytest.approx(known[key]["11-point"], abs=1e-4)
         assert found.voc10 == pytest.approx(known[key]["all-point"], abs=1e-4)
+
+
+def test_in_a_crowd_a_detection_is_compared_with_near_objects_only(
+    make_dataset, make_found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = [(float(x), float(y), x + 8.0, y + 8.0) for x in range(0, 400, 10) for y in range(0, 400, 10)]
+    compared = []
+    overlap = voc._inclusive_iou
+    monkeypatch.setattr(voc, "_inclusive_iou", lambda a, b: compared.append(len(a)) or overlap(a, b))
+    dataset = make_dataset([[(0, *box) for box in objects]])
+    found = voc_metrics(dataset, [make_found([(0, 0.5, *box) for box in objects])])
+    assert found.classes[0].voc10 == 1.0
+    assert sum(compared) <= 4 * 40 * len(objects)

@@ -127,10 +127,17 @@ def _best_overlaps(
 ) -> tuple[Floats, NDArray[np.int64]]:
     """For each detection [D] the largest overlap with an object [G] of its image, and the (first) object that has it.
 
-    `truth_images` must be in ascending order. The overlap is 0 and the object -1 if the detection touches no object.
+    The overlap is 0 and the object -1 if the detection touches no object. A detection is compared only with objects
+    beside or above it: those that begin neither far to its left nor to its right. So thousands of objects in an image
+    do not make millions of pairs.
     """
-    start = np.searchsorted(truth_images, images, side="left")
-    count = np.searchsorted(truth_images, images, side="right") - start
+    order = np.lexsort((truth[:, 0], truth_images))  # by image, then by their left edges
+    widest = np.zeros(int(max(truth_images.max(initial=-1), images.max(initial=-1))) + 1)
+    np.maximum.at(widest, truth_images, truth[:, 2] - truth[:, 0])
+    edges = truth_images[order] + 1j * truth[order, 0]  # complex numbers are sorted by the first part, then the second
+    # Two pixels more than can touch: what lies on the edge is decided by the overlap itself.
+    start = np.searchsorted(edges, images + 1j * (boxes[:, 0] - widest[images] - 2), side="left")
+    count = np.maximum(0, np.searchsorted(edges, images + 1j * (boxes[:, 2] + 2), side="right") - start)
     best, owner = np.zeros(len(boxes)), np.full(len(boxes), -1, np.int64)
     with_objects = np.flatnonzero(count)
     ends = np.cumsum(count[with_objects])
@@ -139,10 +146,10 @@ def _best_overlaps(
         before = ends[done - 1] if done else 0
         upto = max(done + 1, int(np.searchsorted(ends, before + _PAIRS_AT_ONCE, side="right")))
         rows = with_objects[done:upto]
-        # Pairs are ordered by detection; the objects of each detection are in the order of the file.
+        # Pairs are ordered by detection.
         firsts = ends[done:upto] - count[rows] - before
         detection = np.repeat(rows, count[rows])
-        candidate = np.arange(len(detection)) - np.repeat(firsts - start[rows], count[rows])
+        candidate = order[np.arange(len(detection)) - np.repeat(firsts - start[rows], count[rows])]
         overlap = _inclusive_iou(boxes[detection], truth[candidate])
         best[rows] = np.maximum.reduceat(overlap, firsts)
         is_best = overlap == np.repeat(best[rows], count[rows])
