@@ -5,9 +5,10 @@
 Evaluation (5,000 to 50,000 images), opening datasets (1,000 to 120,000 images), boxes in an image (1 to 5,000),
 candidates (200 to 50,000), classes (20 to 1,203), the size of images, of batches, and threads. All data is generated,
 in a temporary folder. `--quick` takes small sizes, in less than two minutes; `--only` takes works whose name or family
-has one of the words. The exponent is the slope of the logarithms: 1 is linear, 2 quadratic. That between the two
-largest sizes says more than that over all, because at small sizes a fixed part hides it. Exit code 1 if a work grows
-faster than the problem itself.
+has one of the words, and with `--out` replaces their rows in a file that exists.
+
+The exponent is the slope of the logarithms: 1 is linear, 2 quadratic. That between the two largest sizes says more than
+that over all, because at small sizes a fixed part hides it. Exit code 1 if a work grows faster than the problem itself.
 
 Work of one thread is measured by the processor's own time, which other programs change little; the rest by the clock.
 `python benchmarks/results_page.py` writes the rows of benchmarks/results/growth.json into docs/results.md.
@@ -61,12 +62,18 @@ def main(words: list[str] | None = None) -> int:
             print(report.line(rows[-1]), flush=True)
     if not rows:
         parser.error(f"--only {' '.join(options.only)}: no work has this in its name")
+    good = all(row.grows_as_it_should for row in rows)
+    if out is not None and options.only and out.exists():
+        fresh = {(row.family, row.name): row for row in rows}
+        kept = [Row.from_json(row) for row in json.loads(out.read_text())["rows"]]
+        table = [fresh.get((row.family, row.name), row) for row in kept]
+        rows = table + [row for row in rows if row not in table]
     if out is not None:
         about = {"date": date.today().isoformat(), "machine": machine(), "code": commit(), "rounds": options.rounds}
         out.write_text(json.dumps({"about": about, "rows": [row.to_json() for row in rows]}, indent=1) + "\n")
     if picture is not None:
         report.plot(rows, picture)
-    return 0 if all(row.grows_as_it_should for row in rows) else 1
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

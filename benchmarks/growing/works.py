@@ -270,9 +270,9 @@ def post_processed(classes: int) -> Action:
     anchors = detector.anchors_for((300, 300))
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(1, len(anchors.boxes), classes + 1, generator=generator)
-    logits[..., 0] += 6 + torch.tensor(float(classes)).log()  # the background; below 0.01 for all others
+    logits[..., -1] += 6 + torch.tensor(float(classes)).log()  # the background; below 0.01 for nearly all others
     shown = torch.randint(len(anchors.boxes), (200,), generator=generator)
-    logits[0, shown, 1 + torch.arange(200) % classes] += 10 + torch.tensor(float(classes)).log()
+    logits[0, shown, torch.arange(200) % classes] += 10 + torch.tensor(float(classes)).log()
     deltas = 0.3 * torch.randn(1, len(anchors.boxes), 4, generator=generator)
     predictions = {"class_logits": logits, "box_deltas": deltas}
     limits = torch.tensor([[300.0, 300.0]])
