@@ -67,9 +67,9 @@ def test_clipping_before_nms_lets_a_box_outside_suppress_one_inside() -> None:
     after = PerClassPostprocess(CODER, given_scores, iou=0.6)
     before = replace(after, clip_first=True)
     torch.testing.assert_close(after(predictions, anchors, None, limits).scores, torch.tensor([[0.9, 0.8]]))
-    found = before(predictions, anchors, None, limits)
-    torch.testing.assert_close(found.scores, torch.tensor([[0.9, 0.0]]))
-    torch.testing.assert_close(found.boxes[0, 0], torch.tensor([0.0, 0.0, 20.0, 10.0]))
+    (found,) = before(predictions, anchors, None, limits).to_list()
+    torch.testing.assert_close(found["scores"], torch.tensor([0.9]))
+    torch.testing.assert_close(found["boxes"], torch.tensor([[0.0, 0.0, 20.0, 10.0]]))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from singleshot.coders import DeltaCoder
 from singleshot.ops.boxes import clip_boxes, coordinate_rows
+from singleshot.ops.greedy import greedy
 from singleshot.ops.nms import nms_sorted, soft_nms
 from singleshot.ops.voting import near_vote
+from singleshot.postprocess import lists
+from singleshot.postprocess.lists import Listed
 from singleshot.postprocess.postprocess import Scores, best_first
 from singleshot.structures import Anchors, Detections, Predictions
 
@@ -62,6 +66,8 @@ class PerClassPostprocess:
 
         `keep` [B, A] bool: the other anchors give no detections.
         """
+        if self.soft is None and lists.serves(predictions, self.iou):
+            return self._listed(predictions, anchors, keep, limits)
         boxes = self.coder.decode(predictions["box_deltas"], anchors.boxes)  # [B, A, 4]
         sound = boxes.isfinite().all(-1)
         if self.clip_first and limits is not None:
@@ -93,6 +99,61 @@ class PerClassPostprocess:
                 found, own, coordinate_rows(rows[:, :_VOTERS])[:, place], before[place, :_VOTERS], self.vote
             )
         return Detections(found, final, labels)
+
+    def _listed(
+        self, predictions: Predictions, anchors: Anchors, keep: Tensor | None, limits: Tensor | None
+    ) -> Detections:
+        """The same on the CPU, without padding: see `lists`."""
+        predictions = {name: values.detach() for name, values in predictions.items()}
+        scores = self.scores(predictions)
+        found = []
+        for image in range(len(scores)):
+            listed = lists.above(scores[image], self.threshold, None if keep is None else keep[image].numpy())
+            # The anchors that have a candidate, decoded once each. Anchors of `listed` are from now on places in these.
+            first = np.diff(listed.anchors, prepend=-1) > 0
+            boxes = lists.decoded(self.coder, predictions["box_deltas"], anchors, image, listed.anchors[first])
+            listed = replace(listed, anchors=first.cumsum() - 1)
+            sound = boxes.isfinite().all(1).numpy()
+            if not sound.all():
+                listed = listed[sound[listed.anchors]]
+            if self.clip_first and limits is not None:
+                boxes = clip_boxes(boxes, limits[image, 0], limits[image, 1])
+            # Classes in order, and anchors within a class: so they are ranked where scores are equal.
+            found.append(self._found(boxes, listed[listed.labels.argsort(kind="stable")]))
+        return lists.padded(found)
+
+    def _found(self, boxes: Tensor, listed: Listed) -> tuple[Tensor, Listed]:
+        """What is found in an image, among pairs in the order of classes, then anchors: boxes [D, 4], and the pairs."""
+        corners = boxes.numpy()
+        for order, complete in lists.best_first(listed.scores, 2 * self.detections):
+            ranked = listed[order]
+            if self.candidates is not None:
+                ranked = ranked[lists.ranks(ranked.labels) < self.candidates]
+            if self.candidates_of_image is not None:
+                complete = complete or len(ranked) >= self.candidates_of_image
+                ranked = ranked[: self.candidates_of_image]
+            alive = greedy(corners[ranked.anchors], ranked.labels, self.iou, self.detections)
+            kept = np.flatnonzero(alive)[: self.detections]
+            if len(kept) == self.detections or complete:
+                break
+        found = ranked[kept]
+        chosen = boxes[torch.from_numpy(found.anchors)]
+        if self.vote is None:
+            return chosen, found
+        rank = lists.ranks(ranked.labels)
+        own = np.where(rank[kept] < _VOTERS, np.float32(0), found.scores)
+        voters = ranked[rank < _VOTERS] if complete else self._voters(listed, found)
+        return lists.voted(chosen, found, voters, boxes[torch.from_numpy(voters.anchors)], own, self.vote), found
+
+    def _voters(self, listed: Listed, found: Listed) -> Listed:
+        """The best candidates of each class that was found, among all."""
+        number = _VOTERS if self.candidates is None else min(_VOTERS, self.candidates)
+        parts = []
+        for label in np.unique(found.labels):  # pairs of a class stand together
+            own = listed[slice(*listed.labels.searchsorted([label, label + 1]))]
+            own = own[lists.best(own.scores, number)]
+            parts.append(own[(-own.scores).argsort(kind="stable")])
+        return lists.joined(parts)
 
     def _candidates(self, scores: Tensor) -> int:
         # Most classes have few scores above the threshold. If a wait for the device is allowed (not while a graph is
