@@ -621,7 +621,9 @@ class TestSeveralFactors:
         expected = step(predictions, anchors).to_list()
         for ours, theirs in zip(Detections(*program(predictions)).to_list(), expected, strict=True):
             assert len(theirs["scores"]) > 3
-            assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+            # PyTorch rounds a power otherwise in the last few places of a tensor, and these are not the same ones.
+            torch.testing.assert_close(ours["scores"], theirs["scores"], rtol=3e-7, atol=0)
+            assert all(torch.equal(ours[name], theirs[name]) for name in ("boxes", "labels"))
 
 
 def pyramid(

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from singleshot.coders import DeltaCoder
 from singleshot.ops.greedy import takes
 from singleshot.ops.voting import near_vote
 from singleshot.structures import Anchors, Detections, Predictions
@@ -48,6 +47,11 @@ def joined(parts: Sequence[Listed]) -> Listed:
         np.concatenate([part.anchors for part in parts]),
         np.concatenate([part.labels for part in parts]),
     )
+
+
+def nothing() -> Listed:
+    """No pair."""
+    return Listed(np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def serves(predictions: Predictions, iou_threshold: float) -> bool:
@@ -102,11 +106,9 @@ def ranks(labels: Places) -> Places:
     return rank
 
 
-def decoded(coder: DeltaCoder, deltas: Tensor, anchors: Anchors, image: int, places: Places) -> Tensor:
-    """The boxes of some anchors of an image: [N, 4]."""
-    index = torch.from_numpy(places)
-    own = anchors.boxes if anchors.boxes.ndim == 2 else anchors.boxes[image]
-    return coder.decode(deltas[image].index_select(0, index), own.index_select(0, index))
+def anchors_of(anchors: Anchors, image: int) -> Tensor:
+    """The anchors of one image: [A, 4]."""
+    return anchors.boxes if anchors.boxes.ndim == 2 else anchors.boxes[image]
 
 
 def voted(boxes: Tensor, found: Listed, voters: Listed, voter_boxes: Tensor, own: Floats, spread: float) -> Tensor:

@@ -111,7 +111,9 @@ class PerClassPostprocess:
             listed = lists.above(scores[image], self.threshold, None if keep is None else keep[image].numpy())
             # The anchors that have a candidate, decoded once each. Anchors of `listed` are from now on places in these.
             first = np.diff(listed.anchors, prepend=-1) > 0
-            boxes = lists.decoded(self.coder, predictions["box_deltas"], anchors, image, listed.anchors[first])
+            index = torch.from_numpy(listed.anchors[first])
+            deltas, base = predictions["box_deltas"][image], lists.anchors_of(anchors, image)
+            boxes = self.coder.decode(deltas.index_select(0, index), base.index_select(0, index))
             listed = replace(listed, anchors=first.cumsum() - 1)
             sound = boxes.isfinite().all(1).numpy()
             if not sound.all():

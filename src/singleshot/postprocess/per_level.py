@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from singleshot.coders import DeltaCoder
 from singleshot.ops.boxes import box_area, clip_boxes, coordinate_rows
+from singleshot.ops.greedy import greedy
 from singleshot.ops.nms import class_nms_sorted, first_marked
 from singleshot.ops.voting import near_vote
+from singleshot.postprocess import lists
+from singleshot.postprocess.lists import Listed, Marks, Places
 from singleshot.postprocess.postprocess import Scores, best_first
+from singleshot.postprocess.scores import ClassScores
 from singleshot.structures import Anchors, Detections, Predictions
 
 _CPU_BLOCK = 1 << 20  # scores held at once on the CPU, so that they fit into the cache
@@ -50,6 +56,8 @@ class PerLevelPostprocess:
 
         `keep` [B, A] bool: the other anchors give no detections.
         """
+        if lists.serves(predictions, self.iou):
+            return self._listed(predictions, anchors, keep, limits)
         rows = torch.arange(predictions["box_deltas"].shape[0], device=predictions["box_deltas"].device)[:, None]
         index, labels, best = self._candidates(predictions, anchors.counts, keep)  # [B, N] each
         base = anchors.boxes[index] if anchors.boxes.ndim == 2 else anchors.boxes[rows, index]
@@ -68,6 +76,77 @@ class PerLevelPostprocess:
             own = torch.where(chosen < _VOTERS_OF_ALL, 0.0, final)
             kept = near_vote(kept, own, coordinate_rows(boxes[first]), voters, self.vote)
         return Detections(kept, final, classes)
+
+    def _listed(
+        self, predictions: Predictions, anchors: Anchors, keep: Tensor | None, limits: Tensor | None
+    ) -> Detections:
+        """The same on the CPU, without padding: see `lists`."""
+        found = []
+        for image in range(predictions["box_deltas"].shape[0]):
+            own = {name: values[image : image + 1].detach() for name, values in predictions.items()}
+            listed = self._pairs(own, anchors.counts, None if keep is None else keep[image].numpy())
+            limit = None if limits is None else limits[image]
+            found.append(self._found(listed, own["box_deltas"], lists.anchors_of(anchors, image), limit))
+        return lists.padded(found)
+
+    def _pairs(self, predictions: Predictions, counts: tuple[int, ...], keep: Marks | None) -> Listed:
+        """The candidates of an image, in the order of anchors, then classes."""
+        places = self._possible(predictions)
+        if keep is not None:
+            places = places[keep[places]]
+        step = max(1, _CPU_BLOCK // max(1, *(values.shape[2] for values in predictions.values())))
+        found = []
+        for first, last in pairwise(places.searchsorted([0, *np.cumsum(counts)])):
+            level = lists.nothing()
+            for start in range(first, last, step):
+                index = places[start : min(start + step, last)]
+                near = {name: values.index_select(1, torch.from_numpy(index)) for name, values in predictions.items()}
+                sound = torch.stack([values[0].isfinite().all(-1) for values in near.values()]).all(0).numpy()
+                part = lists.above(self.scores(near)[0], self.threshold, sound)
+                level = lists.joined([level, replace(part, anchors=index[part.anchors])])
+                level = level[lists.best(level.scores, self.candidates)]
+            found.append(level)
+        return lists.joined(found)
+
+    def _possible(self, predictions: Predictions) -> Places:
+        """The anchors of an image that may have a score above the threshold."""
+        count = predictions["box_deltas"].shape[1]
+        least = self.scores.least_logit(self.threshold) if isinstance(self.scores, ClassScores) else None
+        if least is None or not isinstance(self.scores, ClassScores):
+            return np.arange(count)
+        logits = predictions[self.scores.key][0]
+        step = max(1, _CPU_BLOCK // max(1, logits.shape[1]))
+        over = torch.empty(min(step, count), logits.shape[1], dtype=torch.bool)
+        found = [np.zeros(0, np.int64)]
+        for start in range(0, count, step):  # block by block, so that the marks stay in the processor's cache
+            block = logits[start : start + step]
+            marks = torch.gt(block, least, out=over[: len(block)])
+            found.append(np.flatnonzero(marks.numpy()) // logits.shape[1] + start)
+        places = np.concatenate(found)
+        return places[np.diff(places, prepend=-1) > 0]
+
+    def _found(self, listed: Listed, deltas: Tensor, anchors: Tensor, limit: Tensor | None) -> tuple[Tensor, Listed]:
+        """What is found in an image: boxes [D, 4], and the pairs."""
+        first = 2 * self.detections if self.vote is None else _VOTERS_OF_ALL
+        for order, complete in lists.best_first(listed.scores, first):
+            ranked = listed[order]
+            index = torch.from_numpy(ranked.anchors)
+            boxes = self.coder.decode(deltas[0].index_select(0, index), anchors.index_select(0, index))
+            sound = boxes.isfinite().all(-1)
+            if limit is not None:
+                boxes = clip_boxes(boxes, limit[0], limit[1])
+                sound &= box_area(boxes) > 0
+            places = np.flatnonzero(sound.numpy())
+            alive = greedy(boxes.numpy()[places], ranked.labels[places], self.iou, self.detections)
+            kept = places[np.flatnonzero(alive)[: self.detections]]
+            if len(kept) == self.detections or complete:
+                break
+        found, chosen = ranked[kept], boxes[torch.from_numpy(kept)]
+        if self.vote is None:
+            return chosen, found
+        heard = places[places < _VOTERS_OF_ALL]
+        own = np.where(kept < _VOTERS_OF_ALL, np.float32(0), found.scores)
+        return lists.voted(chosen, found, ranked[heard], boxes[torch.from_numpy(heard)], own, self.vote), found
 
     def _candidates(
         self, predictions: Predictions, counts: tuple[int, ...], keep: Tensor | None
@@ -111,8 +190,7 @@ class PerLevelPostprocess:
             return self.scores(predictions).amax(-1)
         size = max(len(values) * values.shape[2] for values in predictions.values())
         deltas = predictions["box_deltas"]
-        count, block = deltas.shape[1], _CPU_BLOCK if deltas.device.type == "cpu" else _BLOCK
-        step = max(1, block // max(1, size))
+        count, step = deltas.shape[1], max(1, _BLOCK // max(1, size))
         parts = ({name: values[:, i : i + step] for name, values in predictions.items()} for i in range(0, count, step))
         return torch.cat([self.scores(part).amax(-1) for part in parts], 1)
 

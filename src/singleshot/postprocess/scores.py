@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 from torch import Tensor
 
 from singleshot.losses.classification import ClassificationLoss
+from singleshot.losses.sigmoid import SigmoidLink
 from singleshot.outputs.output import Factor
 from singleshot.structures import Predictions
 
@@ -54,6 +55,23 @@ class ClassScores:
         for part in parts[1:]:
             score = score * part
         return score.expand_as(probability)
+
+    def least_logit(self, threshold: float) -> float | None:
+        """A number that the logit of a class exceeds wherever its score exceeds the threshold. None: it is not known.
+
+        So the anchors that count can be found without computing any score. No factor is above 1, so of one sigmoid per
+        class p^own must exceed the threshold.
+        """
+        if getattr(type(self.classification), "probabilities", None) is not SigmoidLink.probabilities:
+            return None
+        own = math.prod(
+            output.factor.alpha for output in self.outputs if output.factor and output.factor.alpha is not None
+        )
+        if own == 0 or not 0 < threshold < 1:
+            return None
+        least = min(threshold, 0.99) ** (1 / own)
+        # A little less, because scores are rounded.
+        return math.log(least / (1 - least)) - 1e-2 if least > 1e-30 else None
 
     @property
     def alphas(self) -> dict[str, float | None]:
