@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from singleshot.engines.quiet import load_package
+from singleshot.engines.quiet import EXTRAS, load_package
 from singleshot.preprocess import Pixels, Stretch
 from singleshot.spec import Spec
 
 SIZE = (8, 16)  # height, width
+
+
+def need(package: str) -> None:
+    """Skip the test where a package is missing. It is not imported: whoever does that first has to keep it quiet."""
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs the package {package}: pip install 'singleshot[{EXTRAS[package]}]'")
 
 
 def small_spec(**changes: Any) -> Spec:
@@ -25,7 +32,7 @@ def onnx_model(
     spec: Spec | None, *, label: int = 1, box: tuple[float, ...] = (2, 1, 10, 7), names: str = "blsc"
 ) -> Any:
     """The graph as a model of ONNX. `names`: which of boxes, labels, scores and count it gives."""
-    pytest.importorskip("onnx", reason="needs the package onnx: pip install 'singleshot[export]'")
+    need("onnx")
     onnx = load_package("onnx")
     helper, kinds = onnx.helper, onnx.TensorProto
     whole = spec is None or spec.input == "image"
@@ -68,14 +75,14 @@ def onnx_model(
 
 def write_onnx(path: Path, spec: Spec | None, **changes: Any) -> Path:
     """An `.onnx` file. Skips the test where a package is missing."""
-    pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'singleshot[export]'")
+    need("onnxruntime")
     path.write_bytes(onnx_model(spec, **changes).SerializeToString())
     return path
 
 
 def write_openvino(path: Path, spec: Spec | None, **changes: Any) -> Path:
     """An `.xml` file with its `.bin` file. Skips the test where a package is missing."""
-    pytest.importorskip("openvino", reason="needs openvino: pip install 'singleshot[openvino]'")
+    need("openvino")
     openvino = load_package("openvino")
     model = openvino.Core().read_model(onnx_model(spec, **changes).SerializeToString())
     if spec is not None:

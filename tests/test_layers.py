@@ -59,7 +59,7 @@ ONLY = {
     **dict.fromkeys(NETWORK, NETWORK | {"data.images"}),
     "backbones": NETWORK | {"data.images", "catalogue"},
     "weights": NETWORK | {"version", "installed_weights", "catalogue", "cache"},
-    "engines": NETWORK | {"weights"},
+    "engines": NETWORK | {"weights", "cache", "version"},
     "evaluation.detect_dataset": RECORDS | {"data.frames", "stream", "evaluation", "eval_mode"},
     "evaluation": RECORDS,
     "data.frames": {"data.dataset", "data.images", "data.deep", "stream", "errors"},

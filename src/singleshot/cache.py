@@ -24,6 +24,14 @@ def cache_folder(purpose: str) -> Path:
     return _root() / purpose
 
 
+def switched_off() -> bool:
+    """Whether the user wants nothing to be kept that can be made again: `SINGLESHOT_CACHE` is there, and empty.
+
+    What is fetched by name is kept all the same: it needs a place.
+    """
+    return os.environ.get(VARIABLE) == ""
+
+
 def _root() -> Path:
     if given := os.environ.get(VARIABLE):
         return to_path(os.path.expanduser(given)).absolute()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
 import json
 import os
-import platform
 import shutil
 import socket
-import struct
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,16 +16,15 @@ from typing import Any
 
 import pytest
 import torch
+from engine_files import WRITE, need, small_spec
 from faults.forking import in_child
+from faults.sockets import SOCKET, forbid_sockets
 
 from singleshot import backbones
 from singleshot.cli import main, verbs
 from singleshot.training.recipe import Recipe, to_yaml
 
-# The number of the system call `socket`.
-_SOCKET = {"x86_64": 41, "aarch64": 198}.get(platform.machine())
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux" or _SOCKET is None, reason="the filter is one of Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux" or SOCKET is None, reason="the filter is one of Linux")
 
 _LENGTHS = ["--schedule.steps", "1", "--arguments.image_size", "64", "--arguments.backbone", "mobilenetv2"]
 WORDS: dict[str, list[str]] = {
@@ -35,6 +32,7 @@ WORDS: dict[str, list[str]] = {
     "train": ["DATA", "--out", "OUT/run", "--data.workers", "0", "--batch-size", "2", *_LENGTHS],
     "evaluate": ["MODEL", "DATA"],
     "detect": ["MODEL", "IMAGE", "--out", "OUT/found"],
+    "benchmark": ["MODEL", "--rounds", "1", "--engine", "torch", "--precision", "fp32", "--image", "IMAGE"],
     "data check": ["DATA"],
     "data show": ["DATA", "--out", "OUT/sheet.png"],
     "data formats": [],
@@ -61,30 +59,6 @@ SLOW = {"demo", "models"}
 
 def test_every_verb_is_here() -> None:
     assert set(WORDS) == set(verbs())
-
-
-def forbid_sockets() -> None:
-    """From now on the kernel kills this process when it, or a library in C or Rust, asks for an internet socket."""
-    load, equal, end = 0x20, 0x15, 0x06  # of a word, compared with a constant, with a verdict
-    rules = [
-        (load, 0, 0, 0),  # the number of the system call
-        (equal, 0, 4, _SOCKET),
-        (load, 0, 0, 16),  # its first argument, the family
-        (equal, 1, 0, socket.AF_INET),
-        (equal, 0, 1, socket.AF_INET6),
-        (end, 0, 0, 0x80000000),  # kill
-        (end, 0, 0, 0x7FFF0000),  # allow
-    ]
-    code = b"".join(struct.pack("HBBI", *rule) for rule in rules)
-    text = ctypes.create_string_buffer(code, len(code))
-
-    class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("rules", ctypes.c_void_p)]
-
-    program = Program(len(rules), ctypes.addressof(text))
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.prctl(38, 1, 0, 0, 0) or library.prctl(22, 2, ctypes.byref(program), 0, 0):
-        raise OSError(ctypes.get_errno(), "no filter")
 
 
 def answer(words: list[str]) -> list[Any]:
@@ -147,3 +121,39 @@ def test_no_verb_opens_a_connection(verb: str, places: dict[str, str], monkeypat
         words.append(os.path.join(places[first], rest) if slash else places.get(word, word))
     code, said = in_child(partial(answer, words), seconds=300)
     assert code == 0, said
+
+
+WITHOUT = """
+import sys
+from faults.sockets import forbid_sockets
+forbid_sockets()
+from singleshot.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def run_without_sockets(words: list[str], folder: Path) -> None:
+    """Run a command in a process of its own. Where `CI` is set, ONNX Runtime is silent by itself; so it is not set."""
+    if in_child(forbid_sockets) is not None:
+        pytest.skip("this system allows no filter")
+    variables = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    variables["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    variables["SINGLESHOT_CACHE"] = str(folder / "cache")
+    command = [sys.executable, "-c", WITHOUT, *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=folder, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("suffix", WRITE)
+def test_no_engine_opens_a_connection(suffix: str, tiny_voc: Path, tmp_path: Path) -> None:
+    model = WRITE[suffix](tmp_path / f"model{suffix}", small_spec())
+    run_without_sockets(["detect", str(model), str(tiny_voc / "JPEGImages" / "a.jpg")], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_no_conversion_opens_a_connection(engine: str, tiny_model: Path, tiny_voc: Path, tmp_path: Path) -> None:
+    need("onnxscript")
+    need(engine)
+    words = ["detect", str(tiny_model), str(tiny_voc / "JPEGImages" / "a.jpg"), "--engine", engine]
+    run_without_sockets(words, tmp_path)

@@ -100,7 +100,8 @@ def load(
     Args:
         path: a file with a suffix of `ENGINES`.
         builder: for weights of your own detector, the function to build it with.
-        engine: "auto" is PyTorch for a weights file, and for an exported model the engine of its file.
+        engine: "auto" is PyTorch for a weights file, and for an exported model the engine of its file. With another
+            engine a weights file is converted once; the result is kept in the cache (`singleshot.cache`).
         precision: "fp32", "bf16" or "int8"; "auto" is the fastest that this machine has for the file.
         threads: how many compute; None is the engine's own choice. For PyTorch this is the number of the process.
         device: "cpu" or "cuda", or another device that the engine takes.
@@ -117,17 +118,21 @@ def run_by(
 ) -> Detector | ExportedDetector:
     """As `load`, with the options as one value."""
     wanted = None if engine == "auto" else named_engine(engine)
-    if holds_weights(path):
+    if holds_weights(path) and (wanted is None or wanted.NAME == "torch"):
         from singleshot.engines import weights_file
         from singleshot.weights import checkpoint
 
-        if wanted is not None and wanted.NAME != weights_file.NAME:
-            raise UserError(f"{path}: is a weights file; export it first to run it with {wanted.TITLE}")
-        return cast("Detector", weights_file.prepared(
-            checkpoint.load(path, builder=builder, device=options.device), options
-        ))  # fmt: skip
+        found: Detector = weights_file.prepared(checkpoint.load(path, builder=builder, device=options.device), options)
+        return found
     from singleshot.engines.exported import ExportedDetector
 
+    if wanted is not None and holds_weights(path):
+        if options.precision == "int8":
+            raise UserError(
+                f"{path}: int8 needs images to measure the ranges of values: "
+                f"singleshot export MODEL --precision int8 --calibrate DATA --out model{wanted.SUFFIX}"
+            )
+        return _by_another(path, wanted, options, builder)
     own = find_engine(path)
     if wanted is not None and wanted.NAME != own.NAME:
         raise UserError(
@@ -139,6 +144,23 @@ def run_by(
     if not to_path(path).exists():
         raise UserError(f"{path}: no such file; export the model first, or check the path")
     return ExportedDetector(*own.open(Path(path), options), path=str(path))
+
+
+def _by_another(
+    path: str | Path, engine: Engine, options: Options, builder: Callable[..., Detector] | None
+) -> ExportedDetector:
+    """A weights file, run by an engine that cannot read it."""
+    from singleshot.engines.converted import converted
+    from singleshot.engines.exported import ExportedDetector
+    from singleshot.engines.graph_file import refuse_no_file
+    from singleshot.engines.quiet import load_package
+
+    refuse_no_file(to_path(path))
+    for package in engine.PACKAGES:
+        load_package(package)
+    with converted(path, engine, builder) as file:
+        spec, run = engine.open(file, options)
+    return ExportedDetector(spec, run, path=str(path))
 
 
 def load_detector(
