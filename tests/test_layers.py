@@ -40,7 +40,7 @@ LAYERS = [
     {"data", "image_input"},
     {"data.limits"},
     {"structures", "signature", "plain_data", "data.images", "data.dataset", "data.normalised"},
-    {"data.deep", "data.pixel_budget"},
+    {"data.deep", "data.jpeg", "data.pixel_budget"},
     {"coders", "ops", "prediction", "stream", "yaml_text", "catalogue"},
     {"tensor_files", "torch_files", "devices", "installed_weights", "fetch", "cache"},
     {"files", "eval_mode", "twin", "version", "flags", "text_table", "terminal", "conversions", "paths", "ranges"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from singleshot.data import jpeg
 from singleshot.data.deep import DeepRange, DeepValues, usual_range, warn_if_dark
 from singleshot.data.pixel_budget import PixelBudget
 from singleshot.errors import UserError, shown
@@ -73,8 +75,32 @@ def read_image(
     `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     chosen = DeepRange.of(deep_range)
+    if (pixels := _usual_jpeg(source)) is not None:
+        return pixels
     with _decoded(source) as image:
         return to_rgb(image, chosen, warn_as=_name(source) if warn else None)
+
+
+def _usual_jpeg(source: str | Path | bytes) -> Pixels | None:
+    """The pixels of a JPEG file that is as usual; None: Pillow reads it, or says what is wrong with it."""
+    content = source if isinstance(source, bytes) else _jpeg_content(os.fspath(source))
+    size = None if content is None else jpeg.usual_size(content)
+    if content is None or size is None or size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or math.inf):
+        return None
+    with BUDGET.hold(size[0] * size[1]):
+        return jpeg.decoded(content, size)
+
+
+def _jpeg_content(path: str) -> bytes | None:
+    """The bytes of a file that begins as a JPEG; None if it does not, is very large, or cannot be read."""
+    try:
+        with _open_file(path) as file:
+            start = file.read(len(jpeg.START))
+            if start != jpeg.START or os.fstat(file.fileno()).st_size > jpeg.LARGEST_FILE:
+                return None
+            return start + file.read()
+    except (UserError, OSError):
+        return None
 
 
 @dataclass(frozen=True)
