@@ -54,10 +54,11 @@ class SamplerCrop:
         u = rng.random((4, len(self.overlaps) + 1, self.trials))
         scale = self.scale[0] + (self.scale[1] - self.scale[0]) * u[0]
         aspect = self.aspect[0] + (self.aspect[1] - self.aspect[0]) * u[1]
-        root = np.sqrt(np.clip(aspect, scale**2, 1 / scale**2))
+        square = scale**2
+        root = np.sqrt(np.minimum(np.maximum(aspect, square), 1 / square))
         # The clamp makes a side 1 except for rounding; the minimum keeps it inside.
-        w = np.clip((scale * root * width).astype(np.int64), 1, width)
-        h = np.clip((scale / root * height).astype(np.int64), 1, height)
+        w = np.minimum(np.maximum((scale * root * width).astype(np.int64), 1), width)
+        h = np.minimum(np.maximum((scale / root * height).astype(np.int64), 1), height)
         x = (u[2] * (width - w + 1)).astype(np.int64)
         y = (u[3] * (height - h + 1)).astype(np.int64)
         return np.stack([x, y, x + w, y + h], axis=-1)
@@ -71,13 +72,13 @@ class SamplerCrop:
 
 def best_overlap(patches: NDArray[np.int64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """The largest IoU of each patch [..., 4] with any of the boxes [N, 4], N > 0: [...]."""
-    p = patches[..., None, :]
-    w = np.minimum(p[..., 2], boxes[:, 2]) - np.maximum(p[..., 0], boxes[:, 0])
-    h = np.minimum(p[..., 3], boxes[:, 3]) - np.maximum(p[..., 1], boxes[:, 1])
-    shared = w.clip(min=0) * h.clip(min=0)
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    patch_area = (p[..., 2] - p[..., 0]) * (p[..., 3] - p[..., 1])
-    best: NDArray[np.float64] = (shared / (patch_area + area - shared)).max(axis=-1)
+    x1, y1, x2, y2 = np.moveaxis(patches, -1, 0).astype(np.float64, order="C")[:, None]
+    left, top, right, bottom = boxes.T.reshape(4, -1, *(1,) * (patches.ndim - 1))  # [N, 1, ...]: long rows of patches
+    shared = np.maximum(np.minimum(x2, right) - np.maximum(x1, left), 0)
+    shared *= np.maximum(np.minimum(y2, bottom) - np.maximum(y1, top), 0)
+    area = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top)
+    area -= shared
+    best: NDArray[np.float64] = (shared / area).max(axis=0)
     return best
 
 

@@ -6,7 +6,9 @@ goes from 0 to 179 in steps of two degrees.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from singleshot.data.transforms.sample import Image, Sample
 
 _LEVELS = np.arange(256, dtype=np.float64)
+_TABLE = _LEVELS.astype(np.uint8)[:, None]
 
 
 def _saturate(values: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -38,48 +41,48 @@ class Distortion:
         Each pixel is changed by itself. So cropping before or after gives the same result, up to rounding: OpenCV's
         vectorised conversions and their scalar remainder may differ by one.
         """
+        image = _brighter(image, self.brightness)
         if not self.contrast_last:
-            image = _apply_levels(image, (self._brightness(), self._contrast()))
-            return _apply_hue(_apply_saturation(image, self.saturation), self.hue)
-        image = _apply_levels(image, (self._brightness(),))
-        image = _apply_hue(_apply_saturation(image, self.saturation), self.hue)
-        return _apply_levels(image, (self._contrast(),))
-
-    def _brightness(self) -> NDArray[np.uint8] | None:
-        return None if self.brightness is None else _saturate(_LEVELS + self.brightness)
-
-    def _contrast(self) -> NDArray[np.uint8] | None:
-        return None if self.contrast is None else _saturate(_LEVELS * self.contrast)
+            image = _scaled(image, self.contrast)
+        image = _in_hsv(image, 1, self.saturation, _scaled)
+        image = _in_hsv(image, 0, self.hue, _turned)
+        return _scaled(image, self.contrast) if self.contrast_last else image
 
 
-def _apply_levels(image: Image, tables: tuple[NDArray[np.uint8] | None, ...]) -> Image:
-    """Map each value through the tables in order, in one look-up: tables of 256 entries combine exactly."""
-    total: NDArray[np.uint8] | None = None
-    for table in tables:
-        if table is not None:
-            total = table if total is None else table[total]
-    return image if total is None else np.asarray(cv2.LUT(image, total), dtype=np.uint8)
-
-
-def _apply_saturation(image: Image, factor: float | None) -> Image:
-    if factor is None:
-        return image
-    return _in_hsv(image, 1, _saturate(_LEVELS * factor))
-
-
-def _apply_hue(image: Image, delta: float | None) -> Image:
+# Each step is a table of 256 levels, and only the table says what is right. OpenCV has vector instructions for sums and
+# products, but none for tables. So a sum or product is used if it gives the table, which it nearly always does.
+def _brighter(image: Image, delta: float | None) -> Image:
     if delta is None:
         return image
+    whole = np.full(4, round(delta), np.float64)
+    return _mapped(image, _saturate(_LEVELS + delta), lambda values: cv2.add(values, whole))
+
+
+def _scaled(image: Image, factor: float | None) -> Image:
+    if factor is None:
+        return image
+    return _mapped(image, _saturate(_LEVELS * factor), lambda values: cv2.convertScaleAbs(values, alpha=factor))
+
+
+def _turned(hue: Image, delta: float | None) -> Image:
     # Below 0 the hue saturates at 0 (uint8). Above 179 OpenCV's conversion back takes it modulo 180; that is done here,
     # so that it does not depend on the version of OpenCV. Hue 255 does not occur: the largest is 179 + 18.
-    return _in_hsv(image, 0, _saturate(_LEVELS + delta) % np.uint8(180))
+    return hue if delta is None else np.asarray(cv2.LUT(hue, _saturate(_LEVELS + delta) % np.uint8(180)), np.uint8)
 
 
-def _in_hsv(image: Image, channel: int, table: NDArray[np.uint8]) -> Image:
-    tables = np.repeat(_LEVELS.astype(np.uint8)[:, None], 3, axis=1)
-    tables[:, channel] = table
-    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), tables[None])
-    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), dtype=np.uint8)
+def _mapped(image: Image, table: NDArray[np.uint8], fast: Callable[[Image], Any]) -> Image:
+    """Every value through the table; by `fast` if that does the same."""
+    same = np.array_equal(fast(_TABLE).reshape(-1), table)
+    return np.asarray(fast(image) if same else cv2.LUT(image, table), np.uint8)
+
+
+def _in_hsv(image: Image, channel: int, number: float | None, change: Callable[[Image, float | None], Image]) -> Image:
+    """The image with one channel of its HSV changed."""
+    if number is None:
+        return image
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    cv2.insertChannel(change(np.asarray(cv2.extractChannel(hsv, channel), np.uint8), number), hsv, channel)
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv), np.uint8)
 
 
 @dataclass(frozen=True)
