@@ -23,7 +23,7 @@ LAYERS = [
     {"demo"},
     {"recipes", "inference", "analysis", "benchmarking"},
     {"multiscale"},
-    {"training"},
+    {"training", "exporting"},
     {"evaluation.detect_dataset"},
     {"evaluation"},
     {"engines"},

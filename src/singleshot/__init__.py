@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from singleshot.evaluation.detections import ImageDetections as ImageDetections
     from singleshot.evaluation.metrics import Metrics as Metrics
     from singleshot.evaluation.metrics import evaluate as evaluate
+    from singleshot.exporting.export import NotTheSame as NotTheSame
+    from singleshot.exporting.export import export as export
     from singleshot.inference.draw import draw as draw
     from singleshot.inference.predictor import detect as detect
     from singleshot.prediction import Prediction as Prediction
@@ -57,6 +59,7 @@ _WHERE: dict[str, str | None] = {
     "Detector": "singleshot.detectors.detector",
     "ImageDetections": "singleshot.evaluation.detections",
     "Metrics": "singleshot.evaluation.metrics",
+    "NotTheSame": "singleshot.exporting.export",
     "Prediction": "singleshot.prediction",
     "Recipe": "singleshot.training.recipe",
     "Targets": "singleshot.structures",
@@ -70,6 +73,7 @@ _WHERE: dict[str, str | None] = {
     "download": "singleshot.catalogue",
     "draw": "singleshot.inference.draw",
     "evaluate": "singleshot.evaluation.metrics",
+    "export": "singleshot.exporting.export",
     "import_weights": "singleshot.weights.importers",
     "iou_retinanet": "singleshot.detectors.iou_retinanet",
     "load": "singleshot.engines",
@@ -92,6 +96,7 @@ __all__ = [  # noqa: RUF022 (kept equal to the table above by a test)
     "Detector",
     "ImageDetections",
     "Metrics",
+    "NotTheSame",
     "Prediction",
     "Recipe",
     "Targets",
@@ -105,6 +110,7 @@ __all__ = [  # noqa: RUF022 (kept equal to the table above by a test)
     "download",
     "draw",
     "evaluate",
+    "export",
     "import_weights",
     "iou_retinanet",
     "load",

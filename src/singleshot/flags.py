@@ -81,3 +81,14 @@ def fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {short(text)}")
     return value
+
+
+def points(text: str) -> float:
+    """The type of a flag that takes points of a metric, from 0 to 100."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"expected points of AP, from 0 to 100, got {short(text)}")
+    return value

@@ -1,7 +1,8 @@
 """The command line, `singleshot VERB`: one small file per verb (parse, call, print). What they share is here.
 
-Exit codes: 0 success; 2 an error of the user, with one clear message; 130 after Ctrl-C; 1 a bug of ours, with a
-traceback. These files import no torch and no other heavy library at their top, so that `--help` is fast.
+Exit codes: 0 success; 2 an error of the user, with one clear message; 130 after Ctrl-C; 1 what was asked for could not
+be made (an export that finds other objects), or a bug of ours, with a traceback. These files import no torch and no
+other heavy library at their top, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ VERBS = {
     "data formats": "list the dataset formats that are read and written, and how they look",
     "data split": "divide the images into train and val, if the dataset is not divided",
     ANALYSE: "stands for `analyse NAME`: a verb for each analysis of the table, with its own line",
+    "export": "a detector as one file for ONNX Runtime, OpenVINO, PyTorch or Triton; also int8",
     "import": "weights of other programs become a detector or a backbone of this one",
     "download": "published weights of backbones and detectors, by name; none: the list",
     "benchmark": "how fast detectors are here: every engine and precision, and where the time goes",
@@ -114,6 +116,9 @@ def _run(words: list[str]) -> int:
         _print(write(result, as_json=options["json"], ascii=not _is_utf8(sys.stdout)), plain=options["json"])
     if result.fault is not None:
         raise UserError(result.fault)
+    if result.failure is not None:
+        say(f"singleshot: {result.failure}")
+        return 1
     return 130 if result.interrupted else 0
 
 

@@ -57,3 +57,19 @@ EVALUATE: Mapping[str, str] = {
     "--save-json": "--save-detections",
     "--out": "--save-detections",
 }
+EXPORT: Mapping[str, str] = {
+    "--output": "--out",
+    "--output-file": "--out",
+    "--name": "--out",
+    "--half": "--precision bf16",
+    "--int8": "--precision int8 --calibrate DATA",
+    "--include": "--format",
+    "--dynamic": "nothing (the number of images is always free)",
+    "--nms": "nothing (the suppression is always inside; --outputs raw leaves it out)",
+    "--simplify": "nothing (the graph is simplified already)",
+    "--conf": "--threshold",
+    "--conf-thres": "--threshold",
+    "--weights": "MODEL, the first word after export,",
+    "--model": "MODEL, the first word after export,",
+    "--checkpoint": "MODEL, the first word after export,",
+}

@@ -19,6 +19,7 @@ class Result:
     document: Any  # plain data for --json
     text: str
     fault: str | None = None  # if the verb found something wrong: what the user has to correct; exit code 2
+    failure: str | None = None  # if what was asked for could not be made, without a mistake of the user; exit code 1
     silent: bool = False  # several processes worked together, and another one prints the result
     interrupted: bool = False  # Ctrl-C ended the work early, and this is what there was so far; exit code 130
 

@@ -1,0 +1,1 @@
+"""Exports detectors, and shows that the exported form finds the same objects."""
