@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from PIL import Image
 import singleshot
 from singleshot import benchmarking
 from singleshot.benchmarking import loads, machine, opening, timing
+from singleshot.benchmarking.pictures import Pictures
 from singleshot.benchmarking.plot import check
-from singleshot.benchmarking.stages import LAYERS, LayerStages
+from singleshot.benchmarking.stages import LAYERS, GraphStages, LayerStages
 from singleshot.cli import main
 from singleshot.detectors import registry
 from singleshot.errors import UserError
@@ -152,6 +154,34 @@ def test_parts_are_told_apart_and_their_sum_is_the_whole() -> None:
 def _constant(detector: singleshot.Detector) -> Any:
     count = len(detector.anchors_for(detector.image_size).boxes)
     return lambda pixels: {"class_logits": torch.zeros(1, count, 3), "box_deltas": torch.zeros(1, count, 4)}
+
+
+def test_a_graph_is_one_part() -> None:
+    class Model:
+        """As an exported detector: `run` is the engine's."""
+
+        def run(self, images: Any, limits: Any) -> int:
+            return 1
+
+        def predict(self, files: Any) -> int:
+            time.sleep(0.001)
+            return self.run(None, None) + self.run(None, None)
+
+    model = Model()
+    stages = GraphStages(model)
+    for _ in range(2):
+        took = stages.divided(lambda: model.predict([]))
+        assert list(took) == ["read", "graph", "rest"]
+        assert took["read"] >= 0.001
+        assert took["graph"] > 0
+        assert took["rest"] >= 0
+
+
+def test_an_exported_file_has_its_own_engine_precision_and_size() -> None:
+    source = opening.Source("m", Path("m.onnx"), True, None, None, "", own=True)
+    assert opening.engines_of(source, ["torch"]) == ["onnxruntime"]
+    assert opening.precisions_of(source, "onnxruntime", None, machine.this_machine(), "cpu") == (["auto"], [])
+    assert len(Pictures((Path("a.jpg"),), "", made=True).dataset()) == 1
 
 
 @pytest.mark.parametrize("builder", ["ssd", "retinanet"])

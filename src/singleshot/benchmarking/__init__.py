@@ -41,6 +41,8 @@ class Choices(TypedDict, total=False):
     image: str | Path | Sequence[str | Path]
     data: str | Path | None
     split: str | None
+    format: str | None
+    allow_outside: bool
     device: str
     tell: Tell | None
 
@@ -58,6 +60,8 @@ class Settings:
     image: tuple[str | Path, ...] = ()
     data: str | Path | None = None
     split: str | None = None
+    format: str | None = None
+    allow_outside: bool = False
     device: str = "cpu"
     tell: Tell | None = None
 
@@ -82,6 +86,8 @@ class Settings:
             raise UserError("images to measure on are given twice, as image and as data: leave one of them out")
         if found.split is not None and found.data is None:
             raise UserError("split names a part of data, and no data is given: give data too")
+        if found.format is not None and found.data is None:
+            raise UserError("format is that of data, and no data is given: give data too")
         Options(found.device, threads=found.threads)
         return found
 
@@ -94,8 +100,9 @@ def benchmark(models: str | Path | Sequence[str | Path], **choices: Unpack[Choic
         choices: batch_size: one or several numbers of images for each call (1). engine: one or several of `NAMES`
             (all that are installed). precision: fp32, bf16, int8 (all that the engine and the machine have). size: an
             input size, or several; for names and weights files. threads: how many compute. rounds: how often all take
-            turns (10). image: files to detect in; data, split: a dataset, which also gives AP. Without both, pictures
-            are generated. device: "cpu" or "cuda". tell: called with a line of text before each step.
+            turns (10). image: files to detect in; data, split, format, allow_outside: a dataset as `open_dataset` takes
+            it, which also gives AP. Without both, pictures are generated. device: "cpu" or "cuda". tell: called with a
+            line of text before each step.
 
     Scores decide what post-processing has to do. On given images a trained model has its own. Random weights, and any
     weights on generated pictures, are changed so that a stated share of the scores passes the threshold.
@@ -125,7 +132,7 @@ def _measured(names: list[str], settings: Settings, folder: Path) -> Benchmark:
     tell = settings.tell or (lambda line: None)
     (folder / "pictures").mkdir()
     (folder / "models").mkdir()
-    dataset = _dataset(settings)
+    dataset = None if settings.data is None else _dataset(settings, None)
     if dataset is not None:
         shown = pictures.of_dataset(dataset)
     elif settings.image:
@@ -149,7 +156,7 @@ def _measured(names: list[str], settings: Settings, folder: Path) -> Benchmark:
             lines.append(_line(one, batch, taken, objects, rates[one.precision]))
     if dataset is not None and complete:
         try:
-            lines = _with_accuracy(lines, found, dataset, tell)
+            lines = _with_accuracy(lines, found, settings, tell)
         except KeyboardInterrupt:
             complete = False
     scores = {source.label: source.scores for source in sources}
@@ -158,12 +165,18 @@ def _measured(names: list[str], settings: Settings, folder: Path) -> Benchmark:
     )
 
 
-def _dataset(settings: Settings) -> Dataset | None:
-    if settings.data is None:
-        return None
+def _dataset(settings: Settings, class_names: Sequence[str] | None) -> Dataset:
     from singleshot.data.open import open_dataset
 
-    return open_dataset(settings.data, split=settings.split, prefer=_PREFERRED)
+    assert settings.data is not None
+    return open_dataset(
+        settings.data,
+        split=settings.split,
+        prefer=_PREFERRED,
+        format=settings.format,
+        allow_outside=settings.allow_outside,
+        class_names=class_names,
+    )
 
 
 def _opened(
@@ -240,16 +253,15 @@ def _line(one: Opened, batch: int, taken: Sequence[Seconds], objects: Sequence[i
     )
 
 
-def _with_accuracy(lines: list[Line], found: Sequence[Opened], dataset: Dataset, tell: Tell) -> list[Line]:
+def _with_accuracy(lines: list[Line], found: Sequence[Opened], settings: Settings, tell: Tell) -> list[Line]:
     """The lines with AP, which is measured once for each model, engine and precision."""
-    from singleshot.data.open import open_dataset
     from singleshot.evaluation.detect_dataset import detect_dataset
     from singleshot.evaluation.metrics import evaluate
 
     accuracy: dict[tuple[str, str, str], float] = {}
     for one in found:
-        tell(f"measuring AP on {len(dataset)} images: {one.source.label}, {one.engine}, {one.precision}")
-        own = open_dataset(dataset.root, split=dataset.split, class_names=one.model.class_names)
+        own = _dataset(settings, one.model.class_names)
+        tell(f"measuring AP on {len(own)} images: {one.source.label}, {one.engine}, {one.precision}")
         metrics = evaluate(own, detect_dataset(one.model, own))
         accuracy[one.source.label, one.engine, one.precision] = 100.0 * metrics.coco.numbers["AP"]
     return [replace(line, ap=accuracy[line.model, line.engine, line.precision]) for line in lines]

@@ -174,28 +174,22 @@ def precisions_of(
 
 def opened(source: Source, engine: str, precision: str, options: Options, pictures: Pictures, folder: Path) -> Opened:
     """Open a model with an engine, converted first if it must be. Raises `UserError` where that is impossible."""
-    path = source.path
+    path, by = source.path, "auto" if source.exported else engine
+    if precision == "int8":
+        path, by = _quantised(source, engine, pictures, folder), "auto"
+    elif engine != "torch" and not source.own:  # the conversion of a user's own file is kept in the cache
+        path, by = _converted(source, engine, folder), "auto"
+    model: Any = load(path, engine=by, precision=precision, threads=options.threads, device=options.device)
     if source.exported:
-        model = load(path, threads=options.threads, device=options.device)
         precision = str(model.spec.precision)
-    elif engine == "torch":
-        model = load(path, engine=engine, precision=precision, threads=options.threads, device=options.device)
-    elif precision == "int8":
-        path = _quantised(source, engine, pictures, folder)
-        model = load(path, precision=precision, threads=options.threads, device=options.device)
-    elif source.own:
-        model = load(path, engine=engine, precision=precision, threads=options.threads, device=options.device)
-    else:
-        model = load(
-            _converted(source, engine, folder), precision=precision, threads=options.threads, device=options.device
-        )
     stages = GraphStages(model) if hasattr(model, "run") else LayerStages(model)
     return Opened(source, engine, precision, model, stages)
 
 
 def _converted(source: Source, engine: str, folder: Path) -> Path:
-    """A weights file that was made here, in the form of an engine."""
-    exportable = importlib.import_module("singleshot.engines.graph").exportable
+    """A weights file in the form of an engine, in float32."""
+    from singleshot.engines.graph import exportable
+
     path = folder / f"{source.path.stem}{NAMES[engine]}"
     if not path.exists():
         named_engine(engine).export(exportable(load(source.path)), path)
@@ -203,8 +197,15 @@ def _converted(source: Source, engine: str, folder: Path) -> Path:
 
 
 def _quantised(source: Source, engine: str, pictures: Pictures, folder: Path) -> Path:
-    """The same in int8, calibrated on the images of the measurement: right for its speed."""
-    raise UserError(f"{engine} in int8: not here yet")
+    """The same in int8, calibrated on the images of the measurement: right for its speed, not for its accuracy."""
+    quantiser_of = importlib.import_module("singleshot.engines.quantise").quantiser_of
+    images = importlib.import_module("singleshot.exporting.samples").CalibrationImages
+    original = _converted(source, engine, folder)
+    path = folder / f"{source.path.stem}_int8{NAMES[engine]}"
+    if not path.exists():
+        spec = load(original).spec
+        quantiser_of(original, images(pictures.dataset(), spec)).write(path)
+    return path
 
 
 def _is_file(name: str) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from singleshot.data.dataset import Dataset, ImageRecord
 from singleshot.data.deep import DeepRange
 from singleshot.data.images import read_image
 
@@ -27,6 +27,16 @@ class Pictures:
     about: str
     made: bool
 
+    def dataset(self) -> Dataset:
+        """The same as a dataset without truth, for calibration."""
+        none = np.zeros(0)
+        flags = np.zeros(0, bool)
+        records = (
+            ImageRecord(path, path.name, n, (0, 0), np.zeros((0, 4)), none.astype(np.int64), flags, flags, flags, none)
+            for n, path in enumerate(self.paths)
+        )
+        return Dataset(Path(), "voc", "all", (), (), tuple(records))
+
     def batch(self, number: int, turn: int) -> list[str]:
         """The files of one batch; each turn begins with the next file."""
         return [str(self.paths[(turn * number + i) % len(self.paths)]) for i in range(number)]
@@ -40,7 +50,7 @@ def given(paths: Sequence[str | Path]) -> Pictures:
     return Pictures(found, f"{len(found)} given image{'s' if len(found) > 1 else ''}", made=False)
 
 
-def of_dataset(dataset: Any) -> Pictures:
+def of_dataset(dataset: Dataset) -> Pictures:
     """The first images of a split."""
     paths = tuple(record.path for record in dataset.records[:_MOST])
     return Pictures(paths, f"{len(paths)} images of {dataset.root}, split {dataset.split!r}", made=False)

@@ -55,7 +55,7 @@ def _image(points: list[tuple[Line, float]], accurate: bool, found: Benchmark, k
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import patheffects, pyplot
+    from matplotlib import patheffects, pyplot, ticker
 
     halo = [patheffects.withStroke(linewidth=2.5, foreground="white")]
     figure, axes = pyplot.subplots(figsize=(8, 5.2), dpi=150, layout="constrained")
@@ -77,9 +77,14 @@ def _image(points: list[tuple[Line, float]], accurate: bool, found: Benchmark, k
         axes.annotate(f"{model[0]}, {model[1][0]}x{model[1][1]}", slowest, (8, 0), va="center", fontsize=8, **text)
     axes.set_xlabel(f"time for each image (ms), from file to detections, batch {points[0][0].batch}: median, quartiles")
     axes.set_ylabel("AP (%)" if accurate else "work of the network (GFLOPs for each image)")
+    plain = ticker.FuncFormatter(lambda value, _: f"{value:g}")
     axes.set_xscale("log")
     if not accurate:
         axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(plain)
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     low, high = axes.get_xlim()
     axes.set_xlim(low, high * (high / low) ** 0.35)  # names stand to the right
     axes.margins(y=0.14)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,17 +46,14 @@ class LayerStages:
         return {"read": read, **network, "post-processing": end - start - read - sum(network.values())}
 
     def _parts(self) -> list[tuple[nn.Module, str]]:
-        found = []
-        for detector in _all(self._detector):
-            backbone = detector.backbone
-            if isinstance(backbone, ExtraLevels):  # SSD's added layers stand on the base network
-                found += [(backbone, "added layers"), (backbone.backbone, "base network")]
-            else:
-                found.append((backbone, "base network"))
-            found += [(detector.neck, "added layers"), (detector.head, "heads")]
-            if detector.refiner is not None:
-                found.append((detector.refiner, "heads"))
-        return found
+        parts = _modules(self._detector)
+        found = [(parts["neck"], "added layers"), (parts["head"], "heads")]
+        if parts.get("refiner") is not None:
+            found.append((parts["refiner"], "heads"))
+        backbone = parts["backbone"]
+        if isinstance(backbone, ExtraLevels):  # SSD's added layers stand on the base network
+            return [*found, (backbone, "added layers"), (backbone.backbone, "base network")]
+        return [*found, (backbone, "base network")]
 
     def _now(self) -> float:
         if self._cuda:
@@ -106,9 +103,12 @@ class _Clock:
         self._since = now
 
 
-def _all(detector: Any) -> list[Any]:
-    """The detector, and the one that computes in its place if it keeps one with other layouts or folded norms."""
-    return [detector]
+def _modules(detector: Any) -> Mapping[str, Any]:
+    """The parts of a detector that compute when it detects: those of its faster form, if it has one."""
+    parts = getattr(getattr(detector.evaluator(), "network", None), "parts", None)
+    if parts is not None:
+        return dict(parts.items())
+    return {name: getattr(detector, name) for name in ("backbone", "neck", "head", "refiner")}
 
 
 class GraphStages:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from jsonargparse import Namespace
 
+from singleshot.cli.dataset import add_reading, reading
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, whole
 from singleshot.devices import METAVAR
@@ -45,6 +46,7 @@ def parse(words: Sequence[str]) -> Namespace:
     add("--image", nargs="+", metavar="FILE", help="image files to detect in")
     add("--data", metavar="DATA", help="a dataset to detect in; AP is measured too")
     add("--split", metavar="NAME", help="the split of --data (default: val, else test, else the only one)")
+    add_reading(parser)
     add("--device", default="cpu", metavar=METAVAR, help="where to compute (default: cpu)")
     add("--plot", metavar="FILE", help="draw speed against accuracy (without --data: against GFLOPs)")
     return parser.parse(words)
@@ -68,6 +70,7 @@ def run(options: Namespace) -> Result:
         image=options.image or (),
         data=options.data,
         split=options.split,
+        **reading(options),
         device=options.device,
         tell=say,
     )
