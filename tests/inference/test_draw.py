@@ -186,7 +186,7 @@ def test_names_that_cannot_be_written_become_numbers() -> None:
 
 
 def test_labels_of_one_size_have_one_height() -> None:
-    heights = {measure(text, 14).height for text in ("aeo", "Ägypj", "собака")}
+    heights = {measure(text, size=14).height for text in ("aeo", "Ägypj", "собака")}
     assert len(heights) == 1
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from singleshot.errors import UserError
-from singleshot.inference.labels import Box, Label, fit, place
-from singleshot.inference.palette import class_colour, opposite
+from singleshot.inference.labels import Box, Label, fit, place, text_length
+from singleshot.inference.palette import Colour, class_colour, opposite
 from singleshot.prediction import Prediction
 
 Picture = NDArray[np.uint8]
@@ -40,12 +41,11 @@ def draw(
     names = prediction.names if len(prediction) else []
     values, classes = prediction.scores_array.tolist(), prediction.labels_array.tolist()
 
-    canvas = Image.fromarray(np.ascontiguousarray(image))
-    pen = ImageDraw.Draw(canvas)
+    canvas = np.array(image, order="C")
     for i, box in reversed(shown):
         colour = class_colour(classes[i])
-        pen.rectangle(_grown(box, edge), outline=opposite(colour), width=line + 2 * edge)
-        pen.rectangle(box, outline=colour, width=line)
+        _frame(canvas, _grown(box, edge), opposite(colour), line + 2 * edge)
+        _frame(canvas, box, colour, line)
     if labels:
         room = (width, height)
         told = [f"{values[i]:.2f}" if scores else "" for i, _ in shown]
@@ -53,8 +53,8 @@ def draw(
         corners = place([box for _, box in shown], texts, room=room)
         for (i, _), label, corner in reversed(list(zip(shown, texts, corners, strict=True))):
             if label is not None:
-                _write(pen, label, corner, classes[i], edge)
-    return np.array(canvas)
+                _write(canvas, label, corner, class_colour(classes[i]), edge)
+    return canvas
 
 
 def contact_sheet(
@@ -117,13 +117,38 @@ def _visible(prediction: Prediction, threshold: float, size: tuple[int, int]) ->
     return shown
 
 
-def _write(pen: ImageDraw.ImageDraw, label: Label, corner: tuple[int, int], number: int, edge: int) -> None:
-    colour = class_colour(number)
+def _write(canvas: Picture, label: Label, corner: tuple[int, int], colour: Colour, edge: int) -> None:
+    """Put a label on the picture, part by part."""
     x, y = corner
-    area = (x, y, x + label.width - 1, y + label.height - 1)
-    pen.rectangle(area, fill=colour, outline=opposite(colour), width=min(edge, label.margin))
-    baseline = y + label.font.getmetrics()[0]
-    pen.text((x + label.margin, baseline), label.text, fill=opposite(colour), font=label.font, anchor="ls")
+    at, end = x, x + label.width
+    for part in label.parts:
+        last = part is label.parts[-1]
+        margin = label.margin if at == x else 0
+        width = end - at if last else margin + round(text_length(part, label.font))
+        canvas[y : y + label.height, at : at + width] = _tile(part, label.font, (width, label.height), margin, colour)
+        at += width
+    _frame(canvas, (x, y, end - 1, y + label.height - 1), opposite(colour), min(edge, label.margin))
+
+
+@lru_cache(maxsize=4096)
+def _tile(text: str, font: ImageFont.FreeTypeFont, size: tuple[int, int], left: int, colour: Colour) -> Picture:
+    """A text on the ground of its label, as pixels."""
+    tile = Image.new("RGB", size, colour)
+    ImageDraw.Draw(tile).text((left, font.getmetrics()[0]), text, fill=opposite(colour), font=font, anchor="ls")
+    return np.array(tile)
+
+
+def _frame(canvas: Picture, box: Box, colour: Colour, width: int) -> None:
+    """The outline of a box, whose lines lie inside it."""
+    left, top, right, bottom = box
+    across, down = min(width, right - left + 1) - 1, min(width, bottom - top + 1) - 1
+    for corner, other in (
+        ((left, top), (right, top + down)),
+        ((left, bottom - down), (right, bottom)),
+        ((left, top), (left + across, bottom)),
+        ((right - across, top), (right, bottom)),
+    ):
+        cv2.rectangle(canvas, corner, other, colour, cv2.FILLED)
 
 
 def _grown(box: Box, edge: int) -> Box:
