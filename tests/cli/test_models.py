@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from singleshot import detectors
 from singleshot.cli import main
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def once() -> Iterator[None]:
-    """Both forms from one list: every network is built for it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(detectors, "models", functools.cache(detectors.models))
-        yield
 
 
 def test_models(capsys: Capture) -> None:
@@ -47,3 +38,10 @@ def test_json(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ]  # fmt: skip
     (first, *_) = found["iou_retinanet_r50"]["weights"]
     assert (first["word"], first["name"], first["here"]) == ("imagenet", "resnet50-imagenet", False)
+
+
+def test_no_network_is_built_for_it() -> None:
+    code = (
+        "import sys; from singleshot.cli import main; assert main(['models']) == 0; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,13 +14,25 @@ from exporting import assert_exports
 from torch import nn
 
 import singleshot
-from singleshot.detectors import Detector, models, ssd
+from singleshot.cli import models as models_of_the_command
+from singleshot.detectors import Detector, ssd
 from singleshot.detectors.models import count_flops, count_parameters
 from singleshot.detectors.registry import VARIANTS
 
+module = importlib.import_module("singleshot.detectors.models")  # the package's name is that of its function
 
+
+@pytest.fixture(scope="module")
+def measured() -> Iterator[None]:
+    """Every network is built once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "models", functools.cache(module.models))
+        yield
+
+
+@pytest.mark.usefixtures("measured")
 def test_rows() -> None:
-    rows = {row["name"]: row for row in models()}
+    rows = {row["name"]: row for row in module.models()}
     assert json.loads(json.dumps(rows)) == rows
     first = rows["ssd300_vgg16"]
     assert list(first) == ["name", "builder", "arguments", "input", "parameters", "boxes", "gflops", "published"]
@@ -28,6 +44,14 @@ def test_rows() -> None:
     assert rows["ssd300_mobilenetv2"]["boxes"] == 8_732
     assert 60 < first["gflops"] < 66  # 31.4 billion multiply-adds by hand, two each
     assert 170 < second["gflops"] < 190
+
+
+@pytest.mark.usefixtures("measured")
+def test_the_command_prints_what_is_measured() -> None:
+    """`singleshot models` builds no network. `python benchmarks/list_models.py` writes new numbers."""
+    stored = json.loads(Path(models_of_the_command.__file__).with_name("models.json").read_text(encoding="utf-8"))
+    assert stored == json.loads(json.dumps(module.stored_models()))
+    assert [model["name"] for model in stored] == list(VARIANTS)
 
 
 def by_hand(detector: Detector) -> int:

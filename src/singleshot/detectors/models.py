@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.parts import store_argument
-from singleshot.detectors.registry import VARIANTS, create
+from singleshot.detectors.registry import BUILDERS, VARIANTS, backbone_of, create
 from singleshot.ops.shapes import ShapesOnly, without_values
 
 
@@ -48,6 +48,11 @@ def models(num_classes: int = 20) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def stored_models() -> list[dict[str, Any]]:
+    """What `cli/models.json` holds: `models`, and the backbone of each. `benchmarks/list_models.py` writes it."""
+    return [{**model, "backbone": backbone_of(BUILDERS[model["builder"]], model["arguments"])} for model in models()]
 
 
 def _counts(detector: Detector) -> list[int]:
