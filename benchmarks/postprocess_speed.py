@@ -211,15 +211,17 @@ def seconds(row: str, actions: dict[str, Action | None], least: float = 0.15) ->
     if action is None:
         return None
     start, runs = time.perf_counter(), 0
-    before = os.times()
+    before = used()
     while not runs or (time.perf_counter() - start < least and runs < 50):
         action()
         runs += 1
-    return (
-        sum(after - was for after, was in zip(os.times()[:4], before[:4], strict=True))
-        / runs
-        / getattr(action, "parts", 1)
-    )
+    return (used() - before) / runs / getattr(action, "parts", 1)
+
+
+def used() -> float:
+    """Processor time of this process and of those that it has started and waited for."""
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system
 
 
 def serve() -> int:

@@ -25,6 +25,7 @@ _TILE = 16  # boxes side by side that share a run
 _RUN = 2048  # the longest run of one table; longer ones are cut
 _TABLE = 1 << 15  # pairs of a table: its numbers stay in the processor's cache
 _PAIRS = 1 << 22  # pairs compared at once, which bounds the memory: if there are more, fewer boxes are taken
+_RIVALS = 256  # the same for each box
 _ROUNDS = 16  # of `_resolved`, before the rest is done one by one
 _FARTHEST = 1e7  # middles beyond it count as there: that keeps the order, and the bits of all others
 
@@ -53,23 +54,26 @@ def greedy(boxes: Numbers, groups: Places, iou_threshold: float, enough: int | N
     survivors = left[:0]
     found = 0
     while left.size and (enough is None or found < enough):
+        if left.size <= 2 * size:
+            size = left.size
         now, left = left[:size], left[size:]
         alive[now[~finite[now]]] = True  # an IoU with a box that is not finite is never above a threshold
         own = every.sorted(now[finite[now]])
         if survivors.size:
             own = own[~every.touched(own, survivors)]
         starts, ends = np.arange(1, own.size + 1), every.ends(own)
-        while int((ends - starts).sum()) > _PAIRS and own.size > _TILE:
-            # Halved until the work fits, also for thousands of boxes in one place. The others are taken later.
+        while own.size > _TILE and int((ends - starts).sum()) > min(_PAIRS, _RIVALS * own.size):
+            # Halved until the work fits, also for thousands of boxes in one place: few of them will survive, and
+            # suppress the others cheaply.
             middle = np.sort(own)[own.size // 2]
             left = np.concatenate([np.sort(own[own >= middle]), left])
-            own, size = own[own < middle], max(_TILE, size // 4)
+            own, size = own[own < middle], max(_TILE, own.size // 4)
             starts, ends = np.arange(1, own.size + 1), every.ends(own)
         new = own[_resolved(own, *every.pairs(own, starts, ends))]
         alive[new] = True
         survivors = every.sorted(np.concatenate([survivors, new]))
         size *= 2
-        found = int(alive.sum()) if enough is not None else 0
+        found = int(alive[: left[0] if left.size else None].sum()) if enough is not None else 0  # that are final
     return alive
 
 
@@ -92,8 +96,8 @@ class _Ordered:
         base = groups * (2 * far + 2)
         reach = reach + 1e-3 * np.abs(reach) + 1e-3 + 1e-14 * float(base.max(initial=0))
         self.key = base + middle.clip(-far, far)
-        self.low = base + (middle - reach).clip(-far - 0.5, far + 0.5)
-        self.high = base + (middle + reach).clip(-far - 0.5, far + 0.5)
+        self.low = base + (middle - reach).clip(-far, far)
+        self.high = base + (middle + reach).clip(-far, far)
         self.several = bool(groups.size) and bool((groups != groups[0]).any())
         self.groups = groups
         # Corners and area. One more box at the end, which overlaps nothing, fills rows and runs.

@@ -121,16 +121,16 @@ class PerClassPostprocess:
             if self.clip_first and limits is not None:
                 boxes = clip_boxes(boxes, limits[image, 0], limits[image, 1])
             # Classes in order, and anchors within a class: so they are ranked where scores are equal.
-            found.append(self._found(boxes, listed[listed.labels.argsort(kind="stable")]))
+            found.append(self._found(boxes, listed[lists.by_label(listed.labels)]))
         return lists.padded(found)
 
     def _found(self, boxes: Tensor, listed: Listed) -> tuple[Tensor, Listed]:
         """What is found in an image, among pairs in the order of classes, then anchors: boxes [D, 4], and the pairs."""
         corners = boxes.numpy()
+        if self.candidates is not None:
+            listed = lists.best_of_class(listed, self.candidates)
         for order, complete in lists.best_first(listed.scores, 2 * self.detections):
             ranked = listed[order]
-            if self.candidates is not None:
-                ranked = ranked[lists.ranks(ranked.labels) < self.candidates]
             if self.candidates_of_image is not None:
                 complete = complete or len(ranked) >= self.candidates_of_image
                 ranked = ranked[: self.candidates_of_image]
@@ -149,13 +149,10 @@ class PerClassPostprocess:
 
     def _voters(self, listed: Listed, found: Listed) -> Listed:
         """The best candidates of each class that was found, among all."""
-        number = _VOTERS if self.candidates is None else min(_VOTERS, self.candidates)
-        parts = []
-        for label in np.unique(found.labels):  # pairs of a class stand together
-            own = listed[slice(*listed.labels.searchsorted([label, label + 1]))]
-            own = own[lists.best(own.scores, number)]
-            parts.append(own[(-own.scores).argsort(kind="stable")])
-        return lists.joined(parts)
+        there = np.zeros(int(listed.labels.max()) + 1, bool)
+        there[found.labels] = True
+        own = lists.best_of_class(listed[there[listed.labels]], _VOTERS)
+        return own[(-own.scores).argsort(kind="stable")]
 
     def _candidates(self, scores: Tensor) -> int:
         # Most classes have few scores above the threshold. If a wait for the device is allowed (not while a graph is
