@@ -119,9 +119,9 @@ def test_frozen_batch_norm_ignores_the_batch(affine: bool) -> None:
     assert copy.deepcopy(parent).train()[0].training is False
 
 
-@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("kind", ["frozen", "scale and shift learn", "keeps its statistics"])
 @pytest.mark.parametrize("make", [lambda: nn.Conv2d(6, 6, 3, 1, 1), lambda: StridedConv2d(6, 6, 3, 2, 1, groups=6)])
-def test_a_frozen_norm_goes_into_the_convolution(make: Callable[[], nn.Conv2d], affine: bool) -> None:
+def test_a_frozen_norm_goes_into_the_convolution(make: Callable[[], nn.Conv2d], kind: str) -> None:
     """Values and all gradients are those of one after the other, and the norm itself does not run."""
     torch.manual_seed(0)
     convolution, norm = make().double(), BatchNorm2d(6).double()
@@ -135,9 +135,12 @@ def test_a_frozen_norm_goes_into_the_convolution(make: Callable[[], nn.Conv2d], 
     def gradients(result: Tensor) -> list[Tensor | None]:
         return list(torch.autograd.grad(result.square().sum(), wanted, allow_unused=True))
 
-    norm.freeze(affine=affine)
+    if kind == "keeps its statistics":  # as `keep_norm_statistics` has it
+        norm.eval()
+    else:
+        norm.freeze(affine=kind == "frozen")
     wanted = [one for one in wanted if one.requires_grad]
-    assert len(wanted) == (3 if affine else 5)
+    assert len(wanted) == (3 if kind == "frozen" else 5)
     separate = norm(convolution(features))
     with profile() as seen:
         together = conv_norm(convolution, norm, features)

@@ -172,13 +172,13 @@ class StridedConv2d(nn.Conv2d):
 
 
 def conv_norm(convolution: nn.Conv2d, norm: BatchNorm2d, features: Tensor) -> Tensor:
-    """`norm(convolution(features))`. If the norm is frozen, only a convolution, with the norm folded into its weights.
+    """`norm(convolution(features))`; with fixed statistics only a convolution, with the norm folded into its weights.
 
-    With fixed statistics the norm only scales and shifts each channel, which the convolution's weights and bias can do
-    (Jacob et al., 2018, section 3.2). This saves two passes over maps that may be large. All parameters get the same
-    gradients as without it.
+    This is for frozen norms, and in training also for those that only keep their statistics. Such a norm scales and
+    shifts each channel, which the convolution's weights and bias can do (Jacob et al., 2018, section 3.2). This saves
+    two passes over maps that may be large. All parameters get the same gradients as without it.
     """
-    if not norm.frozen:
+    if norm.training or not (norm.frozen or torch.is_grad_enabled()):
         return norm(convolution(features))  # type: ignore[no-any-return]
     assert norm.running_mean is not None
     assert norm.running_var is not None

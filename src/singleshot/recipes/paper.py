@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from singleshot.training.recipe import Augmentation, Compute, Data, Optimizer, Published, Recipe, Schedule, Validation
+from singleshot.training.recipe import Augmentation, Data, Optimizer, Published, Recipe, Schedule, Validation
 
 SSD_PAPER = "SSD, arXiv 1512.02325"
 REFINEDET_PAPER = "RefineDet, arXiv 1711.06897"
@@ -73,7 +73,6 @@ def caffe_recipe(
         ),
         schedule=schedule,
         validation=Validation(every=10.0, metric=metric),
-        compute=Compute(channels_last=False),
     )
 
 

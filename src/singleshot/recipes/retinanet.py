@@ -11,7 +11,6 @@ from typing import Any
 from singleshot.recipes.benchmarks import COCO_TEST_DEV, COCO_WITH_OBJECTS
 from singleshot.training.recipe import (
     Augmentation,
-    Compute,
     Data,
     Optimizer,
     Published,
@@ -79,7 +78,6 @@ def pyramid_recipe(
         ),
         schedule=schedule,
         validation=Validation(every=1.0, metric="coco.AP"),
-        compute=Compute(channels_last=True),
     )
 
 

@@ -199,7 +199,7 @@ class Compute:
     # Losses and boxes are float32 always.
     precision: Literal["auto", "bf16", "fp32"] = about("auto", "of the network; auto: bf16 where the machine has it")
     compile: bool = about(False, "true: torch.compile for the network")
-    channels_last: bool = about(False, "the memory format of the network's maps; true is faster on most machines")
+    channels_last: bool = about(True, "the memory format of the network's maps; true is faster on most machines")
 
 
 @dataclass(frozen=True)
