@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
@@ -49,7 +48,7 @@ def write_together(contents: Iterable[tuple[Path, bytes]]) -> list[Path]:
 def _beside(path: Path, content: bytes) -> str:
     """Write a temporary file in the folder of a path; returns its name when all of it is on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = os.fspath(path.parent / f".{path.name[:_PREFIX]}.{secrets.token_hex(4)}")
+    name = os.fspath(path.parent / f".{path.name[:_PREFIX]}.{os.urandom(4).hex()}")
     # Not `tempfile`: its files are private, and to learn the permissions of others one must change the process's mask.
     try:
         with open(name, "xb") as file:

@@ -67,9 +67,8 @@ def run(options: Namespace) -> Result:
     from singleshot.cli.model import load_model
     from singleshot.inference.predictor import detect
     from singleshot.inference.results import to_json
-    from singleshot.multiscale.published import load
 
-    views = None if options.tta is None else load(options.tta)
+    views = None if options.tta is None else multiscale.views_of(options.tta)
     how = {"builder": options.builder, "device": options.device, **chosen(options)}
     detector = load_model(options.model, **how)
     many = None if views is None else multiscale.multi_scale(detector, views)

@@ -100,11 +100,10 @@ def run(options: Namespace) -> Result:
     else:
         from singleshot.cli import progress
         from singleshot.cli.model import load_model
-        from singleshot.cli.multiscale import multi_scale, shown
+        from singleshot.cli.multiscale import multi_scale, shown, views_of
         from singleshot.evaluation.detect_dataset import detect_dataset, sweep
-        from singleshot.multiscale.published import load
 
-        views = None if options.tta is None else load(options.tta)
+        views = None if options.tta is None else views_of(options.tta)
         wanted = None if options.sweep is None else "--sweep"
         how = {"builder": options.builder, "device": options.device, **chosen(options)}
         detector = load_model(options.model, wanted=wanted, exact=True, **how)

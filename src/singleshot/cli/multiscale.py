@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 HELP = "multi-scale testing: refinedet320_voc, ... or a YAML file of views"
 
 
+def views_of(name: str) -> MultiScale:
+    """The views of a name, or of a YAML file."""
+    from singleshot.multiscale.published import load
+
+    return load(name)
+
+
 def multi_scale(detector: Detector | ExportedDetector, recipe: MultiScale) -> MultiScaleDetector:
     """The detector that sees every image in several views. Prints the number of views on stderr."""
     from singleshot.multiscale.detector import MultiScaleDetector

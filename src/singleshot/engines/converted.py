@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -99,7 +98,7 @@ def _is_whole(entry: Path) -> bool:
 def _make(path: str | Path, engine: Engine, entry: Path) -> None:
     """Write an entry beside its place, and move it there as a whole. Another process may have been faster."""
     entry.parent.mkdir(parents=True, exist_ok=True)
-    place = entry.with_name(f".{entry.name}.{secrets.token_hex(4)}")
+    place = entry.with_name(f".{entry.name}.{os.urandom(4).hex()}")
     place.mkdir()
     try:
         _written(path, engine, None, place)

@@ -81,22 +81,21 @@ def _suppression(context: Any) -> list[Any]:
 
 
 def _stable(model: Model) -> None:
-    """Make every `TopK` take the first of equal values: by default their order is open."""
+    """Make every `TopK` take the first of equal values: by default their order is open.
+
+    The operator's own stable form compares each candidate with each value, most of the time of a small detector. So
+    the values are chosen first, in the order of their places, and only those few are sorted by the stable form.
+    """
     op = import_module("openvino.opset14")
 
     for node in model.get_ordered_ops():
         if node.get_type_name() == "TopK":
             said = node.get_attributes()
-            made = op.topk(
-                node.input_value(0),
-                node.input_value(1),
-                said["axis"],
-                said["mode"],
-                "value",
-                said["index_element_type"],
-                stable=True,
-            )
+            number, axis, mode, kind = node.input_value(1), said["axis"], said["mode"], said["index_element_type"]
+            chosen = op.topk(node.input_value(0), number, axis, mode, "index", kind, stable=False)
+            made = op.topk(chosen.output(0), number, axis, mode, "value", kind, stable=True)
+            places = op.gather_elements(chosen.output(1), made.output(1), axis)
             made.set_friendly_name(node.get_friendly_name())
-            for old, new in zip(node.outputs(), made.outputs(), strict=True):
-                old.replace(new)
+            node.output(0).replace(made.output(0))
+            node.output(1).replace(places.output(0))
     model.validate_nodes_and_infer_types()

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from singleshot.data.deep import range_of
 from singleshot.data.frames import file_frames
 from singleshot.engines.exported import ExportedDetector
 from singleshot.errors import UserError
-from singleshot.inference.draw import draw
 from singleshot.inference.options import Choices, Options
 from singleshot.inference.results import ResultFolder
 from singleshot.inference.sources import Source, expand
@@ -154,6 +154,13 @@ def _looking(detector: DetectorLike) -> Callable[[list[Frame[Source]]], Sequence
             return found
 
     return look
+
+
+def draw(picture: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8]:
+    """Imports what draws when something is drawn: a run that only looks does not wait for it."""
+    from singleshot.inference import draw as drawing
+
+    return drawing.draw(picture, prediction)
 
 
 def _prediction(detector: DetectorLike, frame: Frame[Source], found: Mapping[str, Any]) -> Prediction:
