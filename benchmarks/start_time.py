@@ -50,7 +50,7 @@ def exported(model: str, folder: Path) -> dict[str, Path]:
             continue
         path = folder / f"model{suffix}"
         try:
-            named_engine(name).export(exportable(detector, free_size=detector.preprocess.padded), path)
+            named_engine(name).export(exportable(detector), path)
         except UserError as error:
             print(f"{name}: left out ({error})", file=sys.stderr)
         else:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from singleshot.engines.quiet import EXTRAS, load_package
@@ -73,18 +74,62 @@ def onnx_model(
     return model
 
 
+def raw_model(spec: Spec, values: dict[str, Any]) -> Any:
+    """A graph of 8-bit images that gives constants, with one row of predictions for each image."""
+    need("onnx")
+    onnx = load_package("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    given = helper.make_tensor_value_info("images", kinds.UINT8, ["B", *SIZE, 3])
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=kinds.FLOAT),
+        helper.make_node("ReduceMean", ["float", "all"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "none"], ["zero"]),
+    ]
+    constants = [
+        helper.make_tensor("all", kinds.INT64, [4], [0, 1, 2, 3]),
+        helper.make_tensor("none", kinds.FLOAT, [], [0.0]),
+    ]
+    outputs = []
+    for name, value in values.items():
+        array = np.asarray(value, np.float32)
+        constants.append(helper.make_tensor(f"{name} value", kinds.FLOAT, array.shape, array.ravel()))
+        nodes.append(helper.make_node("Add", ["zero", f"{name} value"], [name]))
+        outputs.append(helper.make_tensor_value_info(name, kinds.FLOAT, array.shape))
+    graph = helper.make_graph(nodes, "raw", [given], outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, {"singleshot": spec.to_text()})
+    return model
+
+
+def write_raw(path: Path, spec: Spec, values: dict[str, Any]) -> Path:
+    """A file of `raw_model`."""
+    return (
+        _save_onnx(path, raw_model(spec, values))
+        if path.suffix == ".onnx"
+        else _save(path, raw_model(spec, values), spec)
+    )
+
+
 def write_onnx(path: Path, spec: Spec | None, **changes: Any) -> Path:
     """An `.onnx` file. Skips the test where a package is missing."""
+    return _save_onnx(path, onnx_model(spec, **changes))
+
+
+def _save_onnx(path: Path, model: Any) -> Path:
     need("onnxruntime")
-    path.write_bytes(onnx_model(spec, **changes).SerializeToString())
+    path.write_bytes(model.SerializeToString())
     return path
 
 
 def write_openvino(path: Path, spec: Spec | None, **changes: Any) -> Path:
     """An `.xml` file with its `.bin` file. Skips the test where a package is missing."""
+    return _save(path, onnx_model(spec, **changes), spec)
+
+
+def _save(path: Path, graph: Any, spec: Spec | None) -> Path:
     need("openvino")
     openvino = load_package("openvino")
-    model = openvino.Core().read_model(onnx_model(spec, **changes).SerializeToString())
+    model = openvino.Core().read_model(graph.SerializeToString())
     if spec is not None:
         model.set_rt_info(json.dumps(spec.to_json()), ["singleshot"])
     openvino.save_model(model, path, compress_to_fp16=False)

@@ -6,12 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from engine_files import WRITE, need, small_spec, write_onnx, write_openvino
+from engine_files import WRITE, need, small_spec, write_onnx, write_openvino, write_raw
 from PIL import Image
 
 import singleshot as ss
@@ -185,6 +186,41 @@ def test_weights_of_openvino_that_were_cut(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:3])
     with pytest.raises(UserError, match=r"model\.xml: OpenVINO cannot load it"):
         ss.load(path)
+
+
+@pytest.mark.parametrize("suffix", WRITE)
+def test_a_network_alone_gets_its_post_processing_here(suffix: str, tiny_model: Path, tmp_path: Path) -> None:
+    """A raw graph by hand: it predicts for two anchors, whatever the image."""
+    whole = ss.load(tiny_model).spec
+    spec = small_spec(outputs="raw")
+    values = {
+        "class_logits": [[[9.0, 0.0, 0.0], [0.0, 4.0, 0.0]]],  # the last is the background
+        "box_deltas": [[[0.0] * 4, [0.0] * 4]],
+        "anchors": [[0.0, 0.0, 8.0, 8.0], [8.0, 0.0, 16.0, 8.0]],
+    }
+    path = write_raw(tmp_path / f"model{suffix}", replace(spec, postprocess=whole.postprocess), values)
+    found = ss.load(path).predict(np.full((8, 16, 3), 9, np.uint8))
+    assert found.names[:2] == ["cat", "dog"]
+    assert found.boxes_array[:2].tolist() == [[0, 0, 8, 8], [8, 0, 16, 8]]
+    assert found.scores_array[:2] == pytest.approx([np.exp(9) / (np.exp(9) + 2), np.exp(4) / (np.exp(4) + 2)], abs=1e-5)
+    for changed, said in (
+        (spec_of_pyramid(), "without the levels of its pyramid"),
+        (None, "a post-processing that is not part of this package"),
+    ):
+        with pytest.raises(UserError, match=said):
+            ss.load(write_raw(path, replace(spec, postprocess=changed), values))
+    with pytest.raises(UserError, match="does not give anchors"):
+        ss.load(write_raw(path, replace(spec, postprocess=whole.postprocess), {"class_logits": [[[0.0]]]}))
+    values["box_deltas"] = [[[0.0] * 4]]
+    with pytest.raises(UserError, match="what its network gives does not fit together"):
+        ss.load(write_raw(path, replace(spec, postprocess=whole.postprocess), values)).predict(
+            np.zeros((8, 16, 3), np.uint8)
+        )
+
+
+def spec_of_pyramid() -> dict[str, Any]:
+    detector = ss.retinanet(num_classes=2, backbone="resnet18", channels=8, image_size=64)
+    return dict(detector.spec.postprocess or {})
 
 
 def test_the_metadata_is_read_without_a_package(tmp_path: Path) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from singleshot.engines.engine import Floats, Integers, Run
 from singleshot.errors import UserError, short
 from singleshot.files import not_a_file
 from singleshot.spec import Spec
@@ -69,3 +74,19 @@ def first_line(error: BaseException) -> str:
     """What an engine says of an error, short enough for a message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return short(lines[0] if lines else type(error).__name__)
+
+
+def as_run(
+    spec: Spec, path: Path, outputs: Sequence[str], network: Callable[[NDArray[Any], Floats], Sequence[NDArray[Any]]]
+) -> Run:
+    """The run of a graph from a call that gives its arrays: `DETECTIONS`, or all `outputs` of a network alone."""
+    if spec.outputs == "raw":
+        from singleshot.engines.raw import completed
+
+        return completed(spec, path, outputs, network)
+
+    def run(images: NDArray[Any], limits: Floats) -> tuple[Floats, Floats, Integers]:
+        boxes, scores, labels = network(images, limits)
+        return boxes, scores, labels.astype(np.int64, copy=False)
+
+    return run

@@ -6,15 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from singleshot.engines.engine import Floats, Integers, Options, Run
+from singleshot.engines.engine import Floats, Options, Run
 from singleshot.engines.graph_file import (
     DETECTIONS,
     IMAGES,
     KEY,
     LIMITS,
+    as_run,
     check_graph,
     first_line,
     refuse_no_file,
@@ -63,19 +63,18 @@ def open(path: Path, options: Options) -> tuple[Spec, Run]:
     inputs = [one.name for one in session.get_inputs()]
     outputs = [one.name for one in session.get_outputs()]
     check_graph(spec, inputs, outputs, path)
-    if spec.outputs == "raw":
-        raise UserError(f"{path}: holds the network alone; run it with {TITLE} itself, or export it with detections")
+    wanted = outputs if spec.outputs == "raw" else list(DETECTIONS)
 
-    def run(images: NDArray[Any], limits: Floats) -> tuple[Floats, Floats, Integers]:
+    def network(images: NDArray[Any], limits: Floats) -> list[NDArray[Any]]:
         """Run the session; it may be used by several threads at once."""
         feeds = {IMAGES: images, LIMITS: limits}
         try:
-            boxes, scores, labels = session.run(DETECTIONS, {name: feeds[name] for name in inputs})
+            found: list[NDArray[Any]] = session.run(wanted, {name: feeds[name] for name in inputs})
         except Exception as error:
             raise UserError(f"{path}: {TITLE} cannot run it ({first_line(error)}); export the model again") from error
-        return boxes, scores, np.asarray(labels, np.int64)
+        return found
 
-    return spec, run
+    return spec, as_run(spec, path, outputs, network)
 
 
 def _providers(runtime: Any, device: str) -> list[Any]:

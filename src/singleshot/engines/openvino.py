@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from singleshot.engines.engine import Floats, Integers, Options, Run
+from singleshot.engines.engine import Floats, Options, Run
 from singleshot.engines.graph_file import (
     DETECTIONS,
     IMAGES,
     KEY,
     LIMITS,
+    as_run,
     check_graph,
     first_line,
     refuse_no_file,
@@ -56,8 +57,7 @@ def open(path: Path, options: Options) -> tuple[Spec, Run]:
     inputs = [next(iter(one.get_names()), "") for one in model.inputs]
     outputs = [name for one in model.outputs for name in one.get_names()]
     check_graph(spec, inputs, outputs, path)
-    if spec.outputs == "raw":
-        raise UserError(f"{path}: holds the network alone; run it with {TITLE} itself, or export it with detections")
+    wanted = outputs if spec.outputs == "raw" else list(DETECTIONS)
     bf16 = "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     computed = options.computed(spec.precision, title=TITLE, bf16=bf16, where=f"{path}: ")
     if computed == "int8":  # its layers are in the file; this is for the others
@@ -71,7 +71,7 @@ def open(path: Path, options: Options) -> tuple[Spec, Run]:
         raise UserError(f"{path}: {TITLE} cannot compile it ({first_line(error)}); export the model again") from error
     idle: list[Any] = []  # requests: each is for one thread at a time
 
-    def run(images: NDArray[Any], limits: Floats) -> tuple[Floats, Floats, Integers]:
+    def network(images: NDArray[Any], limits: Floats) -> list[NDArray[Any]]:
         """Run the graph; several threads may do so at once."""
         feeds = {IMAGES: images, LIMITS: limits}
         try:
@@ -80,13 +80,13 @@ def open(path: Path, options: Options) -> tuple[Spec, Run]:
             request = compiled.create_infer_request()
         try:
             found = request.infer({name: feeds[name] for name in inputs}, share_inputs=True, share_outputs=False)
-            boxes, scores, labels = (np.array(found[name]) for name in DETECTIONS)
+            copies = [np.array(found[name]) for name in wanted]
         except Exception as error:
             raise UserError(f"{path}: {TITLE} cannot run it ({first_line(error)}); export the model again") from error
         idle.append(request)
-        return boxes, scores, labels.astype(np.int64, copy=False)
+        return copies
 
-    return spec, run
+    return spec, as_run(spec, path, outputs, network)
 
 
 def _device(core: Any, name: str) -> str:
