@@ -23,6 +23,7 @@ from singleshot.postprocess import (
     PerLevelPostprocess,
     Postprocess,
     Scores,
+    lists,
     per_class,
     per_level,
     unsuppressed,
@@ -91,9 +92,16 @@ def test_equal_scores_keep_their_order(seed: int) -> None:
             assert found.boxes[k].tolist() == [box for _, _, box in expected]
 
 
+@pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("candidates", "detections"), [(400, 200), (15, 200), (400, 12)])
-def test_equals_the_slow_form(seed: int, candidates: int, detections: int) -> None:
+def test_equals_the_slow_form(
+    seed: int, candidates: int, detections: int, few: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where only a few of the candidates are looked at first."""
+    if few:
+        monkeypatch.setattr(per_class, "_MANY", 40)
+        monkeypatch.setattr(lists, "_FIRST", 10)
     predictions, anchors = random_case(seed)
     settings = {"threshold": 0.1, "candidates": candidates, "iou": 0.45, "detections": detections}
     found = PerClassPostprocess(CODER, given_scores, **settings)(predictions, anchors).to_list()  # type: ignore[arg-type]

@@ -59,17 +59,22 @@ def serves(predictions: Predictions, iou_threshold: float) -> bool:
     return all(takes(values, iou_threshold) and values.dtype == torch.float32 for values in predictions.values())
 
 
-def above(scores: Tensor, threshold: float, sound: Marks | None = None) -> Listed:
+def above(scores: Tensor, threshold: float, sound: Marks | None = None, most: int | None = None) -> tuple[Listed, bool]:
     """The pairs with a score above the threshold, in the order of anchors, then classes: scores [A, K]; `sound` [A].
 
-    A score that is not a number is not above it.
+    A score that is not a number is not above it. `most`: if there are far more, only the best, about so many, and all
+    that are equal to the last of them. Also whether these are all.
     """
     values: Floats = scores.numpy()
     over = values > np.float32(threshold)
     if sound is not None:
         over &= sound[:, None]
+    complete = most is None or int(np.count_nonzero(over)) <= 2 * most
+    if most is not None and not complete:
+        passing = values[over]
+        over &= values >= np.partition(passing, len(passing) - most)[len(passing) - most]
     anchors, labels = np.divmod(np.flatnonzero(over), values.shape[1])
-    return Listed(values[anchors, labels], anchors, labels)
+    return Listed(values[anchors, labels], anchors, labels), complete
 
 
 def best_first(scores: Floats, first: int) -> Iterator[tuple[Places, bool]]:

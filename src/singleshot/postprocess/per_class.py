@@ -19,6 +19,7 @@ from singleshot.postprocess.postprocess import Scores, best_first
 from singleshot.structures import Anchors, Detections, Predictions
 
 _TRACED_CANDIDATES = 1000  # per class, if no number is set: a traced graph needs a fixed size
+_MANY = 4096  # pairs of an image that are listed first, if there are many more
 _VOTERS = 200  # the best candidates of a class that take part in box voting; more give the same AP
 
 
@@ -108,43 +109,54 @@ class PerClassPostprocess:
         scores = self.scores(predictions)
         found = []
         for image in range(len(scores)):
-            listed = lists.above(scores[image], self.threshold, None if keep is None else keep[image].numpy())
-            # The anchors that have a candidate, decoded once each. Anchors of `listed` are from now on places in these.
-            first = np.diff(listed.anchors, prepend=-1) > 0
-            index = torch.from_numpy(listed.anchors[first])
             deltas, base = predictions["box_deltas"][image], lists.anchors_of(anchors, image)
-            boxes = self.coder.decode(deltas.index_select(0, index), base.index_select(0, index))
-            listed = replace(listed, anchors=first.cumsum() - 1)
-            sound = boxes.isfinite().all(1).numpy()
-            if not sound.all():
-                listed = listed[sound[listed.anchors]]
-            if self.clip_first and limits is not None:
-                boxes = clip_boxes(boxes, limits[image, 0], limits[image, 1])
-            # Classes in order, and anchors within a class: so they are ranked where scores are equal.
-            found.append(self._found(boxes, listed[lists.by_label(listed.labels)]))
+            sound = None if keep is None else keep[image].numpy()
+            limit = limits[image] if self.clip_first and limits is not None else None
+            # Nearly always the best are enough. Those that vote may be any.
+            for most in (_MANY, None) if self.vote is None else (None,):
+                listed, complete = lists.above(scores[image], self.threshold, sound, most)
+                if (one := self._found(listed, complete, deltas, base, limit)) is not None:
+                    found.append(one)
+                    break
         return lists.padded(found)
 
-    def _found(self, boxes: Tensor, listed: Listed) -> tuple[Tensor, Listed]:
-        """What is found in an image, among pairs in the order of classes, then anchors: boxes [D, 4], and the pairs."""
-        corners = boxes.numpy()
+    def _found(
+        self, listed: Listed, complete: bool, deltas: Tensor, base: Tensor, limit: Tensor | None
+    ) -> tuple[Tensor, Listed] | None:
+        """What is found in an image: boxes [D, 4], and the pairs. None if it takes more than the best pairs."""
+        # The anchors that have a candidate, decoded once each. Anchors of `listed` are from now on places in these.
+        first = np.diff(listed.anchors, prepend=-1) > 0
+        index = torch.from_numpy(listed.anchors[first])
+        boxes = self.coder.decode(deltas.index_select(0, index), base.index_select(0, index))
+        listed = replace(listed, anchors=first.cumsum() - 1)
+        sound = boxes.isfinite().all(1).numpy()
+        if not sound.all():
+            listed = listed[sound[listed.anchors]]
+        if limit is not None:
+            boxes = clip_boxes(boxes, limit[0], limit[1])
+        # Classes in order, and anchors within a class: so they are ranked where scores are equal.
+        listed = listed[lists.by_label(listed.labels)]
         if self.candidates is not None:
             listed = lists.best_of_class(listed, self.candidates)
-        for order, complete in lists.best_first(listed.scores, 2 * self.detections):
-            ranked = listed[order]
+        corners = boxes.numpy()
+        for order, last in lists.best_first(listed.scores, 2 * self.detections):
+            ranked, ended = listed[order], last and complete
             if self.candidates_of_image is not None:
-                complete = complete or len(ranked) >= self.candidates_of_image
+                ended = ended or len(ranked) >= self.candidates_of_image
                 ranked = ranked[: self.candidates_of_image]
             alive = greedy(corners[ranked.anchors], ranked.labels, self.iou, self.detections)
             kept = np.flatnonzero(alive)[: self.detections]
-            if len(kept) == self.detections or complete:
+            if len(kept) == self.detections or ended:
                 break
+        else:
+            return None
         found = ranked[kept]
         chosen = boxes[torch.from_numpy(found.anchors)]
         if self.vote is None:
             return chosen, found
         rank = lists.ranks(ranked.labels)
         own = np.where(rank[kept] < _VOTERS, np.float32(0), found.scores)
-        voters = ranked[rank < _VOTERS] if complete else self._voters(listed, found)
+        voters = ranked[rank < _VOTERS] if ended else self._voters(listed, found)
         return lists.voted(chosen, found, voters, boxes[torch.from_numpy(voters.anchors)], own, self.vote), found
 
     def _voters(self, listed: Listed, found: Listed) -> Listed:

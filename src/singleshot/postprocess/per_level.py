@@ -102,7 +102,7 @@ class PerLevelPostprocess:
                 index = places[start : min(start + step, last)]
                 near = {name: values.index_select(1, torch.from_numpy(index)) for name, values in predictions.items()}
                 sound = torch.stack([values[0].isfinite().all(-1) for values in near.values()]).all(0).numpy()
-                part = lists.above(self.scores(near)[0], self.threshold, sound)
+                part, _ = lists.above(self.scores(near)[0], self.threshold, sound)
                 level = lists.joined([level, replace(part, anchors=index[part.anchors])])
                 level = level[lists.best(level.scores, self.candidates)]
             found.append(level)
