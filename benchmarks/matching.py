@@ -20,8 +20,8 @@ import torch
 
 from singleshot.anchors import AnchorGenerator, octave_sizes
 from singleshot.matchers import IoUMatcher
+from singleshot.memory import keep_freed_memory
 from singleshot.structures import Anchors, Targets
-from singleshot.training.memory import keep_freed_memory
 
 HEIGHT, WIDTH = 800, 1344
 MATCHER = IoUMatcher(positive=0.5, negative=0.4, low_quality="all")

@@ -34,6 +34,7 @@ LAYERS = [
     {"outputs"},
     {"backbones"},
     {"losses", "layers"},
+    {"fused"},
     {"anchors", "matchers"},
     {"near_matches"},
     {"data.loader", "data.frames"},
@@ -42,7 +43,7 @@ LAYERS = [
     {"structures", "signature", "plain_data", "data.images", "data.dataset", "data.normalised"},
     {"data.deep", "data.jpeg", "data.pixel_budget"},
     {"coders", "ops", "prediction", "stream", "yaml_text", "catalogue"},
-    {"tensor_files", "torch_files", "devices", "installed_weights", "fetch", "cache"},
+    {"tensor_files", "torch_files", "devices", "memory", "installed_weights", "fetch", "cache"},
     {"files", "eval_mode", "twin", "version", "flags", "text_table", "terminal", "conversions", "paths", "ranges"},
     {"errors", "forked", "source"},
 ]
@@ -52,7 +53,7 @@ LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in
 NETWORK = {"detectors", "spec", "heads", "necks", "refiner", "preprocess", "postprocess", "outputs", "backbones"}
 NETWORK |= {"losses", "layers", "anchors", "coders", "matchers", "near_matches", "ops", "structures", "signature"}
 NETWORK |= {"prediction", "image_input", "stream", "errors", "files", "paths", "ranges", "eval_mode", "twin", "forked"}
-NETWORK |= {"tensor_files", "torch_files", "source", "devices", "data.deep"}
+NETWORK |= {"tensor_files", "torch_files", "source", "devices", "memory", "fused", "data.deep"}
 RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files", "conversions"}
 RECORDS |= {"forked", "paths", "data.deep", "data.limits"}
 ONLY = {

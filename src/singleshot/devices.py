@@ -14,6 +14,18 @@ METAVAR = "cpu|cuda|cuda:N|mps"
 _EXPECTED = "expected cpu, cuda, cuda:N (the first is cuda:0) or mps"
 
 
+def fastest_precision(device: torch.device) -> str:
+    """The precision bf16 if the device computes in it in hardware (AMX, AVX512-BF16, CUDA), else fp32."""
+    import torch
+
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu":
+        tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return "bf16" if any(getattr(torch.cpu, test, bool)() for test in tests) else "fp32"
+    return "fp32"
+
+
 def find_device(name: str | torch.device = "auto") -> torch.device:
     """The device of a name: cpu, cuda, cuda:N or mps; "auto" is CUDA if there is one, else the CPU.
 

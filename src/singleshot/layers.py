@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from singleshot.errors import UserError
+from singleshot.fused import FusedConv2d
 
 Activation = Literal["relu", "relu6"]
 ACTIVATIONS: Mapping[Activation, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
@@ -163,23 +164,45 @@ class StridedConv2d(nn.Conv2d):
     def _padded(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self.same:
             return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
+        input, padding = self.pad(input)
+        return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+    def pad(self, input: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """The map with what TensorFlow's padding has more at its end, and the padding that is left for all sides."""
         kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
         top, bottom = same_padding(input.shape[-2], kernel, stride, dilation)
         left, right = same_padding(input.shape[-1], kernel, stride, dilation)
         if (top, left) != (bottom, right):  # a copy of the map, which the convolution's own padding does not need
             input = F.pad(input, (0, right - left, 0, bottom - top))
-        return F.conv2d(input, weight, bias, self.stride, (top, left), self.dilation, self.groups)
+        return input, (top, left)
 
 
-def conv_norm(convolution: nn.Conv2d, norm: BatchNorm2d, features: Tensor) -> Tensor:
-    """`norm(convolution(features))`; with fixed statistics only a convolution, with the norm folded into its weights.
+def conv_norm(
+    convolution: nn.Conv2d | FusedConv2d,
+    norm: BatchNorm2d,
+    features: Tensor,
+    activation: nn.Module | None = None,
+    plus: Tensor | None = None,
+) -> Tensor:
+    """`activation(norm(convolution(features)) + plus)`; the activation and the sum may be left out.
+
+    With fixed statistics only a convolution, with the norm folded into its weights. A `FusedConv2d` does all at once.
 
     This is for frozen norms, and in training also for those that only keep their statistics. Such a norm scales and
     shifts each channel, which the convolution's weights and bias can do (Jacob et al., 2018, section 3.2). This saves
     two passes over maps that may be large. All parameters get the same gradients as without it.
     """
-    if norm.training or not (norm.frozen or torch.is_grad_enabled()):
-        return norm(convolution(features))  # type: ignore[no-any-return]
+    if isinstance(convolution, FusedConv2d):
+        return convolution(features, activation, plus)  # type: ignore[no-any-return]
+    usual = norm.training or not (norm.frozen or torch.is_grad_enabled())
+    found = norm(convolution(features)) if usual else _folded(convolution, norm, features)
+    if plus is not None:
+        found = found.add_(plus)
+    return found if activation is None else activation(found)
+
+
+def _folded(convolution: nn.Conv2d, norm: BatchNorm2d, features: Tensor) -> Tensor:
+    """A convolution and a norm of fixed statistics as one convolution."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()

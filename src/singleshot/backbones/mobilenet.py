@@ -47,8 +47,8 @@ class InvertedResidual(nn.Module):
         output = expanded = first(features)
         for layer in others:
             output = layer(output)
-        output = conv_norm(project, norm, output)  # type: ignore[arg-type]
-        return expanded, features + output if self.shortcut else output
+        shortcut = features if self.shortcut else None
+        return expanded, conv_norm(project, norm, output, None, shortcut)  # type: ignore[arg-type]
 
 
 class MobileNetV2(Backbone):

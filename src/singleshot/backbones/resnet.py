@@ -35,8 +35,8 @@ class BasicBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, width, H / stride, W / stride]."""
         shortcut = features if self.downsample is None else self.downsample(features)
-        features = self.relu(conv_norm(self.conv1, self.bn1, features))
-        return self.relu(conv_norm(self.conv2, self.bn2, features).add_(shortcut))  # type: ignore[no-any-return]
+        features = conv_norm(self.conv1, self.bn1, features, self.relu)
+        return conv_norm(self.conv2, self.bn2, features, self.relu, shortcut)
 
 
 class Bottleneck(nn.Module):
@@ -75,9 +75,9 @@ class Bottleneck(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, 4 width, H / stride, W / stride]."""
         shortcut = features if self.downsample is None else self.downsample(features)
-        features = self.relu(conv_norm(self.conv1, self.bn1, features))
-        features = self.relu(conv_norm(self.conv2, self.bn2, features))
-        return self.relu(conv_norm(self.conv3, self.bn3, features).add_(shortcut))  # type: ignore[no-any-return]
+        features = conv_norm(self.conv1, self.bn1, features, self.relu)
+        features = conv_norm(self.conv2, self.bn2, features, self.relu)
+        return conv_norm(self.conv3, self.bn3, features, self.relu, shortcut)
 
 
 class PooledShortcut(nn.Sequential):
@@ -121,7 +121,7 @@ class DeepStem(nn.Sequential):
         """[B, 3, H, W] -> [B, 32, H / 2, W / 2], the input of the last convolution."""
         features = pixels
         for at in (0, 3):
-            features = self[at + 2](conv_norm(self[at], self[at + 1], features))  # type: ignore[arg-type]
+            features = conv_norm(self[at], self[at + 1], features, self[at + 2])  # type: ignore[arg-type]
         return features
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -220,10 +220,10 @@ class ResNet(Backbone):
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """The maps of the source stages."""
         if isinstance(self.conv1, DeepStem):
-            features = conv_norm(self.conv1.last, self.bn1, self.conv1.before_last(pixels))
+            features = conv_norm(self.conv1.last, self.bn1, self.conv1.before_last(pixels), self.relu)
         else:
-            features = conv_norm(self.conv1, self.bn1, pixels)
-        features = self.maxpool(self.relu(features))
+            features = conv_norm(self.conv1, self.bn1, pixels, self.relu)
+        features = self.maxpool(features)
         maps = []
         for stage in range(2, self.sources[-1] + 1):
             features = getattr(self, f"layer{stage - 1}")(features)

@@ -17,15 +17,18 @@ from torch import Tensor, nn
 from singleshot.anchors import AnchorMaker
 from singleshot.data.deep import DeepRange
 from singleshot.detectors.classes import Classes
+from singleshot.detectors.fast import FastNetworks, in_training
 from singleshot.detectors.images import check_images
 from singleshot.detectors.sizes import Sizes
 from singleshot.detectors.targets import checked_targets
 from singleshot.detectors.whole import found_in
+from singleshot.devices import fastest_precision
 from singleshot.errors import UserError
 from singleshot.eval_mode import evaluating
 from singleshot.forked import torch_computes
 from singleshot.image_input import to_tensor
 from singleshot.losses.criterion import Criterion
+from singleshot.memory import keep_freed_memory
 from singleshot.postprocess import Postprocess, stored
 from singleshot.prediction import Prediction
 from singleshot.preprocess import Preprocess
@@ -91,10 +94,10 @@ class Detector(nn.Module):
         self.num_classes = len(classes.names)
         self.builder: str | None = None  # name and arguments of the builder, set by the builder; needed to save
         self.arguments: dict[str, Any] = {}
-        self._precision = "fp32"
+        self._precision: str | None = None  # fp32 in training, and the fastest to detect with
         self._deep_range: DeepRange | None = None
         self._network: Network | None = None  # replaces the parts if set
-        self._sizes = Sizes()
+        self._sizes, self._fast = Sizes(), FastNetworks()
 
     # ------------------------------------------------------------------ what it is
     @property
@@ -126,8 +129,12 @@ class Detector(nn.Module):
 
     @property
     def precision(self) -> str:
-        """Precision of the network: "fp32" or "bf16"."""
-        return self._precision
+        """Precision of the network: "fp32" or "bf16".
+
+        Until it is set, the detector trains in fp32, and `predict`, `detect` and `detect_dataset` compute in bf16 where
+        the machine has it in hardware (AMX, AVX512-BF16, CUDA).
+        """
+        return self._precision or "fp32"
 
     @precision.setter
     def precision(self, value: str) -> None:
@@ -179,7 +186,7 @@ class Detector(nn.Module):
             return predictions if self.refiner is None else {**self.refiner(maps), **predictions}
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        if self._precision == "bf16":
+        if self.precision == "bf16":
             return torch.autocast(device.type, torch.bfloat16)
         return nullcontext()
 
@@ -199,19 +206,36 @@ class Detector(nn.Module):
         return self._sizes.anchors(size, torch.device(device), make)
 
     def evaluator(self) -> Detector | None:
-        """The detector for `evaluating`: this one, or in training mode a second one over the same weights.
+        """The detector for `evaluating`: in eval mode this one with a `FastNetwork`, the same numbers up to rounding.
 
-        None where there can be no second one: `network` was replaced and may belong to this one, or a part cannot be
-        copied.
+        In training mode it is a second one over the same weights. None where there can be no second one: `network` was
+        replaced and may belong to this one, or a part cannot be copied.
         """
-        if not any(part.training for part in self.modules()):
-            return self
+        if not in_training(self):
+            return self if self._network is not None else self._with_fast_network()
         if self._network is not None:
             return None
         try:
             return twin(self, shared=(self._sizes,))
         except Exception:  # a user's part may fail in any way; it is then used as it is, in eval mode
             return None
+
+    def _with_fast_network(self) -> Detector:
+        """This detector, but with the network in its fastest form; all else is shared."""
+        keep_freed_memory(self.device)
+        self.map_shapes(self.image_size)  # they are kept, and asked from the usual network
+        fast = self._fast.find(self, self._precision or fastest_precision(self.device))
+        if fast is None:
+            return self
+        second = object.__new__(type(self))
+        second.__dict__.update(self.__dict__, _network=fast)
+        return second
+
+    def train(self, mode: bool = True) -> Detector:
+        """As `nn.Module.train`. In training mode no copy of the weights is kept that is there to detect with."""
+        if mode:
+            self._fast = FastNetworks()
+        return super().train(mode)
 
     # ------------------------------------------------------------------ training and detection
     def forward(

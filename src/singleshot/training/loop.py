@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from singleshot.data.loader import TrainBatch, WorkerLostError
 from singleshot.errors import UserError
+from singleshot.memory import keep_freed_memory
 from singleshot.plain_data import to_plain
 from singleshot.training import due, log, saving, setup, start, tracking, validation
 from singleshot.training.folder import RunFolder
 from singleshot.training.gradients import backward
 from singleshot.training.interrupt import StopSignals, stop_signals
-from singleshot.training.memory import keep_freed_memory
 from singleshot.training.optimizer import set_rate
 from singleshot.training.pace import now
 from singleshot.training.parallel import start_ranks

@@ -31,6 +31,7 @@ from singleshot.data.transforms import (
     Transform,
     VerticalFlip,
 )
+from singleshot.devices import fastest_precision
 from singleshot.errors import UserError
 from singleshot.preprocess import KeepAspect, Preprocess
 from singleshot.training.recipe import Augmentation, Data, Recipe
@@ -222,11 +223,4 @@ def build_transform(settings: Augmentation, preprocess: Preprocess) -> Transform
 # -------------------------------------------------------------------------------------------------------------- machine
 def choose_precision(asked: str, device: torch.device) -> str:
     """The asked precision. "auto": bf16 if the machine computes in it (AMX, AVX512-bf16, CUDA), else fp32."""
-    if asked != "auto":
-        return asked
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device.type == "cpu":
-        tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return "bf16" if any(getattr(torch.cpu, test, bool)() for test in tests) else "fp32"
-    return "fp32"
+    return fastest_precision(device) if asked == "auto" else asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from functools import cache
 
 import torch
 
@@ -15,11 +16,14 @@ def keep_freed_memory(device: torch.device) -> bool:
     """Let this process keep the memory that it frees. Returns whether this worked (it does on the CPU, with glibc).
 
     By default glibc returns every large block to the system at once, and asks for it again, page by page, for the next
-    tensor. For an activation of some ten megabytes this takes three times as long as its computation. A training step
-    needs the same memory again and again. No more memory is used than the largest step needs.
+    tensor. For an activation of some ten megabytes this takes three times as long as its computation. Each step of
+    training, and each image that is detected in, needs the same memory again. No more is used than the largest needs.
     """
-    if device.type != "cpu" or sys.platform != "linux":
-        return False
+    return device.type == "cpu" and sys.platform == "linux" and _kept()
+
+
+@cache
+def _kept() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # the C library musl does not have it
         return False

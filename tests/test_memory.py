@@ -1,4 +1,4 @@
-"""Memory of freed tensors stays with a process that trains on the CPU."""
+"""Memory of freed tensors stays with a process that trains or detects on the CPU."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 import pytest
 import torch
 
-from singleshot.training import memory
-from singleshot.training.memory import keep_freed_memory
+from singleshot import memory
+from singleshot.memory import keep_freed_memory
 
 SCRIPT = """
 import resource, sys, torch
-from singleshot.training.memory import keep_freed_memory
+from singleshot.memory import keep_freed_memory
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":
     assert keep_freed_memory(torch.device("cpu"))
