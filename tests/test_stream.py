@@ -224,8 +224,11 @@ def test_progress_tells_no_number_twice() -> None:
 
 
 @pytest.mark.parametrize("size", [(4, 5), (1, 5), (4, 1), (1, 1)])
-def test_a_frame_as_a_tensor_and_as_a_picture(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("last", [False, True])
+def test_a_frame_as_a_tensor_and_as_a_picture(size: tuple[int, int], last: bool) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, *size), dtype=np.uint8)
+    if last:
+        pixels = np.ascontiguousarray(pixels.transpose(1, 2, 0)).transpose(2, 0, 1)
     frame = Frame(pixels, "a.jpg")
     assert frame.size == size
     assert np.array_equal(frame.picture(), pixels.transpose(1, 2, 0))

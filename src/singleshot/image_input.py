@@ -47,8 +47,9 @@ def to_tensor(source: object, deep_range: DeepRange | None = None) -> tuple[Tens
     if isinstance(source, torch.Tensor):
         return _from_tensor(source, deep_range), None
     pixels, path = _pixels(source, deep_range)
-    # A copy, channels first. So reversed, cropped and read-only arrays are fine, and the caller's is not changed.
-    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C", copy=True)), path
+    # A copy of a caller's array, so reversed, cropped and read-only ones are fine. The planes are a view of it.
+    picture = pixels if path is not None else np.array(pixels, order="C", copy=True)
+    return torch.from_numpy(picture).permute(2, 0, 1), path
 
 
 def to_picture(source: object, deep_range: DeepRange | None = None) -> tuple[Picture, str | None]:

@@ -74,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except _ReaderLeft:
         return 141  # like a program that was ended by SIGPIPE
+    except BrokenPipeError:  # of a verb that writes lines on stdout itself
+        _to_nowhere()
+        return 141
     except Exception as error:
         message = explain(error)
         if message is None:
@@ -187,6 +190,10 @@ def _print(text: str, *, error: bool = False, plain: bool = False) -> None:
     try:
         (put if plain else say)(text, sys.stderr if error else sys.stdout)
     except BrokenPipeError as broken:
-        with contextlib.suppress(OSError, ValueError):  # Python flushes its output at exit: give it a place to go
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _to_nowhere()
         raise _ReaderLeft from broken
+
+
+def _to_nowhere() -> None:
+    with contextlib.suppress(OSError, ValueError):  # Python flushes its output at exit: give it a place to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,7 +15,7 @@ from singleshot.cli.multiscale import HELP as TTA
 from singleshot.cli.output import Result
 from singleshot.cli.parser import VerbParser, fraction, whole
 from singleshot.devices import METAVAR
-from singleshot.errors import shown
+from singleshot.errors import UserError, shown
 from singleshot.inference.options import LEAST, MOST, Options
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 SOURCE is an image file, a folder (with all subfolders) or a quoted glob such as 'photos/**/*.jpg'. With --out, pictures
-with boxes, names and scores are written to that folder, and the detections as a COCO results file."""
+with boxes, names and scores are written to that folder, and the detections as a COCO results file.
+With --jsonl, each image gives one line as soon as it is ready, in the form of --json; Ctrl-C leaves whole lines."""
 
 
 def parse(words: Sequence[str]) -> Namespace:
@@ -54,26 +55,31 @@ def parse(words: Sequence[str]) -> Namespace:
         default = getattr(Options, name)
         flag, least = f"--{name.replace('_', '-')}", whole(LEAST[name], MOST[name])
         add(flag, type=least, default=default, metavar="N", help=f"{what} (default: {default})")
+    add("--jsonl", metavar="FILE", help="write one line of JSON for each image as soon as it is ready; - is stdout")
     add("--skip-bad", action="store_true", help="skip images that cannot be read, instead of stopping")
     add("--device", metavar=METAVAR, help="where to compute (default: cuda if available)")
     add_engine(add)
     add("--builder", metavar="NAME", help="for a detector of your own: my_lab.models:my_detector")
-    return parser.parse(words)
+    found = parser.parse(words)
+    if found.jsonl == "-" and found.json:
+        raise UserError("--jsonl - and --json both write to stdout: leave one of them out, or name a file for --jsonl")
+    return found
 
 
 def run(options: Namespace) -> Result:
     """Detect objects, draw the pictures and list the detections."""
     from singleshot.cli import multiscale
     from singleshot.cli.model import load_model
-    from singleshot.inference.predictor import detect
+    from singleshot.inference.lines import writer
+    from singleshot.inference.predictor import iterate
     from singleshot.inference.results import to_json
 
     views = None if options.tta is None else multiscale.views_of(options.tta)
     how = {"builder": options.builder, "device": options.device, **chosen(options)}
     detector = load_model(options.model, **how)
     many = None if views is None else multiscale.multi_scale(detector, views)
-    with multiscale.shown(many) as bar:
-        found = detect(
+    with multiscale.shown(many) as bar, writer(options.jsonl, overwrite=options.overwrite) as write:
+        predictions = iterate(
             many or detector,
             options.sources,
             out=options.out,
@@ -81,6 +87,14 @@ def run(options: Namespace) -> Result:
             options=Options(**{field.name: options[field.name] for field in fields(Options)}),
             progress=bar,
         )
+        if write is not None:
+            count = 0
+            for prediction in predictions:
+                write(prediction)
+                count += 1
+            where = "" if options.jsonl == "-" else f"{count} images: the lines are in {shown(options.jsonl)}"
+            return Result({"images": count, "lines": options.jsonl}, where, silent=options.jsonl == "-")
+        found = list(predictions)
     lines = [_line(prediction) for prediction in found]
     if options.out is not None:
         lines.append(f"the pictures and detections.json are in {shown(options.out)}")

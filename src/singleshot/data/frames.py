@@ -1,4 +1,4 @@
-"""Image files as frames of a stream, with their pixels in the layout that a network takes."""
+"""Image files as frames of a stream."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def dataset_frames(
 
 
 def planes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture [H, W, 3] as three planes [3, H, W], contiguous."""
-    return np.ascontiguousarray(image.transpose(2, 0, 1))
+    """A picture [H, W, 3] as three planes [3, H, W]: a view, not a copy, and networks get the channels last."""
+    return image.transpose(2, 0, 1)
 
 
 def _read(deep_range: DeepRange | None, source: P) -> Frame[P]:

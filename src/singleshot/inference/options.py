@@ -36,7 +36,7 @@ class Options:
     batch_size: int = 8  # images that the network sees at a time
     classes: Sequence[str] | str | None = None  # only these classes; None: all classes of the detector
     top_k: int | None = None  # at most this many detections of an image, the best first
-    workers: int = 0  # threads that read images ahead
+    workers: int = 1  # threads that read images ahead
     skip_bad: bool = False  # skip an image that cannot be read, with a note in the log, instead of stopping
 
     def __post_init__(self) -> None:

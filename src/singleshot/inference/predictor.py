@@ -57,7 +57,7 @@ def detect(
     never overwritten. A folder that holds results already is refused, unless `overwrite` is set. Then they are
     replaced, and the pictures of the earlier run are removed.
 
-    The network takes `batch_size` images (default 8) at a time, and `workers` threads (default 0) read ahead. With
+    The network takes `batch_size` images (default 8) at a time, and `workers` threads (default 1) read ahead. With
     `skip_bad`, an image that cannot be read is skipped with a note in the log. All these choices may be given
     together as `options`; keywords given with it take precedence. `progress` is called with (images done, images)
     at the start and after every batch.
