@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from singleshot import backbones
 from singleshot.detectors import ssd
-from singleshot.ops.shapes import map_sizes
+from singleshot.ops.shapes import ShapesOnly, map_sizes
 from singleshot.weights.checkpoint import save
 
 
@@ -65,14 +65,34 @@ def test_what_keeps_the_shape_is_left_out(norm: str) -> None:
     network = backbones.build("mobilenetv2", norm=norm)
     with Names() as names:
         map_sizes(network, (64, 64))
-    assert "aten::convolution" in names.seen
+    assert "aten::convolution" not in names.seen  # its shape is computed here
     assert not any(word in name for name in names.seen for word in ("norm", "hardtanh", "clamp", "rsqrt"))
 
 
-def test_loading_a_detector_does_not_load_the_compiler(tmp_path: Path) -> None:
+@pytest.mark.parametrize("padding", [0, 1, (2, 3), "same"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_shape_of_a_convolution(padding: Any, groups: int) -> None:
+    for stride, dilation, kernel in ((1, 1, 3), (1, 2, (3, 2)), (1, 1, 1)) if padding == "same" else (
+        (2, 1, 3), ((2, 3), 2, (3, 2)), (1, (1, 3), 2)
+    ):  # fmt: skip
+        layer = torch.nn.Conv2d(4, 6, kernel, stride, padding, dilation, groups)
+        expected = layer(torch.zeros(2, 4, 17, 20)).shape
+        with ShapesOnly():
+            assert layer.to("meta")(torch.empty(2, 4, 17, 20, device="meta")).shape == expected
+    layer = torch.nn.Conv2d(4, 6, 5, device="meta")
+    for wrong in ((2, 3, 17, 20), (2, 4, 3, 20)):
+        with ShapesOnly(), pytest.raises(RuntimeError):
+            layer(torch.empty(wrong, device="meta"))
+
+
+def test_loading_a_detector_and_detecting_load_no_compiler(tmp_path: Path) -> None:
     detector = ssd(num_classes=2, backbone="mobilenetv2", image_size=64)
     save(detector, tmp_path / "model.safetensors")
-    words = "import sys, singleshot as ss; ss.load(sys.argv[1]); print('torch._dynamo' in sys.modules)"
+    words = (
+        "import sys, numpy as np, singleshot as ss\n"
+        "ss.load(sys.argv[1]).predict(np.zeros((50, 60, 3), np.uint8))\n"
+        "print(any(name in sys.modules for name in ('torch._dynamo', 'sympy', 'matplotlib', 'hotcoco', 'accelerate')))"
+    )
     found = subprocess.run(
         [sys.executable, "-c", words, str(tmp_path / "model.safetensors")], capture_output=True, text=True, check=True
     )

@@ -27,14 +27,38 @@ class ShapesOnly(TorchFunctionMode):
 
     Such a tensor has no values, so norms, activations, sums and initialisers have no effect on it. PyTorch would still
     work through them step by step in Python and load its compiler for that. This takes nearly all of the time for
-    building or running a network on "meta".
+    building or running a network on "meta". The shape of a convolution is computed here: for its check of the sizes
+    PyTorch loads SymPy, half a second of the time to the first detection.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         """Called by PyTorch for every function of tensors."""
+        if func is F.conv2d and not kwargs and (shape := _convolved(*args)) is not None:
+            return args[0].new_empty(shape)
         return args[0] if _only_values(func, args) else func(*args, **(kwargs or {}))
+
+
+def _convolved(
+    image: Tensor,
+    weight: Tensor,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> list[int] | None:
+    """The shape of a convolution's result on "meta"; None: PyTorch finds it, or an error. It loads SymPy for that."""
+    numbers = [(one, one) if isinstance(one, int) else one for one in (stride, padding, dilation)]
+    if not image.is_meta or image.ndim != 4 or any(isinstance(one, str) for one in numbers):
+        return None
+    sides = [
+        (side + 2 * pad - step * (kernel - 1) - 1) // by + 1
+        for side, kernel, by, pad, step in zip(image.shape[2:], weight.shape[2:], *numbers, strict=True)
+    ]
+    fits = image.shape[1] == weight.shape[1] * groups and weight.shape[0] % groups == 0
+    return [image.shape[0], weight.shape[0], *sides] if min(sides) > 0 and fits else None
 
 
 def _only_values(func: Callable[..., Any], args: Sequence[Any]) -> bool:
