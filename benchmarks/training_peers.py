@@ -74,9 +74,13 @@ def ours(name: str, layout: str, compiled: bool) -> Callable[[], None]:
     import torch
 
     from singleshot.detectors.registry import find_builder
-    from singleshot.training.memory import keep_freed_memory
     from singleshot.training.optimizer import create_optimizer, keep_norm_statistics
     from singleshot.training.recipe import Compute, Optimizer
+
+    try:
+        from singleshot.memory import keep_freed_memory
+    except ImportError:  # an earlier commit
+        from singleshot.training.memory import keep_freed_memory
 
     keep_freed_memory(torch.device("cpu"))
     model = MODELS[name]
