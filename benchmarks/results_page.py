@@ -4,7 +4,8 @@
     python benchmarks/results_page.py --check    # print what would change, and exit with 1 if anything would
 
 A part begins with `<!-- made: KIND NAME -->` and ends with `<!-- end -->`. All text outside is written by hand.
-KIND: `runs` (a dataset), `classes` (the same by class), `run` (its command and curve), `pairs` (a paired experiment).
+KIND: `runs` (a dataset), `classes` (the same by class), `run` (its command and curve), `pairs` (a paired experiment),
+`int8` (what int8 costs and gains).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def written(text: str, made: dict[str, dict[str, str]]) -> str:
 
 def parts() -> dict[str, dict[str, str]]:
     """Every generated part: kind -> name -> Markdown."""
+    import int8
     from pairs import experiments, records, report
     from recorded import page, runner
 
@@ -55,6 +57,7 @@ def parts() -> dict[str, dict[str, str]]:
         "classes": {name: page.classes(name, lines.values()) for name in sets},
         "run": {name: page.run(line) for name, line in lines.items()},
         "pairs": pairs,
+        "int8": {"all": int8.table(int8.read())},
     }
 
 

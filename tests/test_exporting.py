@@ -17,6 +17,7 @@ from singleshot.cli import main
 from singleshot.engines.options import Options
 from singleshot.errors import UserError
 from singleshot.exporting import export as module
+from singleshot.exporting import raw
 from singleshot.exporting.place import find_format, find_target, staged
 from singleshot.exporting.samples import generated
 from singleshot.exporting.triton import config
@@ -126,6 +127,35 @@ def test_bf16_may_differ_by_points_of_ap(engine: Engine, tiny_model: Path, tiny_
     assert report.path == tmp_path / "model.onnx"
     assert not report.parity.exact
     assert report.fault is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ssd", "refinedet", "retinanet"])
+def test_the_network_alone_is_compared_through_the_post_processing(
+    kind: str, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    detector = getattr(ss, kind)(num_classes=2, backbone="mobilenetv2", image_size=64, backbone_weights=None)
+    scale = [1.0]
+
+    def graph(path: Path, form: Any) -> Any:
+        assert form.spec.outputs == "raw"
+
+        def run(feeds: Any) -> Any:
+            with torch.inference_mode():
+                found = form(*(torch.from_numpy(feeds[name]) for name in form.input_names))
+            return [
+                value.numpy() if value.dtype == torch.bool else value.numpy() * np.float32(scale[0]) for value in found
+            ]
+
+        return run
+
+    monkeypatch.setitem(raw._GRAPHS, ".onnx", graph)
+    assert ss.export(detector, tmp_path / "one.onnx", outputs="raw", threshold=0.001).parity.exact
+    scale[0] = 0.5
+    with pytest.raises(module.NotTheSame):
+        ss.export(detector, tmp_path / "two.onnx", outputs="raw", threshold=0.001)
+    assert [one.name for one in tmp_path.iterdir()] == ["one.onnx"]
 
 
 def test_a_threshold_of_its_own(engine: Engine, tiny_model: Path, tmp_path: Path) -> None:

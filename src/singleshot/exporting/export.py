@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from singleshot.data.dataset import Dataset
 from singleshot.data.frames import planes
 from singleshot.data.open import open_dataset
 from singleshot.detectors.detector import Detector
-from singleshot.engines import find_engine, load, load_detector
+from singleshot.engines import ENGINES, find_engine, load, load_detector
 from singleshot.engines.graph import Exportable, exportable
 from singleshot.engines.options import known_precision
 from singleshot.engines.parity import MAX_DROP, Parity, compare, usual_threshold
@@ -29,6 +30,7 @@ from singleshot.evaluation.detections import ImageDetections
 from singleshot.evaluation.metrics import Metrics, evaluate
 from singleshot.exporting import triton
 from singleshot.exporting.place import FOLDERS, FORMATS, files_of, find_format, find_target, staged
+from singleshot.exporting.raw import raw_model
 from singleshot.exporting.report import Exported, Measured, fault_of
 from singleshot.exporting.samples import COMPARED_IMAGES, CalibrationImages, generated, read, some, spread
 from singleshot.postprocess import vary
@@ -109,13 +111,14 @@ def export(
     reading = {"format": data_format, "allow_outside": allow_outside}
     shown = _opened(data, {"split": split, "prefer": PREFERRED, **reading}, detector.class_names)
     ranges = _opened(calibrate, {"prefer": CALIBRATION_SPLITS, "need_truth": False, **reading})
-    form = exportable(detector, input, outputs)
+    form = exportable(detector, input, outputs, free_size=detector.preprocess.padded)
     engine = find_engine(f"model{FORMATS[format]}")
     with staged(target) as place:
         file = place if format not in FOLDERS else place.with_name(f"model{FORMATS[format]}")
         progress("finding objects with the detector")
         truth = _Truth.of(detector, shown, ranges)
-        judge = _Judge(truth, precision, MAX_DROP[precision] if max_drop is None else max_drop)
+        opened = partial(raw_model, form=form, detector=detector) if outputs == "raw" else load
+        judge = _Judge(truth, precision, MAX_DROP[precision] if max_drop is None else max_drop, opened)
         before = judge.measured(detector, "before the export", megabytes=_weights(detector))
         if precision == "int8":
             original = place.with_name(f"float32{FORMATS[format]}")
@@ -145,6 +148,8 @@ def export(
 
 def _check_packages(suffix: str, precision: str) -> None:
     """Raise `UserError`, before anything is computed, for a missing package and an impossible precision."""
+    if suffix not in ENGINES:
+        raise UserError(f"{suffix} files have no engine here; expected a format of {', '.join(ENGINES)}")
     engine = find_engine(f"model{suffix}")
     if precision == "int8" and suffix not in QUANTISERS:
         raise UserError(f"{engine.TITLE} has no int8 here; expected format onnx, openvino or triton")
@@ -230,8 +235,8 @@ def _find(model: Any, pictures: Sequence[Any]) -> list[ImageDetections]:
 class _Judge:
     """Measures exported files against the detector, and keeps what it measured."""
 
-    def __init__(self, truth: _Truth, precision: str, max_drop: float) -> None:
-        self.truth, self.precision, self.max_drop = truth, precision, max_drop
+    def __init__(self, truth: _Truth, precision: str, max_drop: float, opened: Callable[[Path], Any]) -> None:
+        self.truth, self.precision, self.max_drop, self.opened = truth, precision, max_drop, opened
         self.threshold = usual_threshold(truth.found)
         self.forms: list[Measured] = []
         self.parity: Parity | None = None
@@ -247,7 +252,7 @@ class _Judge:
     def judge(self, file: Path) -> Judged:
         """Find objects with an exported file, compare, and measure."""
         truth = self.truth
-        model = load(file)
+        model = self.opened(file)
         data = truth.dataset
         found = _find(model, truth.pictures) if data is None else detect_dataset(model, data)
         self.metrics = None if data is None else evaluate(data, found)
