@@ -37,6 +37,7 @@ FIELDS = {
     "minutes": "schedule.minutes",
     "batch_size": "batch_size",
     "seed": "seed",
+    "cache": "data.cache",
     "device": "compute.device",
     "builder": "builder",
     "backbone_weights": "arguments.backbone_weights",
@@ -118,6 +119,11 @@ def parse(words: Sequence[str]) -> Namespace:
     )
     add("--resume", metavar="RUN", help="continue a stopped run exactly")
     add("--skip-bad", action="store_true", help="leave out images in which the check finds errors, instead of stopping")
+    add(
+        "--cache",
+        choices=("none", "ram", "disk"),
+        help="keep decoded images for the next epochs; the run says first how much that takes (default: none)",
+    )
     add_reading(parser)
     add("--builder", metavar="NAME", help="a builder of this package, or your own as my_lab.models:my_detector")
     words, overrides = take_recipe_fields(words, parser.flags())

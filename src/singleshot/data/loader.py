@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from singleshot.data.dataset import Dataset, ImageRecord
 from singleshot.data.deep import DeepRange
+from singleshot.data.image_cache import ImageCache
 from singleshot.data.images import read_image
 from singleshot.data.transforms import Sample, Transform
 from singleshot.errors import UserError
@@ -62,6 +64,7 @@ def train_loader(
     drop_difficult: bool = False,
     crowd: Literal["drop", "ignore"] = "ignore",
     deep_range: DeepRange | None = None,
+    cache: ImageCache | None = None,
 ) -> Iterable[TrainBatch]:
     """The batches of steps `start_step`, `start_step` + 1, ... below `steps` (without end when None).
 
@@ -69,6 +72,7 @@ def train_loader(
     that cannot be read raises a `UserError` that names it; a worker that was killed, a `WorkerLostError`.
     `drop_difficult` leaves VOC's difficult objects out (SSD trains on them). `crowd` drops COCO's crowd regions, or
     passes them on as regions to ignore ("iscrowd"). Deep images are read by `deep_range`.
+    `cache` keeps decoded images; it must be that of these records, in their order.
     """
     if batch_size < 1:
         raise UserError(f"a batch of {batch_size} images: give a batch size of at least 1.")
@@ -80,7 +84,7 @@ def train_loader(
         raise UserError(f"crowd={crowd!r}: give 'drop' or 'ignore'.")
     order = StreamOrder(len(dataset), batch_size, seed, start_step, steps, rank, world_size)
     images = _TrainingImages(
-        dataset.records, transform, seed, batch_size * world_size, drop_difficult, crowd, deep_range
+        dataset.records, transform, seed, batch_size * world_size, drop_difficult, crowd, deep_range, cache
     )
     return _batches(_loader(images, order, workers))
 
@@ -145,6 +149,7 @@ class _TrainingImages:
     drop_difficult: bool
     crowd: str
     deep_range: DeepRange | None = None
+    cache: ImageCache | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -172,7 +177,9 @@ class _TrainingImages:
         if self.crowd == "drop":
             keep &= ~record.crowd
         boxes = record.boxes[keep].astype(np.float32).reshape(-1, 4)
-        sample = Sample(_read(record.path, self.deep_range), boxes, record.labels[keep], record.crowd[keep])
+        read = partial(_read, record.path, self.deep_range)
+        image = read() if self.cache is None else self.cache.read(index, read)
+        sample = Sample(image, boxes, record.labels[keep], record.crowd[keep])
         return self.transform(sample, np.random.default_rng([self.seed, _SAMPLE, position]))
 
 

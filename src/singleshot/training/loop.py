@@ -99,7 +99,8 @@ def train(
             if ranks.first and (chosen.stopped is None or notes):
                 run.folder.write(run.folder.recipe, to_yaml(run.recipe).encode())
             with run.display:
-                return _train(run, notes + found.warnings + _limits(run))
+                kept = [] if run.cache is None else [str(run.cache)]
+                return _train(run, notes + found.warnings + _limits(run) + kept)
 
 
 def _limits(run: Run) -> list[str]:

@@ -75,6 +75,10 @@ class Data:
         None, "processes that prepare images; null: by the number of cores", least=0, most=MOST_WORKERS
     )
 
+    cache: Literal["none", "ram", "disk"] = about(
+        "none", "keep decoded images: none, ram (shared by the processes that prepare images), disk"
+    )
+
     def __post_init__(self) -> None:
         if self.format == "none":  # lists of choices on the command line have no null: "none" stands for it
             object.__setattr__(self, "format", None)

@@ -19,6 +19,7 @@ FREE = (
     "data.val_path",
     "data.val_split",
     "data.workers",
+    "data.cache",
     "schedule.minutes",
     "schedule.epochs",
     "schedule.images",

@@ -49,6 +49,7 @@ class Run:
         self.detector = detector.to(ranks.device, memory_format=layout)  # type: ignore[call-overload]
         self.detector.precision = recipe.compute.precision
         self.transform = setup.build_transform(recipe.augmentation, self.detector.preprocess)
+        self.cache = setup.open_cache(recipe.data, data.train, ranks.world)
         self.average = (
             Average(self.detector, decay=recipe.ema.decay, ramp=recipe.ema.ramp) if recipe.ema.decay else None
         )
@@ -103,6 +104,7 @@ class Run:
             drop_difficult=recipe.data.drop_difficult,
             crowd=recipe.data.crowd,
             deep_range=self.detector.deep_range,
+            cache=self.cache,
         )
         return iter(loader)
 

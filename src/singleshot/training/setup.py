@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from singleshot.cache import VARIABLE, cache_folder, switched_off
 from singleshot.data.check import check
 from singleshot.data.dataset import Dataset, ImageRecord
 from singleshot.data.deep import DeepRange
+from singleshot.data.image_cache import ImageCache
 from singleshot.data.limits import detector_note
 from singleshot.data.open import open_dataset
 from singleshot.data.splits import find_split
@@ -102,6 +104,23 @@ def limit_notes(data: RunData, detections: int) -> list[str]:
         if part is not None and (note := detector_note(part, detections)):
             notes.append(f"{part.split}: {note}")
     return notes
+
+
+def open_cache(settings: Data, train: Dataset, processes: int) -> ImageCache | None:
+    """Where decoded images are kept, if the recipe asks for it.
+
+    Raises:
+        UserError: there is not enough memory, or no place on the disk; or the user wants nothing to be kept there.
+    """
+    if settings.cache == "none":
+        return None
+    if settings.cache == "disk" and switched_off():
+        raise UserError(
+            f"data.cache disk: {VARIABLE} is empty, so nothing is kept on the disk. Set it to a folder, or use "
+            "data.cache ram"
+        )
+    folder = cache_folder("images")
+    return ImageCache(settings.cache, train.records, folder, reading=str(settings.deep_range), copies=processes)
 
 
 def _open(
