@@ -104,28 +104,32 @@ def ours(name: str, layout: str, compiled: bool) -> Callable[[], None]:
     return step
 
 
-def theirs(name: str) -> Callable[[], None]:
-    """One step of torchvision."""
-    import ctypes
-
-    import torch
+def torchvision_detector(name: str, size: int) -> Any:
+    """Torchvision's detector of this kind, with random weights, and frozen norms where it trains so from weights."""
     from torchvision.models import detection, resnet50
     from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
     from torchvision.ops import misc
     from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+    if name == "ssd300_vgg16":
+        return detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=CLASSES + 1)
+    if name == "ssd_mobilenetv2":
+        return detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=CLASSES + 1)
+    trunk = resnet50(weights=None, norm_layer=misc.FrozenBatchNorm2d)
+    pyramid = _resnet_fpn_extractor(trunk, 3, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(2048, 256))
+    return detection.RetinaNet(pyramid, CLASSES + 1, min_size=size, max_size=size)
+
+
+def theirs(name: str) -> Callable[[], None]:
+    """One step of torchvision."""
+    import ctypes
+
+    import torch
+
     for number, value in ((-4, 0), (-1, -1), (-2, 64 << 20)):  # as `keep_freed_memory`
         ctypes.CDLL(None).mallopt(number, value)
     model = MODELS[name]
-    if name == "ssd300_vgg16":
-        detector = detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=CLASSES + 1)
-    elif name == "ssd_mobilenetv2":
-        detector = detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=CLASSES + 1)
-    else:
-        trunk = resnet50(weights=None, norm_layer=misc.FrozenBatchNorm2d)
-        pyramid = _resnet_fpn_extractor(trunk, 3, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(2048, 256))
-        side = model["size"]
-        detector = detection.RetinaNet(pyramid, CLASSES + 1, min_size=side, max_size=side)
+    detector = torchvision_detector(name, model["size"])
     detector.train()
     parameters = [parameter for parameter in detector.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1e-6, momentum=0.9, weight_decay=5e-4)
