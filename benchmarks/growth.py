@@ -36,7 +36,9 @@ def main(words: list[str] | None = None) -> int:
     from growing import report
     from growing.measure import Row, measured
     from growing.works import works
-    from recorded.machine import commit, machine
+    from recorded.machine import commit
+
+    from singleshot.benchmarking.machine import this_machine
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, in less than two minutes; writes no results")
@@ -60,19 +62,25 @@ def main(words: list[str] | None = None) -> int:
                 continue
             rows.append(measured(work, rounds=options.rounds, quick=options.quick))
             print(report.line(rows[-1]), flush=True)
-    if not rows:
-        parser.error(f"--only {' '.join(options.only)}: no work has this in its name")
-    good = all(row.grows_as_it_should for row in rows)
-    if out is not None and options.only and out.exists():
-        fresh = {(row.family, row.name): row for row in rows}
-        kept = [Row.from_json(row) for row in json.loads(out.read_text())["rows"]]
-        table = [fresh.get((row.family, row.name), row) for row in kept]
-        rows = table + [row for row in rows if row not in table]
-    if out is not None:
-        about = {"date": date.today().isoformat(), "machine": machine(), "code": commit(), "rounds": options.rounds}
-        out.write_text(json.dumps({"about": about, "rows": [row.to_json() for row in rows]}, indent=1) + "\n")
-    if picture is not None:
-        report.plot(rows, picture)
+        # Written before the folder is removed, which takes minutes on some disks.
+        if not rows:
+            parser.error(f"--only {' '.join(options.only)}: no work has this in its name")
+        good = all(row.grows_as_it_should for row in rows)
+        if out is not None and options.only and out.exists():
+            fresh = {(row.family, row.name): row for row in rows}
+            kept = [Row.from_json(row) for row in json.loads(out.read_text())["rows"]]
+            table = [fresh.get((row.family, row.name), row) for row in kept]
+            rows = table + [row for row in rows if row not in table]
+        if out is not None:
+            about = {
+                "date": date.today().isoformat(),
+                "machine": this_machine().to_json(),
+                "code": commit(),
+                "rounds": options.rounds,
+            }
+            out.write_text(json.dumps({"about": about, "rows": [row.to_json() for row in rows]}, indent=1) + "\n")
+        if picture is not None:
+            report.plot(rows, picture)
     return 0 if good else 1
 
 

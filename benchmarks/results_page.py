@@ -5,12 +5,13 @@
 
 A part begins with `<!-- made: KIND NAME -->` and ends with `<!-- end -->`. All text outside is written by hand.
 KIND: `runs` (a dataset), `classes` (the same by class), `run` (its command and curve), `pairs` (a paired experiment),
-`int8` (what int8 costs and gains).
+`int8` (what int8 costs and gains), `growth` (how cost grows).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
@@ -41,6 +42,8 @@ def written(text: str, made: dict[str, dict[str, str]]) -> str:
 def parts() -> dict[str, dict[str, str]]:
     """Every generated part: kind -> name -> Markdown."""
     import int8
+    from growing import report as growing
+    from growing.measure import Row
     from pairs import experiments, records, report
     from recorded import page, runner
 
@@ -51,6 +54,8 @@ def parts() -> dict[str, dict[str, str]]:
         found = records.read(path)
         records.check(experiment, found, path)
         pairs[name] = report.table(experiment, records.of(experiment, found))
+    grown = json.loads((ROOT / "benchmarks" / "results" / "growth.json").read_text(encoding="utf-8"))
+    rows = [Row.from_json(row) for row in grown["rows"]]
     sets = dict.fromkeys(line["dataset"] for line in lines.values())
     return {
         "runs": {name: page.table(name, lines.values()) for name in sets},
@@ -58,6 +63,7 @@ def parts() -> dict[str, dict[str, str]]:
         "run": {name: page.run(line) for name, line in lines.items()},
         "pairs": pairs,
         "int8": {"all": int8.table(int8.read())},
+        "growth": {"all": f"{growing.where(grown['about'])}\n\n{growing.table(rows)}\n\n{growing.reasons(rows)}"},
     }
 
 

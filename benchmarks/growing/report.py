@@ -47,10 +47,12 @@ def reasons(rows: Sequence[Row]) -> str:
 def where(about: dict[str, Any]) -> str:
     """The machine and the code, in a sentence."""
     machine, code = about["machine"], about["code"]
-    flags = ", ".join(machine.get("flags", ())) or "no wide instructions"
+    flags = ", ".join(machine["flags"]) or "no wide instructions"
+    rounds = f"median of {about['rounds']} rounds" if about["rounds"] > 1 else "one round"
     return (
-        f"Measured on {about['date']} at {code['commit']}, {machine['cpu']}, {machine['cores']} cores ({flags}), "
-        f"one thread where not said otherwise, torch {machine['torch']}, median of {about['rounds']} rounds."
+        f"Measured on {about['date']} at {code['commit']}, {machine['processor']}, {machine['cores']} cores ({flags}), "
+        f"one thread\nwhere not said otherwise, torch {machine['torch']}, {rounds}. "
+        "A star marks what grows faster than linear; the reasons are below."
     )
 
 
@@ -81,6 +83,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                 axes.plot([left, right], [start, start * (right / left) ** slope], color="0.9", linewidth=0.8, zorder=0)
         axes.set(xlim=(left, right), ylim=(low, high))
         numbers = sorted({number for row in mine for number, _ in row.points})
+        numbers = [n for n, before in zip(numbers, [0, *numbers], strict=False) if n > 1.3 * before]  # room for text
         axes.set_xticks(numbers, [f"{number:,}" for number in numbers])
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)

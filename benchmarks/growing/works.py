@@ -38,10 +38,11 @@ def works(folder: Path) -> tuple[Work, ...]:
     few_candidates = (200, 1000, 5000)
     classes = (20, 80, 320, 1203)
     few_classes = (20, 80, 320)
-    kept = "each candidate is compared with the survivors so far, and their number grows with the candidates"
+    kept = "each candidate is compared with the survivors near it, and their number grows with the candidates"
     return (
         Work("images", "evaluate, 7 objects and 100 detections an image", (5000, 10000, 20000, 50000),
-             (250, 500, 1000), lambda n: evaluated(n, 7, 100, 80)),
+             (250, 500, 1000), lambda n: evaluated(n, 7, 100, 80),
+             why="the detections of all images are sorted, and no longer fit the caches"),
         Work("images", "open a COCO file", (1000, 10000, 40000, 120000), (500, 1000, 4000),
              lambda n: opened(coco(folder, n))),
         Work("images", "open a VOC folder", (1000, 10000, 40000, 120000), (250, 500, 1000),
@@ -57,7 +58,8 @@ def works(folder: Path) -> tuple[Work, ...]:
              lambda n: evaluated(20, n, n, 20), most=2.0,
              why="COCO's rules compare the best 100 detections of a class with all its objects: quadratic until there "
              "are 100, linear after"),
-        Work("boxes in an image", "draw", boxes, few_boxes, drawn),
+        Work("boxes in an image", "draw", boxes, few_boxes, drawn, most=2.0,
+             why="a label looks for a place that no label before it has taken"),
         Work("candidates", "greedy suppression, 1 class", candidates, few_candidates,
              lambda n: suppressed(n, 1), most=2.0, why=kept),
         Work("candidates", "greedy suppression, 80 classes", candidates, few_candidates,
@@ -66,17 +68,19 @@ def works(folder: Path) -> tuple[Work, ...]:
              why="each box that is taken lowers the scores of all that are left: this is the definition"),
         Work("candidates", "box voting, 1 class", candidates, few_candidates, voted, most=2.0, why=kept),
         Work("classes", "post-processing of SSD300 (8,732 boxes)", classes, few_classes, post_processed),
-        Work("classes", "loss of SSD300, softmax, forward and backward", classes, few_classes, lost),
+        Work("classes", "loss of SSD300, softmax, forward and backward", classes, few_classes, lost,
+             why="the logits of 1,203 classes (168 MB) no longer fit the caches"),
         Work("classes", "evaluate 500 images with 100 detections", classes, few_classes,
              lambda n: evaluated(500, 7, 100, n)),
         Work("pixels of the image (side)", "read a JPEG", (128, 256, 512, 1024, 2048, 4096), (128, 256, 512),
-             lambda n: read(folder, n), power=2),
+             lambda n: read(folder, n), power=2,
+             why="a picture of 48 MB no longer fits the caches"),
         Work("pixels of the image (side)", "detect, SSD on MobileNetV2, input of this size",
              (128, 256, 512, 1024), (128, 256), lambda n: detected(n, 1), power=2),
         Work("pixels of the image (side)", "detect, RetinaNet on ResNet-18, input of this size",
              (128, 256, 512, 1024), (128, 256), lambda n: detected(n, 1, "retinanet"), power=2),
         Work("images in a batch", "detect, SSD on MobileNetV2 at 300", (1, 2, 4, 8, 16, 32), (1, 2, 4),
-             lambda n: detected(300, n)),
+             lambda n: detected(300, n), why="the maps of a large batch no longer fit the caches"),
         Work("images in a batch", "match with SSD300's anchors, 10 boxes each", (1, 2, 4, 8, 16, 32), (1, 4, 16),
              lambda n: matched(10, "ssd300_vgg16", "bipartite", batch=n)),
         Work("threads", "detect, SSD on VGG-16 at 300", cores(), cores(), with_threads, most=-1.0,
