@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -198,13 +197,14 @@ def _converted(source: Source, engine: str, folder: Path) -> Path:
 
 def _quantised(source: Source, engine: str, pictures: Pictures, folder: Path) -> Path:
     """The same in int8, calibrated on the images of the measurement: right for its speed, not for its accuracy."""
-    quantiser_of = importlib.import_module("singleshot.engines.quantise").quantiser_of
-    images = importlib.import_module("singleshot.exporting.samples").CalibrationImages
+    from singleshot.engines.quantise import quantiser_of
+    from singleshot.exporting.samples import CalibrationImages
+
     original = _converted(source, engine, folder)
     path = folder / f"{source.path.stem}_int8{NAMES[engine]}"
     if not path.exists():
         spec = load(original).spec
-        quantiser_of(original, images(pictures.dataset(), spec)).write(path)
+        quantiser_of(original, CalibrationImages(pictures.dataset(), spec)).write(path)
     return path
 
 
