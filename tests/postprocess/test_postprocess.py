@@ -15,6 +15,7 @@ from torch import Tensor
 from singleshot.coders import DeltaCoder
 from singleshot.errors import UserError
 from singleshot.losses.classification import ClassificationLoss, SoftmaxLoss
+from singleshot.losses.sigmoid import BalancedCrossEntropy
 from singleshot.outputs.centreness import Centreness
 from singleshot.outputs.iou import IoUHead
 from singleshot.postprocess import (
@@ -831,6 +832,24 @@ class TestPerLevel:
             for ours, theirs in zip(Detections(boxes, scores, labels).to_list(), expected, strict=True):
                 assert len(theirs["scores"]) > 3
                 assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("alpha", [None, 0, 0.3, 1])
+@pytest.mark.parametrize("threshold", [0.0, 1e-4, 0.05, 0.5, 0.999, 1.0])
+def test_anchors_that_cannot_pass_are_left_out_by_their_logits(alpha: float | None, threshold: float) -> None:
+    """Of one sigmoid per class the logits say enough; a loss of one's own gets all its scores computed."""
+    predictions, anchors = pyramid(8)
+    generator = torch.Generator().manual_seed(3)
+    predictions["class_logits"] = torch.randn(3, 143, 4, generator=generator) * 5
+    predictions["iou_logits"] = torch.randn(3, 143, 1, generator=generator) * 2
+    known, unknown = (
+        PerLevelPostprocess(CODER, iou_aware(loss, alpha), threshold)(predictions, anchors).to_list()
+        for loss in (BalancedCrossEntropy(), Sigmoid())
+    )
+    for ours, theirs in zip(known, unknown, strict=True):
+        assert torch.equal(ours["labels"], theirs["labels"])
+        torch.testing.assert_close(ours["scores"], theirs["scores"], rtol=3e-7, atol=0)
+        assert torch.equal(ours["boxes"], theirs["boxes"])
 
 
 class TestVary:

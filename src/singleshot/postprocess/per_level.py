@@ -21,7 +21,7 @@ from singleshot.postprocess.postprocess import Scores, best_first
 from singleshot.postprocess.scores import ClassScores
 from singleshot.structures import Anchors, Detections, Predictions
 
-_CPU_BLOCK = 1 << 20  # scores held at once on the CPU, so that they fit into the cache
+_CPU_BLOCK = 1 << 18  # scores held at once on the CPU, so that they fit into the cache
 _BLOCK = 1 << 26  # scores held at once on other devices, where each call is expensive: 256 MiB
 _VOTERS_OF_ALL = 1000  # the best candidates of all classes that take part in box voting
 
@@ -114,14 +114,14 @@ class PerLevelPostprocess:
         least = self.scores.least_logit(self.threshold) if isinstance(self.scores, ClassScores) else None
         if least is None or not isinstance(self.scores, ClassScores):
             return np.arange(count)
-        logits = predictions[self.scores.key][0]
+        logits = predictions[self.scores.key][0].numpy()
         step = max(1, _CPU_BLOCK // max(1, logits.shape[1]))
-        over = torch.empty(min(step, count), logits.shape[1], dtype=torch.bool)
+        over = np.empty((min(step, count), logits.shape[1]), bool)
         found = [np.zeros(0, np.int64)]
         for start in range(0, count, step):  # block by block, so that the marks stay in the processor's cache
             block = logits[start : start + step]
-            marks = torch.gt(block, least, out=over[: len(block)])
-            found.append(np.flatnonzero(marks.numpy()) // logits.shape[1] + start)
+            marks = np.greater(block, np.float32(least), out=over[: len(block)])  # much faster than PyTorch's
+            found.append(np.flatnonzero(marks) // logits.shape[1] + start)
         places = np.concatenate(found)
         return places[np.diff(places, prepend=-1) > 0]
 
