@@ -61,7 +61,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     monkeypatch.setattr(module, "find_engine", lambda _: made)
     monkeypatch.setattr(module, "load_package", lambda _: SimpleNamespace())
 
-    def load(path: Path) -> Any:
+    def load(path: Path, precision: str = "auto") -> Any:
         from singleshot.engines.exported import ExportedDetector
 
         return ExportedDetector(*made.open(path, Options())) if path.suffix == ".onnx" else here(path)

@@ -117,7 +117,9 @@ def export(
         file = place if format not in FOLDERS else place.with_name(f"model{FORMATS[format]}")
         progress("finding objects with the detector")
         truth = _Truth.of(detector, shown, ranges)
-        opened = partial(raw_model, form=form, detector=detector) if outputs == "raw" else load
+        # A float32 file is compared in float32: by itself a machine with bf16 would run it in that.
+        exactly = partial(load, precision="fp32" if precision == "fp32" else "auto")
+        opened = partial(raw_model, form=form, detector=detector) if outputs == "raw" else exactly
         judge = _Judge(truth, precision, MAX_DROP[precision] if max_drop is None else max_drop, opened)
         before = judge.measured(detector, "before the export", megabytes=_weights(detector))
         if precision == "int8":
@@ -174,8 +176,9 @@ def _check_calibration(precision: str, calibrate: Any) -> None:
 
 
 def _with_threshold(detector: Detector, threshold: float | None) -> Detector:
-    """The same detector with another lowest score; the given one is not changed."""
+    """The same detector in float32, with another lowest score; the given one is not changed."""
     own = copy.copy(detector.evaluator() or copy.deepcopy(detector).eval())
+    own.precision = "fp32"  # the reference, also where the machine detects faster in bf16
     if threshold is not None:
         own.postprocess = vary(own.postprocess, "threshold", threshold)
     return own
