@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from singleshot.detectors.detector import Detector
 from singleshot.detectors.whole import Whole
+from singleshot.engines.quiet import load_package
 
 MOST = 64  # images of a batch that the graph is made for
 
@@ -46,3 +52,31 @@ def assert_same_detections(found: tuple[Tensor, ...], expected: tuple[Tensor, ..
         apart = (boxes[i, :rows][mask][:, None] - expected[0][i, :rows][mask]).abs().amax(-1)
         apart = apart + 1e4 * (labels[i, :rows][mask][:, None] != expected[2][i, :rows][mask])
         assert max(apart.amin(0).max(), apart.amin(1).max()) < 0.05
+
+
+def onnx_run(form: Any) -> Callable[..., list[Any]]:
+    """The detector's ONNX model, in ONNX Runtime. Skips the test where a package is missing."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason=f"needs {package}: pip install 'singleshot[export]'")
+    from singleshot.engines.onnx_graph import to_onnx
+
+    choices = (runtime := load_package("onnxruntime")).SessionOptions()
+    choices.intra_op_num_threads = 1
+    session = runtime.InferenceSession(to_onnx(form).SerializeToString(), choices)
+    return lambda *given: session.run(
+        list(form.output_names), dict(zip(form.input_names, (np.asarray(one) for one in given), strict=True))
+    )
+
+
+def openvino_run(form: Any) -> Callable[..., list[Any]]:
+    """The detector's OpenVINO model, compiled. Skips the test where the package is missing."""
+    pytest.importorskip("openvino", reason="needs openvino: pip install 'singleshot[openvino]'")
+    from singleshot.engines.openvino_graph import to_openvino
+
+    core = load_package("openvino").Core()
+    choices = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}
+    model = core.compile_model(to_openvino(form), "CPU", choices)
+    return lambda *given: [np.array(value) for value in model([np.asarray(one) for one in given]).values()]
+
+
+RUNS = {"onnxruntime": onnx_run, "openvino": openvino_run}

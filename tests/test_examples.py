@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import singleshot as ss
 from singleshot.data.open import open_dataset
 from singleshot.data.shapes import write_shapes
+from singleshot.engines import named_engine
+from singleshot.engines.graph import exportable
 from singleshot.errors import UserError
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -86,3 +91,26 @@ def test_a_plain_loop_learns(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_detector_from_parts(capsys: pytest.CaptureFixture[str]) -> None:
     example("your_own_detector")()
     assert "equal" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "suffix"), [("onnxruntime", ".onnx"), ("openvino", ".xml")])
+def test_exported_models_run_without_this_package(
+    engine: str, suffix: str, tiny_model: Path, tiny_voc: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip(engine, reason=f"needs {engine}: pip install 'singleshot[export,openvino]'")
+    pytest.importorskip("onnxscript", reason="needs onnxscript: pip install 'singleshot[export]'")
+    detector, picture = ss.load(tiny_model), tiny_voc / "JPEGImages" / "a.jpg"
+    named_engine(engine).export(exportable(detector), tmp_path / f"model{suffix}")
+    hidden = "import runpy, sys; sys.modules['singleshot'] = None; sys.modules['torch'] = None; "
+    command = f"{hidden}runpy.run_path(sys.argv[1])['main'](*sys.argv[2:])"
+    script = EXAMPLES / f"{engine}_alone.py"
+    words = [sys.executable, "-c", command, str(script), str(tmp_path / f"model{suffix}"), str(picture)]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    found = detector.predict(picture)
+    assert len(told) == len(found) > 0
+    name, score, *box = told[0].split(maxsplit=2)
+    assert name == found.class_names[found.labels_array[0]]
+    assert float(score) == pytest.approx(found.scores_array[0], abs=2e-3)
+    assert len(script.read_text().split("def main")[1].split("if __name__")[0].strip().splitlines()) <= 16
+    assert len(json.loads(box[0])) == 4

@@ -86,12 +86,19 @@ class AnchorGenerator:
             raise ValueError(f"expected {len(self.strides)} maps, got {len(shapes)}: {list(shapes)}")
         levels = []
         for stride, sizes, shape in zip(self.strides, self.sizes, shapes, strict=True):
-            first = stride / 2 if self.convention in ("centre", "legacy", "whole_pixels") else 0.0
-            step: tuple[float, float] = (stride, stride)
-            if self.convention == "torchvision":
-                step = (size[0] // shape[0], size[1] // shape[1])
-            levels.append(_around(_centres(shape, step, (first, first)), self._half(stride, sizes)))
+            half, first, step = self.cell(stride, sizes, size, shape)
+            levels.append(_around(_centres(shape, step, (first, first)), half))
         return Anchors(torch.cat(levels).float(), tuple(len(level) for level in levels))
+
+    def cell(
+        self, stride: float, sizes: Sequence[float], size: tuple[int, int], shape: tuple[int, int]
+    ) -> tuple[Tensor, float, tuple[float, float]]:
+        """Of one level: half sides [boxes, 2], the first cell's centre, and the step (y, x) of the cells."""
+        first = stride / 2 if self.convention in ("centre", "legacy", "whole_pixels") else 0.0
+        step: tuple[float, float] = (stride, stride)
+        if self.convention == "torchvision":
+            step = (size[0] // shape[0], size[1] // shape[1])
+        return self._half(stride, sizes), first, step
 
     def _half(self, stride: float, sizes: Sequence[float]) -> Tensor:
         """Half of (width, height) of the boxes of one cell: [boxes, 2]."""

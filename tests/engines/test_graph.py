@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from exporting import RUNS
 from mixtures import DETECTORS, MIXTURES
 from torch import Tensor
 
@@ -27,7 +29,7 @@ def made(name: str, **changes: Any) -> Detector:
 
 def inputs(form: Exportable, number: int) -> tuple[Tensor, ...]:
     """Images of noise, and limits of which the first is a third shorter than the input; what lies beyond is noise."""
-    height, width = form.spec.input_size or (96, 160)
+    height, width = form.spec.input_size or (64 + 32 * number, 160)
     random = torch.Generator().manual_seed(number)
     images = torch.randint(0, 256, (number, height, width, 3), dtype=torch.uint8, generator=random)
     limits = torch.tensor([[height, width]] * number, dtype=torch.float32)
@@ -72,7 +74,12 @@ def assert_found(found: tuple[Any, ...], told: list[dict[str, Tensor]]) -> None:
             assert max(apart.amin(0).max(), apart.amin(1).max()) < 0.01
 
 
-@pytest.mark.parametrize("name", list(DETECTORS | MIXTURES))
+FAST = ("ssd", "iou_retinanet", "refined_retinanet")  # per class, per level with a free size, with a refiner
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=() if one in FAST else pytest.mark.slow) for one in DETECTORS | MIXTURES]
+)
 def test_the_graph_finds_what_the_detector_finds(name: str) -> None:
     detector = made(name)
     form = exportable(detector)
@@ -81,12 +88,52 @@ def test_the_graph_finds_what_the_detector_finds(name: str) -> None:
         assert_found(form(*given), expected(detector, given))
 
 
+def test_the_network_alone() -> None:
+    detector = made("refinedet")
+    form = exportable(detector, "pixels", "raw")
+    assert form.output_names == ("class_logits", "box_deltas", "anchors", "keep")
+    pixels = torch.randn(2, 3, *detector.image_size)
+    with torch.no_grad():
+        found = dict(zip(form.output_names, form(pixels), strict=True))
+        predictions, base = detector.predictions(pixels)
+        anchors, keep = detector.refined(predictions, base)
+    for name in ("class_logits", "box_deltas"):
+        torch.testing.assert_close(found[name], predictions[name])
+    torch.testing.assert_close(found["anchors"], anchors.boxes)
+    assert keep is not None
+    assert torch.equal(found["keep"], keep)
+
+
+VARIED: dict[str, tuple[str, dict[str, Any]]] = {  # a detector, and what is changed of its post-processing
+    **{name: (name, {}) for name in DETECTORS | MIXTURES},
+    "soft": ("refinedet", {"soft": 0.3, "candidates": 60}),
+    "voting": ("ssd", {"vote": 0.05}),
+    "voting_of_levels": ("retinanet", {"vote": 0.05}),
+    "of_image": ("refinedet", {"candidates_of_image": 50, "clip_first": True}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", list(RUNS))
+@pytest.mark.parametrize("name", list(VARIED))
+def test_every_engine_finds_what_the_detector_finds(name: str, engine: str) -> None:
+    """For any number of images, and where height and width are free for any size."""
+    base, changes = VARIED[name]
+    detector = made(base)
+    detector.postprocess = replace(detector.postprocess, **changes)  # type: ignore[type-var]
+    form = exportable(detector)
+    run = RUNS[engine](form)
+    for number in (1, 3):
+        given = inputs(form, number)
+        assert_found(tuple(run(*given)), expected(detector, given))
+
+
 def test_what_cannot_be() -> None:
     detector = made("ssd")
     for words, told in (
         ({"input": "picture"}, "input must be one of image, pixels, got 'picture'"),
         ({"outputs": "boxes"}, "outputs must be one of detections, raw"),
-        ({"free_size": True}, "can only be free for a detector that keeps the aspect ratio"),
+        ({"size": (96, 96)}, "takes images of 80x112 only, got 96x96"),
         ({"batch": 0}, "batch must be the fewest and the most images"),
         ({"threshold": 2.0}, "threshold must be a number from 0 to 1"),
     ):

@@ -23,6 +23,7 @@ ENGINES = {
     ".safetensors": "singleshot.engines.weights_file",
     ".onnx": "singleshot.engines.onnxruntime",
     ".xml": "singleshot.engines.openvino",
+    ".pt2": "singleshot.engines.torch_program",
 }
 """The suffix of a model's file, and the module of the engine that opens it."""
 

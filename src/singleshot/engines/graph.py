@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from singleshot.anchors import AnchorGenerator
 from singleshot.detectors.detector import Detector
 from singleshot.errors import UserError
 from singleshot.ops.suppression import survivors
@@ -55,6 +56,7 @@ class Exportable(nn.Module):
         self.padded = detector.preprocess.padded
         self.pixels: Pixels = detector.preprocess.pixels
         self.counts: tuple[int, ...] | None = None
+        self._raw_names: tuple[str, ...] | None = None
         made: Tensor | None = None
         if spec.input_size is not None:
             anchors = detector.anchors_for(spec.input_size, "cpu")
@@ -73,7 +75,10 @@ class Exportable(nn.Module):
         """The names of the outputs, in order."""
         if self.spec.outputs == "detections":
             return DETECTIONS
-        return tuple(self._told)
+        if self._raw_names is None:
+            with torch.no_grad():
+                self._raw_names = tuple(self._raw(*self._predicted(self.example(1))[:3]))
+        return self._raw_names
 
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -112,6 +117,16 @@ class Exportable(nn.Module):
     # ------------------------------------------------------------------ what it computes
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Images, and limits if the detector keeps the aspect ratio -> the outputs in the order of `output_names`."""
+        predictions, anchors, keep, limits = self._predicted(inputs)
+        if self.spec.outputs == "raw":
+            return tuple(self._raw(predictions, anchors, keep).values())
+        found = detections(self.postprocess, predictions, anchors, keep, limits, self.suppress)
+        there = found.scores > 0
+        boxes = torch.where(there[..., None], found.boxes, 0.0)
+        return boxes, found.scores, torch.where(there, found.labels, 0), there.sum(1)
+
+    def _predicted(self, inputs: Sequence[Tensor]) -> tuple[Predictions, Anchors, Tensor | None, Tensor]:
+        """What the network predicts, the anchors of it, which of them are kept, and the limits of the images."""
         images = inputs[0]
         height, width = images.shape[1:3] if self.spec.input == "image" else images.shape[2:4]
         if self.padded:
@@ -120,16 +135,8 @@ class Exportable(nn.Module):
             limits = torch.tensor([height, width], dtype=torch.float32).expand(images.shape[0], 2)
         pixels = self._normalised(images, limits) if self.spec.input == "image" else images
         predictions, base = self._network(pixels, (height, width))
-        keep = None
-        anchors = base
-        if self.refiner is not None:
-            anchors, keep = self.refiner.refine(predictions, base)
-        if self.spec.outputs == "raw":
-            return tuple(self._raw(predictions, anchors, keep).values())
-        found = detections(self.postprocess, predictions, anchors, keep, limits, self.suppress)
-        there = found.scores > 0
-        boxes = torch.where(there[..., None], found.boxes, 0.0)
-        return boxes, found.scores, torch.where(there, found.labels, 0), there.sum(1)
+        anchors, keep = (base, None) if self.refiner is None else self.refiner.refine(predictions, base)
+        return predictions, anchors, keep, limits
 
     def _normalised(self, images: Tensor, limits: Tensor) -> Tensor:
         """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in the network's units and channel order, 0 in the padding."""
@@ -140,7 +147,8 @@ class Exportable(nn.Module):
         values = (values.float() / 255 - mean[:, None, None]) / std[:, None, None]
         if not self.padded:
             return values
-        rows, columns = (torch.arange(n, dtype=torch.float32) for n in values.shape[2:])
+        # The middle of each pixel is compared: limits may be a rounding beside a whole number.
+        rows, columns = (torch.arange(n, dtype=torch.float32) + 0.5 for n in values.shape[2:])
         inside = (rows[:, None] < limits[:, :1, None]) & (columns < limits[:, 1:, None])  # [B, H, W]
         return torch.where(inside[:, None], values, 0.0)
 
@@ -152,8 +160,7 @@ class Exportable(nn.Module):
             predictions = {**self.refiner(maps), **predictions}
         if self.anchors is not None and self.counts is not None:
             return predictions, Anchors(self.anchors, self.counts)
-        made = self.anchor_maker([(level.shape[-2], level.shape[-1]) for level in levels], size)
-        return predictions, made
+        return predictions, free_anchors(cast(AnchorGenerator, self.anchor_maker), levels, size)
 
     def _raw(self, predictions: Predictions, anchors: Anchors, keep: Tensor | None) -> dict[str, Tensor]:
         first = () if self.refiner is None else ("anchor_logits", "anchor_deltas")
@@ -161,7 +168,6 @@ class Exportable(nn.Module):
         told["anchors"] = anchors.boxes
         if keep is not None:
             told["keep"] = keep
-        self._told = list(told)
         return told
 
 
@@ -173,7 +179,6 @@ def exportable(
     size: Size | None = None,
     batch: tuple[int, int | None] | int = (1, None),
     *,
-    free_size: bool = False,
     suppress: Suppress = survivors,
 ) -> Exportable:
     """A detector as a graph to be exported, with its `Spec`.
@@ -183,10 +188,9 @@ def exportable(
         input: "image" (uint8 [B, H, W, 3], normalised inside) or "pixels" (float32 [B, 3, H, W], normalised).
         outputs: "detections", or "raw" for the network alone.
         threshold: the lowest score, in place of the detector's own.
-        size: (height, width) of the input, where it differs from the detector's.
+        size: (height, width) of the input. By default it is the detector's, and free for detectors that keep the aspect
+            ratio: their anchors are then computed in the graph.
         batch: how many images the graph takes: a number, or the fewest and the most (None: any).
-        free_size: height and width are free, for detectors that keep the aspect ratio; anchors are then computed in
-            the graph.
         suppress: how greedy NMS is written into the graph.
 
     Raises:
@@ -199,17 +203,36 @@ def exportable(
     own = _own(detector)
     if threshold is not None:
         own.postprocess = vary(own.postprocess, "threshold", threshold)
-    if free_size and not own.preprocess.padded:
-        raise UserError("height and width can only be free for a detector that keeps the aspect ratio of images")
-    wanted = None if free_size else _checked(size or own.image_size)
+    wanted = _size(own, size)
     spec = replace(own.spec, input_size=wanted, batch=(least, most), input=input, outputs=outputs, precision="fp32")
     return Exportable(own, spec, suppress)
 
 
-def _checked(size: Sequence[int]) -> Size:
+def _size(detector: Detector, size: Sequence[int] | None) -> Size | None:
+    """The fixed (height, width) of the input; None if it is free."""
+    if size is None:
+        free = detector.preprocess.padded and type(detector.anchors) is AnchorGenerator
+        return None if free else detector.image_size
     height, width = size
     check_area((height, width))
+    if not detector.preprocess.padded and (height, width) != detector.image_size:
+        told = "x".join(map(str, detector.image_size))
+        raise UserError(f"this detector takes images of {told} only, got {height}x{width}; leave the size out")
     return height, width
+
+
+def free_anchors(maker: AnchorGenerator, levels: Sequence[Tensor], size: Size) -> Anchors:
+    """The anchors of maps of any size, computed from the shapes of the maps within the graph."""
+    found, counts = [], []
+    for stride, sides, level in zip(maker.strides, maker.sizes, levels, strict=True):
+        rows, columns = level.shape[-2], level.shape[-1]
+        half, first, step = maker.cell(stride, sides, size, (rows, columns))
+        y = (torch.arange(rows, dtype=torch.float32) * step[0] + first)[:, None].expand(rows, columns)
+        x = (torch.arange(columns, dtype=torch.float32) * step[1] + first)[None].expand(rows, columns)
+        centres = torch.stack([x, y], -1).reshape(-1, 1, 2)
+        found.append(torch.cat([centres - half.float(), centres + half.float()], -1).reshape(-1, 4))
+        counts.append(rows * columns * len(half))
+    return Anchors(torch.cat(found), tuple(counts))
 
 
 def _own(detector: Detector) -> Detector:

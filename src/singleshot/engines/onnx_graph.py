@@ -16,7 +16,7 @@ from singleshot.engines.quiet import load_package
 from singleshot.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import onnx
@@ -34,25 +34,32 @@ def to_onnx(form: Exportable) -> onnx.ModelProto:
 
     Greedy NMS becomes `NonMaxSuppression`; batch norms are folded into the convolutions before them.
     """
-    for package in ("onnx", "onnxscript"):
-        load_package(package)
-    with _quiet():
-        program = torch.onnx.export(
-            form.program(),
-            dynamo=True,
-            verbose=False,
-            optimize=True,
-            opset_version=OPSET,
-            input_names=list(form.input_names),
-            output_names=list(form.output_names),
-            custom_translation_table={torch.ops.singleshot.survivors.default: _suppression()},
-        )
-    assert program is not None
-    model = program.model_proto
+    model = translated(form.program(), form.input_names, form.output_names)
+    if form.spec.input_size is None:  # the exporter names shapes alike that are not, and ONNX Runtime believes it
+        del model.graph.value_info[:]
     _plain(model)
     said = model.metadata_props.add()
     said.key, said.value = KEY, form.spec.to_text()
     return model
+
+
+def translated(program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """A graph of PyTorch in ONNX, with the names of its inputs and outputs."""
+    for package in ("onnx", "onnxscript"):
+        load_package(package)
+    with _quiet():
+        made = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            optimize=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            custom_translation_table={torch.ops.singleshot.survivors.default: _suppression()},
+        )
+    assert made is not None
+    return made.model_proto
 
 
 def _suppression() -> Any:
@@ -76,7 +83,7 @@ def _suppression() -> Any:
             boxes,
             scores,
             op.Constant(value_ints=[most]),
-            op.Constant(value_floats=[iou]),
+            op.Constant(value_floats=[min(iou, 1.0)]),
             op.Constant(value_floats=[0.5]),
         )  # [S, 3]: row, class, box
         place = op.Gather(found, op.Constant(value_ints=[0, 2]), axis=1)

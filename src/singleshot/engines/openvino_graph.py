@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from torch.export import ExportedProgram
 
 from singleshot.engines.graph import Exportable
 from singleshot.engines.graph_file import KEY
@@ -33,14 +35,7 @@ def to_openvino(form: Exportable) -> Model:
 
     Greedy NMS becomes `NonMaxSuppression`. Batch norms are folded into the convolutions before them.
     """
-    package = load_package("openvino")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        suppression = import_module("openvino.frontend.pytorch").ConversionExtension(
-            "singleshot.survivors.default", _suppression
-        )
-        shapes = [package.PartialShape(shape) for shape in form.input_shapes]
-        model = package.convert_model(form.program(), input=shapes, extension=[suppression])
+    model = translated(form.program(), form.input_shapes)
     for port, name in (
         *zip(model.inputs, form.input_names, strict=True),
         *zip(model.outputs, form.output_names, strict=True),
@@ -48,8 +43,21 @@ def to_openvino(form: Exportable) -> Model:
         port.get_tensor().set_names({name})
     for node in model.get_parameters():
         node.set_friendly_name(form.input_names[model.get_parameter_index(node)])
-    _stable(model)
     model.set_rt_info(form.spec.to_text(), [KEY])
+    return model
+
+
+def translated(program: ExportedProgram, shapes: Sequence[Sequence[int]]) -> Model:
+    """A graph of PyTorch in OpenVINO, for inputs of these shapes (-1: free). Raises `UserError` without the package."""
+    package = load_package("openvino")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        suppression = import_module("openvino.frontend.pytorch").ConversionExtension(
+            "singleshot.survivors.default", _suppression
+        )
+        given = [package.PartialShape(list(shape)) for shape in shapes]
+        model = package.convert_model(program, input=given, extension=[suppression])
+    _stable(model)
     return model
 
 
@@ -63,6 +71,8 @@ def _suppression(context: Any) -> list[Any]:
     def number(value: Any, kind: Any = np.int64) -> Any:
         return op.constant(np.asarray(value, kind))
 
+    # This operator suppresses at an IoU equal to the threshold, too: the next number above it is what `>` means.
+    above = np.nextafter(np.float32(min(iou, 1.0)), np.float32(2))
     shape = op.shape_of(valid, "i64")  # [R, N]
     count = op.gather(shape, number(1), number(0))
     ranks = op.convert(op.range(count, number(0), number(-1), "i64"), "f32")  # N ... 1
@@ -72,7 +82,7 @@ def _suppression(context: Any) -> list[Any]:
         same = op.equal(op.unsqueeze(op.convert(labels, "i64"), number(1)), own)  # [R, K, N]
         scores = op.select(same, scores, number(0, np.float32))
     found = op.non_max_suppression(
-        boxes, scores, number(most), number(iou, np.float32), number(0.5, np.float32), None, "corner", False, "i64"
+        boxes, scores, number(most), number(above, np.float32), number(0.5, np.float32), None, "corner", False, "i64"
     ).output(0)  # [S, 3]: row, class, box
     place = op.gather(found, number([0, 2]), number(1))
     marks = op.broadcast(number(1, np.float32), op.gather(op.shape_of(place, "i64"), number([0]), number(0)))

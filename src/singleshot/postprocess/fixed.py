@@ -100,11 +100,17 @@ def _per_level(
     top = post.scores(predictions).amax(-1)  # [B, A]
     top = torch.where(top > post.threshold if keep is None else (top > post.threshold) & keep, top, 0.0)
     scores, indices, first, classes = [], [], 0, 1
-    for level in top.split_with_sizes(anchors.counts, 1):
-        place = level.topk(min(post.candidates, level.shape[1]))[1]
+    for count in anchors.counts:
+        level = top.narrow(1, first, count)
+        if isinstance(count, int):
+            number = min(post.candidates, count)
+        else:  # the size of the input is free: places without an anchor are added, so that there are always enough
+            number = post.candidates
+            level = torch.cat([level, level.new_zeros(level.shape[0], number)], 1)
+        place = level.topk(number)[1]
         # Sorted back to the order of the anchors, so that places in [n, K] follow the order of the pairs.
         place = place.sort(1).values
-        index = place + first
+        index = (place if isinstance(count, int) else torch.minimum(place, place.new_tensor(count - 1))) + first
         near = {name: _rows(values, index) for name, values in predictions.items()}
         sound = level.gather(1, place) > 0
         for values in near.values():
@@ -115,7 +121,7 @@ def _per_level(
         best, pair = pairs.topk(min(post.candidates, pairs.shape[1]))
         scores.append(best)
         indices.append(torch.stack([index.gather(1, pair // classes), pair % classes], -1))
-        first = first + level.shape[1]
+        first = first + count
     every, pairs = torch.cat(scores, 1), torch.cat(indices, 1)
     best, order = every.topk(every.shape[1])
     index, labels = _rows(pairs, order).unbind(-1)
