@@ -127,5 +127,5 @@ def _written(path: str | Path, engine: Engine, builder: Callable[..., Detector] 
 
     detector = checkpoint.load(path, builder=builder)
     file = folder / f"model{engine.SUFFIX}"
-    engine.export(exportable(detector, free_size=detector.preprocess.padded), file)
+    engine.export(exportable(detector), file)
     return file
