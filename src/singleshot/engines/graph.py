@@ -179,6 +179,7 @@ def exportable(
     size: Size | None = None,
     batch: tuple[int, int | None] | int = (1, None),
     *,
+    free_size: bool | None = None,
     suppress: Suppress = survivors,
 ) -> Exportable:
     """A detector as a graph to be exported, with its `Spec`.
@@ -191,6 +192,7 @@ def exportable(
         size: (height, width) of the input. By default it is the detector's, and free for detectors that keep the aspect
             ratio: their anchors are then computed in the graph.
         batch: how many images the graph takes: a number, or the fewest and the most (None: any).
+        free_size: whether height and width are free where no size is given; None: where the detector allows it.
         suppress: how greedy NMS is written into the graph.
 
     Raises:
@@ -203,7 +205,7 @@ def exportable(
     own = _own(detector)
     if threshold is not None:
         own.postprocess = vary(own.postprocess, "threshold", threshold)
-    wanted = _size(own, size)
+    wanted = _size(own, own.image_size if size is None and free_size is False else size)
     spec = replace(own.spec, input_size=wanted, batch=(least, most), input=input, outputs=outputs, precision="fp32")
     return Exportable(own, spec, suppress)
 

@@ -61,6 +61,11 @@ def translated(program: ExportedProgram, shapes: Sequence[Sequence[int]]) -> Mod
     return model
 
 
+def _above(iou: float) -> Any:
+    """OpenVINO suppresses at an IoU equal to its threshold, too: the next number above it is what `>` means."""
+    return np.nextafter(np.float32(min(iou, 1.0)), np.float32(2))
+
+
 def _suppression(context: Any) -> list[Any]:
     """`survivors` in OpenVINO. The boxes are sorted, so their ranks serve as scores: no two are equal."""
     op = import_module("openvino.opset14")
@@ -71,8 +76,6 @@ def _suppression(context: Any) -> list[Any]:
     def number(value: Any, kind: Any = np.int64) -> Any:
         return op.constant(np.asarray(value, kind))
 
-    # This operator suppresses at an IoU equal to the threshold, too: the next number above it is what `>` means.
-    above = np.nextafter(np.float32(min(iou, 1.0)), np.float32(2))
     shape = op.shape_of(valid, "i64")  # [R, N]
     count = op.gather(shape, number(1), number(0))
     ranks = op.convert(op.range(count, number(0), number(-1), "i64"), "f32")  # N ... 1
@@ -82,7 +85,15 @@ def _suppression(context: Any) -> list[Any]:
         same = op.equal(op.unsqueeze(op.convert(labels, "i64"), number(1)), own)  # [R, K, N]
         scores = op.select(same, scores, number(0, np.float32))
     found = op.non_max_suppression(
-        boxes, scores, number(most), number(above, np.float32), number(0.5, np.float32), None, "corner", False, "i64"
+        boxes,
+        scores,
+        number(most),
+        number(_above(iou), np.float32),
+        number(0.5, np.float32),
+        None,
+        "corner",
+        False,
+        "i64",
     ).output(0)  # [S, 3]: row, class, box
     place = op.gather(found, number([0, 2]), number(1))
     marks = op.broadcast(number(1, np.float32), op.gather(op.shape_of(place, "i64"), number([0]), number(0)))

@@ -110,7 +110,7 @@ def _per_level(
         place = level.topk(number)[1]
         # Sorted back to the order of the anchors, so that places in [n, K] follow the order of the pairs.
         place = place.sort(1).values
-        index = (place if isinstance(count, int) else torch.minimum(place, place.new_tensor(count - 1))) + first
+        index = (place if isinstance(count, int) else torch.minimum(place, torch.arange(count)[-1:])) + first
         near = {name: _rows(values, index) for name, values in predictions.items()}
         sound = level.gather(1, place) > 0
         for values in near.values():
