@@ -141,7 +141,8 @@ def _two_formats(root: Path, asked: Mapping[str, Format[Any]], claims: Mapping[s
     number = {2: "two", 3: "three"}.get(len(claims), str(len(claims)))
     return (
         f"{root} holds {number} formats: {' and '.join(places)}. Choose with "
-        f"{' or '.join(f'--format {name}' for name in claims)} (format= in Python), or give the path of one of them."
+        f"{' or '.join(f'--format {name}' for name in claims)} (export: --data-format; in Python: format=), or give "
+        "the path of one of them."
     )
 
 
