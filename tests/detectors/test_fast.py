@@ -105,6 +105,30 @@ def test_a_convolution_with_all_that_follows_it_by_hand() -> None:
             torch.testing.assert_close(one(features, plus=plus), expected, rtol=1e-4, atol=1e-5)
 
 
+class NormFirst(nn.Module):
+    """A user's block, as in ResNet-v2 (He et al., 2016): the norm comes before the convolution of its number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.tail = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """The map of the last convolution is taken before its activation."""
+        return self.tail[0](self.conv1(self.bn1(features).relu()))  # type: ignore[no-any-return]
+
+
+def test_what_a_user_wrote_is_not_fused() -> None:
+    holder = with_statistics(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), NormFirst()))
+    pixels = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        expected = holder(pixels)
+        fuse(holder)
+        torch.testing.assert_close(holder(pixels), expected)
+    assert isinstance(holder[0], FusedConv2d)
+    assert not isinstance(holder[2].conv1, FusedConv2d)
+
+
 class TestTheCopyOfTheWeights:
     def test_predict_finds_what_forward_finds(self) -> None:
         detector = made()
@@ -135,7 +159,9 @@ class TestTheCopyOfTheWeights:
         assert all(value.is_contiguous() for value in detector.parameters())
         assert not [part for part in detector.modules() if isinstance(part, FusedConv2d)]
 
-    @pytest.mark.parametrize("way", ["step", "load", "statistics", "buffer", "to", "train", "part", "postprocess"])
+    @pytest.mark.parametrize(
+        "way", ["step", "load", "statistics", "buffer", "to", "train", "part", "postprocess", "data"]
+    )
     def test_what_changes_the_detector_changes_what_it_finds(self, way: str) -> None:
         detector = made()
         before = detector.predict(image())
@@ -165,6 +191,9 @@ class TestTheCopyOfTheWeights:
             with torch.no_grad():
                 for parameter in detector.head.parameters():
                     parameter.add_(0.05)
+        elif way == "data":
+            for parameter in detector.head.parameters():
+                parameter.data.mul_(1.5)  # PyTorch counts no write here
         else:
             detector.postprocess = ss.ssd(**NARROW, detections=1).postprocess
         found = detector.predict(image())

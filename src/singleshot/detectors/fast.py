@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _CONVOLUTIONS = (nn.Conv2d, StridedConv2d)
 _NORMS = (nn.BatchNorm2d, BatchNorm2d)
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6)
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_PACKAGE = __name__.partition(".")[0]
 _NUMBERED = re.compile(r"conv(\d+)$")
 
 
@@ -57,7 +59,7 @@ class FastNetworks:
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[Any, FastNetwork | None] | None = None
+        self._kept: tuple[Any, FastNetwork | None, _FirstValues] | None = None
 
     def __reduce__(self) -> Any:
         return FastNetworks, ()
@@ -68,10 +70,31 @@ class FastNetworks:
         if held is None:
             return None
         state, kept = (precision, held), self._kept
-        if kept is None or kept[0] != state:
+        if kept is None or kept[0] != state or kept[2].changed():
             self._kept = None  # before the new one is made: both need not fit in memory
-            self._kept = kept = (state, _made(detector, precision))
+            self._kept = kept = (state, _made(detector, precision), _FirstValues(detector))
         return kept[1]
+
+
+class _FirstValues:
+    """The first value of each weight, to see writes through `.data`, which PyTorch does not count.
+
+    Values on a GPU are not read, because that waits for it.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        with torch.no_grad():
+            self.places = [
+                held.as_strided((1,), (1,))
+                for held in (*detector.parameters(), *detector.buffers())
+                if held.device.type == "cpu" and held.dtype == torch.float32 and held.numel()
+            ]
+            self.values = torch.cat(self.places) if self.places else torch.empty(0)
+
+    def changed(self) -> bool:
+        """Whether one of them is another now."""
+        with torch.no_grad():
+            return bool(self.places) and not torch.equal(torch.cat(self.places), self.values)
 
 
 def _made(detector: Detector, precision: str) -> FastNetwork | None:
@@ -116,17 +139,31 @@ def fuse(module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
     """Replace the convolutions below a module by fused ones, with the norms and activations that follow each of them.
 
     They follow where they stand so in an `nn.Sequential`, or where a module calls `conv_norm` on its `conv1` and `bn1`.
-    Norms and activations in the place of which nothing is left to do become `nn.Identity`.
+    Norms and activations in the place of which nothing is left to do become `nn.Identity`. Modules of a class that is
+    not of this package are left as they are: what they do between their parts is not known.
     """
-    for part in list(module.modules()):
+    parts = _own(module)
+    for part in parts:
         if isinstance(part, nn.Sequential):
             _fuse_sequence(part, dtype)
         else:
             _fuse_numbered(part, dtype)
-    for part in list(module.modules()):
+    for part in parts:
         for name, child in list(part.named_children()):
             if type(child) in _CONVOLUTIONS:
                 setattr(part, name, _fused(child, None, None, dtype))
+
+
+def _own(module: nn.Module) -> list[nn.Module]:
+    """The modules of this package below a module, and PyTorch's containers in them, without what lies in others."""
+    own = [module]
+    for part in own:  # it grows
+        own += [
+            child
+            for child in part.children()
+            if type(child) in _CONTAINERS or type(child).__module__.partition(".")[0] == _PACKAGE
+        ]
+    return own
 
 
 def _fuse_sequence(part: nn.Sequential, dtype: torch.dtype) -> None:
