@@ -23,25 +23,25 @@ def png(tmp_path: Path) -> Path:
 def test_all_forms_of_one_image_are_one_tensor(png: Path) -> None:
     sources = [png, str(png), Image.fromarray(RGB), RGB, CHW, Image.open(png)]
     for source in sources:
-        tensor, _ = to_tensor(source)
+        tensor = to_tensor(source).pixels
         assert tensor.dtype == torch.uint8
         assert torch.equal(tensor, CHW)
 
 
 def test_only_files_have_a_path(png: Path) -> None:
-    assert to_tensor(png)[1] == to_tensor(str(png))[1] == str(png)
-    assert to_tensor(RGB)[1] is None
-    assert to_tensor(Image.open(png))[1] is None
+    assert to_tensor(png).path == to_tensor(str(png)).path == str(png)
+    assert to_tensor(RGB).path is None
+    assert to_tensor(Image.open(png)).path is None
 
 
 def test_any_memory_layout_is_welcome_and_nothing_is_shared() -> None:
     frozen = RGB.copy()
     frozen.flags.writeable = False
-    assert torch.equal(to_tensor(frozen)[0], CHW)
-    assert torch.equal(to_tensor(RGB[..., ::-1])[0], CHW.flip(0))  # OpenCV's order, turned
-    assert torch.equal(to_tensor(np.asfortranarray(RGB)[1:, ::2])[0], CHW[:, 1:, ::2])
+    assert torch.equal(to_tensor(frozen).pixels, CHW)
+    assert torch.equal(to_tensor(RGB[..., ::-1]).pixels, CHW.flip(0))  # OpenCV's order, turned
+    assert torch.equal(to_tensor(np.asfortranarray(RGB)[1:, ::2]).pixels, CHW[:, 1:, ::2])
     mine = RGB.copy()
-    tensor, _ = to_tensor(mine)
+    tensor = to_tensor(mine).pixels
     mine[:] = 0
     assert torch.equal(tensor, CHW)
 
@@ -50,27 +50,27 @@ def test_grey_becomes_three_equal_channels() -> None:
     grey = RGB[..., 0]
     expected = CHW[:1].expand(3, -1, -1)
     for source in (grey, grey[..., None], Image.fromarray(grey), torch.from_numpy(grey.copy()), CHW[:1]):
-        assert torch.equal(to_tensor(source)[0], expected)
+        assert torch.equal(to_tensor(source).pixels, expected)
 
 
 def test_floats_become_float32() -> None:
     for dtype in (torch.float16, torch.float32, torch.float64, torch.bfloat16):
-        tensor, _ = to_tensor((CHW / 255).to(dtype))
+        tensor = to_tensor((CHW / 255).to(dtype)).pixels
         assert tensor.dtype == torch.float32
         assert torch.allclose(tensor, CHW / 255, atol=0.01)
-    assert not to_tensor((CHW / 255).requires_grad_())[0].requires_grad
+    assert not to_tensor((CHW / 255).requires_grad_()).pixels.requires_grad
 
 
 def test_pil_modes_and_orientation(tmp_path: Path) -> None:
     clear = np.zeros((2, 3, 4), np.uint8)
-    assert (to_tensor(Image.fromarray(clear, "RGBA"))[0] == 255).all()  # transparent is laid on white
-    assert to_tensor(Image.new("1", (3, 2), 1))[0].tolist() == [[[255] * 3] * 2] * 3
+    assert (to_tensor(Image.fromarray(clear, "RGBA")).pixels == 255).all()  # transparent is laid on white
+    assert to_tensor(Image.new("1", (3, 2), 1)).pixels.tolist() == [[[255] * 3] * 2] * 3
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
     turned = np.rot90(RGB, -1).transpose(2, 0, 1).copy()
-    assert torch.equal(to_tensor(Image.open(tmp_path / "turned.png"))[0], torch.from_numpy(turned))
-    assert torch.equal(to_tensor(tmp_path / "turned.png")[0], torch.from_numpy(turned))
+    assert torch.equal(to_tensor(Image.open(tmp_path / "turned.png")).pixels, torch.from_numpy(turned))
+    assert torch.equal(to_tensor(tmp_path / "turned.png").pixels, torch.from_numpy(turned))
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ LAYERS = [
     {"coders", "ops", "prediction", "stream", "yaml_text", "catalogue"},
     {"tensor_files", "torch_files", "devices", "memory", "installed_weights", "fetch", "cache"},
     {"files", "eval_mode", "twin", "version", "flags", "text_table", "terminal", "conversions", "paths", "ranges"},
-    {"errors", "forked", "source"},
+    {"errors", "forked", "source", "reduced"},
 ]
 LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in layer}
 
@@ -53,9 +53,9 @@ LEVEL = {part: level for level, layer in enumerate(reversed(LAYERS)) for part in
 NETWORK = {"detectors", "spec", "heads", "necks", "refiner", "preprocess", "postprocess", "outputs", "backbones"}
 NETWORK |= {"losses", "layers", "anchors", "coders", "matchers", "near_matches", "ops", "structures", "signature"}
 NETWORK |= {"prediction", "image_input", "stream", "errors", "files", "paths", "ranges", "eval_mode", "twin", "forked"}
-NETWORK |= {"tensor_files", "torch_files", "source", "devices", "memory", "fused", "data.deep"}
+NETWORK |= {"tensor_files", "torch_files", "source", "devices", "memory", "fused", "data.deep", "reduced"}
 RECORDS = {"data.dataset", "data.images", "data.normalised", "ops", "structures", "errors", "files", "conversions"}
-RECORDS |= {"forked", "paths", "data.deep", "data.limits"}
+RECORDS |= {"forked", "paths", "data.deep", "data.limits", "reduced"}
 ONLY = {
     **dict.fromkeys(NETWORK, NETWORK | {"data.images"}),
     "backbones": NETWORK | {"data.images", "catalogue"},
@@ -63,7 +63,7 @@ ONLY = {
     "engines": NETWORK | {"weights", "cache", "version"},
     "evaluation.detect_dataset": RECORDS | {"data.frames", "stream", "evaluation", "eval_mode"},
     "evaluation": RECORDS,
-    "data.frames": {"data.dataset", "data.images", "data.deep", "stream", "errors"},
+    "data.frames": {"data.dataset", "data.images", "data.deep", "stream", "reduced", "errors"},
     "data.loader": RECORDS | {"data"},
     "data": RECORDS,
 }

@@ -5,21 +5,35 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from singleshot.data.deep import DeepRange
-from singleshot.data.images import BUDGET, read_image, to_rgb
+from singleshot.data.images import BUDGET, read_reduced, to_rgb
 from singleshot.errors import UserError
 from singleshot.paths import to_path
+from singleshot.reduced import Reduced, Seen
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Picture = NDArray[np.uint8] | NDArray[np.float32]
+V = TypeVar("V")
+A = TypeVar("A", bound=NDArray[Any])
+
+
+@dataclass(frozen=True, eq=False)
+class Given(Generic[V]):
+    """One image as a detector takes it."""
+
+    pixels: V
+    path: str | None  # its file, if any
+    reduced: Reduced  # how the pixels lie in the image; those of a large file may be fewer
+
 
 _KINDS = (
     "give the path of an image, a PIL image, a numpy array [H, W, 3] (uint8, RGB) or [H, W] (uint8, grey), "
@@ -30,38 +44,40 @@ _ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _SLACK = 1e-3  # tolerance for the rounding of a float image that was made from 8 bits
 
 
-def to_tensor(source: object, deep_range: DeepRange | None = None) -> tuple[Tensor, str | None]:
-    """Convert one image to a tensor [3, H, W] in RGB, uint8 or float32 in [0, 1]. Returns it and its file, if any.
+def to_tensor(source: object, deep_range: DeepRange | None = None, *, seen: Seen | None = None) -> Given[Tensor]:
+    """Convert one image to a tensor [3, H, W] in RGB, uint8 or float32 in [0, 1].
 
     For paths and PIL images, EXIF orientation, palettes, alpha and 16 bits are handled. Arrays are uint8, [H, W, 3] in
     RGB order or [H, W] in grey. OpenCV's BGR cannot be distinguished from RGB: reverse it first, `image[..., ::-1]`.
     Tensors are [3, H, W] or [1, H, W]. They keep their device, and floats of any width become float32.
 
     `deep_range` says which values are black and white where there are more than 8 bits: in files, PIL images, and
-    arrays and tensors of uint16, which are taken only with it.
+    arrays and tensors of uint16, which are taken only with it. With `seen`, large JPEG files are decoded smaller
+    (`reduced.reduced_for`).
 
     Raises UserError for another type, shape or dtype, for values out of range, and for files that are not images.
     """
     import torch
 
     if isinstance(source, torch.Tensor):
-        return _from_tensor(source, deep_range), None
-    pixels, path = _pixels(source, deep_range)
+        tensor = _from_tensor(source, deep_range)
+        return Given(tensor, None, Reduced((int(tensor.shape[-2]), int(tensor.shape[-1]))))
+    found = _pixels(source, deep_range, seen)
     # A copy of a caller's array, so reversed, cropped and read-only ones are fine. The planes are a view of it.
-    picture = pixels if path is not None else np.array(pixels, order="C", copy=True)
-    return torch.from_numpy(picture).permute(2, 0, 1), path
+    picture = found.pixels if found.path is not None else np.array(found.pixels, order="C", copy=True)
+    return Given(torch.from_numpy(picture).permute(2, 0, 1), found.path, found.reduced)
 
 
-def to_picture(source: object, deep_range: DeepRange | None = None) -> tuple[Picture, str | None]:
-    """Convert one image to an array [H, W, 3] in RGB, uint8 or float32 in [0, 1]. Returns it and its file, if any.
+def to_picture(source: object, deep_range: DeepRange | None = None, *, seen: Seen | None = None) -> Given[Picture]:
+    """Convert one image to an array [H, W, 3] in RGB, uint8 or float32 in [0, 1].
 
     Takes what `to_tensor` takes. The array may share memory with the input, so only read it.
 
     Raises UserError as `to_tensor`.
     """
     if _is_tensor(source):
-        return np.asarray(_from_tensor(source, deep_range).cpu()).transpose(1, 2, 0), None
-    return _pixels(source, deep_range)
+        return _whole(np.asarray(_from_tensor(source, deep_range).cpu()).transpose(1, 2, 0))
+    return cast(Given[Picture], _pixels(source, deep_range, seen))
 
 
 def _is_tensor(source: object) -> bool:
@@ -69,18 +85,23 @@ def _is_tensor(source: object) -> bool:
     return torch is not None and isinstance(source, torch.Tensor)
 
 
-def _pixels(source: object, deep_range: DeepRange | None) -> tuple[NDArray[np.uint8], str | None]:
+def _whole(picture: A) -> Given[A]:
+    return Given(picture, None, Reduced((picture.shape[0], picture.shape[1])))
+
+
+def _pixels(source: object, deep_range: DeepRange | None, seen: Seen | None) -> Given[NDArray[np.uint8]]:
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
         if isinstance(path, bytes):
             path = os.fsdecode(path)
         if _ADDRESS.match(path):
             raise UserError(f"{path} is a web address, and nothing is downloaded here; save the image and give it")
-        return read_image(to_path(path), deep_range=deep_range, warn=True), path
+        picture, reduced = read_reduced(to_path(path), seen, deep_range=deep_range, warn=True)
+        return Given(picture, path, reduced)
     if isinstance(source, Image.Image):
-        return _from_pil(source, deep_range), None
+        return _whole(_from_pil(source, deep_range))
     if isinstance(source, np.ndarray):
-        return _from_array(source, deep_range), None
+        return _whole(_from_array(source, deep_range))
     if isinstance(source, list | tuple):
         raise UserError(f"a {type(source).__name__} inside a list is not an image; {_KINDS}")
     raise UserError(f"{type(source).__name__} is not an image; {_KINDS}")

@@ -24,6 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from singleshot.errors import UserError
+from singleshot.reduced import Reduced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,19 +34,25 @@ if TYPE_CHECKING:
 S = TypeVar("S")  # what a frame is read from
 F = TypeVar("F")  # a frame
 R = TypeVar("R")  # what is found in one
+B = TypeVar("B")  # an array or a tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Frame(Generic[S]):
-    """One image, and the source that it was read from."""
+    """One image, and the source that it was read from. A large one may be there as a smaller picture."""
 
     pixels: NDArray[np.uint8]  # [3, H, W] RGB, as a detector takes it; a view of a picture [H, W, 3] is fastest
     source: S
+    reduced: Reduced | None = None  # how the pixels lie in the image; None: they are all of it
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.pixels.shape[1], self.pixels.shape[2]
+        """(height, width) of the image."""
+        return (self.pixels.shape[1], self.pixels.shape[2]) if self.reduced is None else self.reduced.size
+
+    def boxes(self, boxes: B) -> B:
+        """Boxes [N, 4] in `pixels`, an array or a tensor -> in pixels of the image."""
+        return boxes if self.reduced is None else self.reduced.boxes(boxes)
 
     def picture(self) -> NDArray[np.uint8]:
         """The pixels as a picture [H, W, 3], for drawing; only read it, for it may be the same memory."""

@@ -55,7 +55,7 @@ def test_images_of_8_bits_do_not_change(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     Image.fromarray(picture).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", deep_range=TWELVE), picture)
-    assert to_tensor(picture, TWELVE)[0].dtype == torch.uint8
+    assert to_tensor(picture, TWELVE).pixels.dtype == torch.uint8
 
 
 def test_a_picture_that_is_nearly_black_is_said_once(
@@ -96,8 +96,8 @@ def test_arrays_and_tensors_of_16_bits() -> None:
     deep = np.array([[0, 2048, 4095]], np.uint16)
     expected = [0, 128, 255]
     for source in (deep, deep[..., None], deep[..., None].repeat(3, 2), torch.from_numpy(deep), Image.fromarray(deep)):
-        assert to_picture(source, TWELVE)[0][0, :, 1].tolist() == expected
-        assert to_tensor(source, TWELVE)[0][1, 0].tolist() == expected
+        assert to_picture(source, TWELVE).pixels[0, :, 1].tolist() == expected
+        assert to_tensor(source, TWELVE).pixels[1, 0].tolist() == expected
     for source in (deep, torch.from_numpy(deep)):
         with pytest.raises(UserError, match=r"detector\.deep_range = \(0, 4095\)"):
             to_tensor(source)

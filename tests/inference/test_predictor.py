@@ -103,14 +103,14 @@ def test_memory_holds_a_few_images_only(fake, make: Make, monkeypatch: pytest.Mo
     for i in range(40):
         make(f"{i:02}.png")
     reads, lock = [0], threading.Lock()
-    real = frames.read_image
+    real = frames.read_reduced
 
-    def counted(path, **choices):
+    def counted(path, seen, **choices):
         with lock:
             reads[0] += 1
-        return real(path, **choices)
+        return real(path, seen, **choices)
 
-    monkeypatch.setattr(frames, "read_image", counted)
+    monkeypatch.setattr(frames, "read_reduced", counted)
     found = iterate(fake, make("00.png").parent, batch_size=2, workers=workers)
     first = [next(found).path for _ in range(3)]
     assert [Path(path).name for path in first] == ["00.png", "01.png", "02.png"]

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from singleshot.data.dataset import Dataset, ImageRecord
 from singleshot.data.deep import DeepRange
-from singleshot.data.images import read_image
+from singleshot.data.images import read_reduced
 from singleshot.errors import UserError
+from singleshot.reduced import Seen
 from singleshot.stream import Frame, read_ahead
 
 
@@ -36,18 +37,26 @@ def file_frames(
     ahead: int = 16,
     skip: Callable[[UserError], None] | None = None,
     deep_range: DeepRange | None = None,
+    seen: Seen | None = None,
 ) -> Generator[Frame[P], None, None]:
     """Read image files in order, deep ones by `deep_range`; the other arguments are passed to `read_ahead`.
 
+    With `seen`, large JPEG files are decoded smaller (`reduced.reduced_for`).
+
     Raises UserError, naming the file, for an image that cannot be read; with `skip`, the error is passed to it instead.
     """
-    return read_ahead(sources, partial(_read, deep_range), workers=workers, ahead=ahead, skip=skip)
+    return read_ahead(sources, partial(_read, deep_range, seen), workers=workers, ahead=ahead, skip=skip)
 
 
 def dataset_frames(
-    dataset: Dataset, *, workers: int = 0, ahead: int = 16, deep_range: DeepRange | None = None
+    dataset: Dataset,
+    *,
+    workers: int = 0,
+    ahead: int = 16,
+    deep_range: DeepRange | None = None,
+    seen: Seen | None = None,
 ) -> Generator[Frame[ImageRecord], None, None]:
-    """Read the images of a dataset in order, each with its record, deep ones by `deep_range`.
+    """Read the images of a dataset in order, each with its record, as `file_frames`.
 
     Raises UserError at the call, before any work, when images are missing (the first ones are named). Raises it later
     when an image cannot be read.
@@ -58,7 +67,7 @@ def dataset_frames(
             f"{dataset.root}: {len(missing)} of {len(dataset)} images of split {dataset.split!r} are missing, "
             f"such as {', '.join(str(path) for path in missing[:3])}; restore them or take them out of the split"
         )
-    return file_frames(dataset.records, workers=workers, ahead=ahead, deep_range=deep_range)
+    return file_frames(dataset.records, workers=workers, ahead=ahead, deep_range=deep_range, seen=seen)
 
 
 def planes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -66,5 +75,6 @@ def planes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return image.transpose(2, 0, 1)
 
 
-def _read(deep_range: DeepRange | None, source: P) -> Frame[P]:
-    return Frame(planes(read_image(source.path, deep_range=deep_range, warn=True)), source)
+def _read(deep_range: DeepRange | None, seen: Seen | None, source: P) -> Frame[P]:
+    picture, reduced = read_reduced(source.path, seen, deep_range=deep_range, warn=True)
+    return Frame(planes(picture), source, reduced)

@@ -22,6 +22,7 @@ from singleshot.data.deep import DeepRange, DeepValues, usual_range, warn_if_dar
 from singleshot.data.pixel_budget import PixelBudget
 from singleshot.errors import UserError, shown
 from singleshot.files import not_a_file
+from singleshot.reduced import Reduced, Seen, reduced_for
 
 Pixels = NDArray[np.uint8]
 
@@ -51,6 +52,8 @@ BUDGET = PixelBudget(128_000_000)
 """How many pixels all threads of this process decode at the same time: one image at the limit, or ten photographs."""
 
 _DEEP_COLOUR = "singleshot_deep_colour"  # in the `info` of an image: whether its file has 16 bits for each colour
+_REDUCED = "singleshot_reduced"  # in the `info` of an image: how its pixels lie in it, if they are fewer
+_REDUCIBLE = ("JPEG", "MPO")
 _STRIP = 1_000_000  # pixels that are converted at a time
 
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257  # TIFF tags
@@ -74,21 +77,38 @@ def read_image(
     truncated file, one that is not an image, a folder, a pipe, an image of more pixels than
     `PIL.Image.MAX_IMAGE_PIXELS`.
     """
+    return read_reduced(source, None, deep_range=deep_range, warn=warn)[0]
+
+
+def read_reduced(
+    source: str | Path | bytes,
+    seen: Seen | None,
+    *,
+    deep_range: DeepRange | Sequence[float] | None = None,
+    warn: bool = False,
+) -> tuple[Pixels, Reduced]:
+    """As `read_image`, but a JPEG file is decoded smaller where a network sees as much (`reduced_for`).
+
+    Returns the picture, and how it lies in the image. Without `seen` it is the whole image.
+    """
     chosen = DeepRange.of(deep_range)
-    if (pixels := _usual_jpeg(source)) is not None:
-        return pixels
-    with _decoded(source) as image:
-        return to_rgb(image, chosen, warn_as=_name(source) if warn else None)
+    if (found := _usual_jpeg(source, seen)) is not None:
+        return found
+    with _decoded(source, seen) as image:
+        pixels = to_rgb(image, chosen, warn_as=_name(source) if warn else None)
+        return pixels, image.info.get(_REDUCED) or Reduced((pixels.shape[0], pixels.shape[1]))
 
 
-def _usual_jpeg(source: str | Path | bytes) -> Pixels | None:
-    """The pixels of a JPEG file that is as usual; None: Pillow reads it, or says what is wrong with it."""
+def _usual_jpeg(source: str | Path | bytes, seen: Seen | None) -> tuple[Pixels, Reduced] | None:
+    """The picture of a JPEG file that is as usual; None: Pillow reads it, or says what is wrong with it."""
     content = source if isinstance(source, bytes) else _jpeg_content(os.fspath(source))
     size = None if content is None else jpeg.usual_size(content)
     if content is None or size is None or size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or math.inf):
         return None
+    reduced = reduced_for(seen, size)
     with BUDGET.hold(size[0] * size[1]):
-        return jpeg.decoded(content, size)
+        pixels = jpeg.decoded(content, reduced)
+    return None if pixels is None else (pixels, reduced)
 
 
 def _jpeg_content(path: str) -> bytes | None:
@@ -220,14 +240,29 @@ def _orientation(image: Image.Image) -> int:
 
 
 @contextmanager
-def _decoded(source: str | Path | bytes) -> Iterator[Image.Image]:
+def _decoded(source: str | Path | bytes, seen: Seen | None = None) -> Iterator[Image.Image]:
     """Open an image and decode its pixels, when they have their place in the budget."""
     with _opened(source) as image, BUDGET.hold(image.width * image.height):
         # Pillow drops the lower bits of colours. After loading, only what is noted here tells that there were any.
         image.info[_DEEP_COLOUR] = image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(t.args) for t in image.tile)
+        if seen is not None and image.format in _REDUCIBLE:
+            image.info[_REDUCED] = _draft(image, seen)
         image.load()
         _check_pixels(*image.size)  # an icon may hold a larger picture than its header says
         yield image
+
+
+def _draft(image: ImageFile.ImageFile, seen: Seen) -> Reduced:
+    """Tell Pillow to decode a JPEG file smaller, where a network sees as much; how the picture lies in the image."""
+    width, height = image.size
+    orientation = _orientation(image)
+    size = (width, height) if orientation >= 5 else (height, width)
+    reduced = reduced_for(seen, size, turned=orientation != 1)
+    if reduced.factor > 1:
+        image.draft(None, (width // reduced.factor, height // reduced.factor))
+        if image.size != (reduced.picture[::-1] if orientation < 5 else reduced.picture):
+            raise ValueError(f"its picture is {image.size[0]}x{image.size[1]} at 1/{reduced.factor} of its size")
+    return reduced
 
 
 @contextmanager

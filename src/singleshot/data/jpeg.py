@@ -14,26 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from singleshot.reduced import Reduced
+
 LARGEST_FILE = 64 << 20  # bytes; larger ones need not be in memory as a whole
 
 START, _END = b"\xff\xd8\xff", b"\xff\xd9"
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: Huffman-coded, and not lossless
 _OTHER_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC, *_FRAMES}
 _SCAN = 0xDA
+_REDUCED = {1: 0, 2: 16, 4: 32, 8: 64}  # the bit of `cv2.IMREAD_REDUCED_COLOR_N`, without that of `IMREAD_COLOR`
 _BETWEEN_SCANS = (0xC4, _SCAN, 0xDD)  # tables, the next scan of a progressive file, the distance of restarts
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)  # those left out stand within a scan
 _ORIENTATION = 0x0112  # EXIF tag
 
 
-def decoded(content: bytes, size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """The pixels of a file of this `usual_size`, uint8 [H, W, 3] RGB; None if it cannot be decoded."""
+def decoded(content: bytes, reduced: Reduced) -> NDArray[np.uint8] | None:
+    """The pixels of a file of this `usual_size`, uint8 [h, w, 3] RGB; None if it cannot be decoded."""
     as_rgb = getattr(cv2, "IMREAD_COLOR_RGB", None)  # not before OpenCV 4.11
     colour = cv2.IMREAD_COLOR if as_rgb is None else as_rgb
+    flags = colour | _REDUCED[reduced.factor] | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        found = cv2.imdecode(np.frombuffer(content, np.uint8), colour | cv2.IMREAD_IGNORE_ORIENTATION)
+        found = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error:
         return None
-    if found is None or found.shape != (*size, 3):
+    if found is None or found.shape != (*reduced.picture, 3):
         return None
     if as_rgb is None:
         found = cv2.cvtColor(found, cv2.COLOR_BGR2RGB, dst=found)

@@ -26,7 +26,7 @@ from singleshot.devices import fastest_precision
 from singleshot.errors import UserError
 from singleshot.eval_mode import evaluating
 from singleshot.forked import torch_computes
-from singleshot.image_input import to_tensor
+from singleshot.image_input import Given, to_tensor
 from singleshot.losses.criterion import Criterion
 from singleshot.memory import keep_freed_memory
 from singleshot.postprocess import Postprocess, stored
@@ -104,6 +104,11 @@ class Detector(nn.Module):
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the network's input."""
         return self.preprocess.size
+
+    def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of an image -> those to which it is resized for the network: no more needs to be decoded."""
+        rule = known_rule(self.preprocess)
+        return size if rule is None else rule.layout([size])[0][0]
 
     @property
     def device(self) -> torch.device:
@@ -340,30 +345,30 @@ class Detector(nn.Module):
         """
         several = isinstance(source, (list, tuple))
         given = cast(Sequence[ImageInput], source) if several else (source,)
-        images = (to_tensor(one, self.deep_range) for one in given)
+        images = (to_tensor(one, self.deep_range, seen=self.seen_size) for one in given)
         found = [prediction for _, prediction in stream(images, self._predict, batch_size=batch_size)]
         return found if several else found[0]
 
     @torch.no_grad()  # not inference mode: users get ordinary tensors
-    def _predict(self, batch: list[tuple[Tensor, str | None]]) -> list[Prediction]:
-        """Images and their files -> the prediction for each."""
-        alike = by_input_size(self.preprocess, [_size(image) for image, _ in batch])
+    def _predict(self, batch: list[Given[Tensor]]) -> list[Prediction]:
+        """Images -> the prediction for each."""
+        alike = by_input_size(self.preprocess, [image.reduced.picture for image in batch])
         found: dict[int, dict[str, Tensor]] = {}
         with evaluating(self) as detector:
             for places in alike.values():
-                results = cast(list[dict[str, Tensor]], detector([batch[place][0] for place in places]))
+                results = cast(list[dict[str, Tensor]], detector([batch[place].pixels for place in places]))
                 found.update(zip(places, results, strict=True))
-        return [self.prediction(found[place], _size(image), path) for place, (image, path) in enumerate(batch)]
+        predictions = []
+        for place, image in enumerate(batch):
+            whole = {**found[place], "boxes": image.reduced.boxes(found[place]["boxes"])}
+            predictions.append(self.prediction(whole, image.reduced.size, image.path))
+        return predictions
 
     def prediction(self, found: dict[str, Tensor], size: tuple[int, int], path: str | None = None) -> Prediction:
         """Detections of one image with the names of the classes, on the CPU."""
         return Prediction(
             found["boxes"], found["scores"], found["labels"], self.class_names, self.category_ids, size, path
         )
-
-
-def _size(image: Tensor) -> tuple[int, int]:
-    return int(image.shape[-2]), int(image.shape[-1])
 
 
 Network = Callable[[Tensor], Predictions]

@@ -56,7 +56,7 @@ def settle_norm(detector: Detector, images: Iterable[ImageInput], *, batch_size:
         raise UserError("the detector's network was replaced: settle the norms first (detector.network = None)")
     norms = [part for part in detector.modules() if isinstance(part, nn.BatchNorm2d) and part.affine]
     seen = {norm: _Seen() for norm in norms}
-    tensors = (to_tensor(image, detector.deep_range)[0] for image in images)
+    tensors = (to_tensor(image, detector.deep_range).pixels for image in images)
     count = 0
     with _watched(detector, seen), torch.no_grad():
         while batch := list(islice(tensors, max(1, batch_size))):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from singleshot.data.deep import DeepRange
 from singleshot.engines.engine import Run
 from singleshot.errors import UserError
-from singleshot.image_input import Picture, refuse_values, to_picture
+from singleshot.image_input import Given, Picture, refuse_values, to_picture
 from singleshot.prediction import Prediction
 from singleshot.preprocess import arrays
 from singleshot.preprocess.preprocess import by_input_size
@@ -51,23 +51,29 @@ class ExportedDetector:
         """(height, width) of the network's input; the usual one if it depends on the image."""
         return self.spec.input_size or self._rule.size
 
+    def seen_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of an image -> those to which it is resized for the network: no more needs to be decoded."""
+        return self._rule.layout([size])[0][0]
+
     def predict(self, source: Any, *, batch_size: int = 8) -> Prediction | list[Prediction]:
         """Find objects in a path, PIL image, array [H, W, 3] uint8 RGB, or tensor [3, H, W]; a list gives a list.
 
         The network gets at most `batch_size` images at a time, and never more than it accepts.
         """
         several = isinstance(source, list | tuple)
-        pictures = (to_picture(one, self.deep_range) for one in (source if several else (source,)))
+        pictures = (to_picture(one, self.deep_range, seen=self.seen_size) for one in (source if several else (source,)))
         found = [prediction for _, prediction in stream(pictures, self._predict, batch_size=batch_size)]
         return found if several else found[0]
 
-    def _predict(self, batch: list[tuple[Picture, str | None]]) -> list[Prediction]:
-        """Pictures and the files that they come from -> what is found in each."""
-        results = self.find([picture for picture, _ in batch])
-        return [
-            Prediction(*found, self.class_names, self.category_ids, (picture.shape[0], picture.shape[1]), path)
-            for (picture, path), found in zip(batch, results, strict=True)
-        ]
+    def _predict(self, batch: list[Given[Picture]]) -> list[Prediction]:
+        """Pictures -> what is found in each."""
+        results = self.find([picture.pixels for picture in batch])
+        predictions = []
+        for picture, (boxes, scores, labels) in zip(batch, results, strict=True):
+            found = picture.reduced.boxes(boxes), scores, labels
+            where = picture.reduced.size, picture.path
+            predictions.append(Prediction(*found, self.class_names, self.category_ids, *where))
+        return predictions
 
     @property
     def preprocess(self) -> Rule:

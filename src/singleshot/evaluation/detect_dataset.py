@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from singleshot.data.dataset import Dataset, ImageRecord
-from singleshot.data.deep import DeepRange, range_of
+from singleshot.data.deep import range_of
 from singleshot.data.frames import dataset_frames
 from singleshot.eval_mode import evaluating
 from singleshot.evaluation.detections import ImageDetections
 from singleshot.evaluation.metrics import evaluate
 from singleshot.evaluation.sweep import Sweep, Value
+from singleshot.reduced import seen_by
 from singleshot.stream import Frame, counting, stream
 
 Detect = Callable[[list[Tensor]], Any]
@@ -50,10 +51,10 @@ def detect_dataset(
     """
     with evaluating(detector) as used:
 
-        def look(images: list[Tensor]) -> list[ImageDetections]:
-            return [to_arrays(found) for found in used(images)]
+        def look(frames: list[Record]) -> list[ImageDetections]:
+            return _in_images(used([frame.tensor() for frame in frames]), frames)
 
-        return _for_each(look, dataset, batch_size, workers, progress, range_of(detector))
+        return _for_each(look, detector, dataset, batch_size, workers, progress)
 
 
 def detect_with_each(
@@ -73,13 +74,13 @@ def detect_with_each(
     """
     with evaluating(detector) as used:
 
-        def look(images: list[Tensor]) -> list[list[ImageDetections]]:
+        def look(frames: list[Record]) -> list[list[ImageDetections]]:
             """The result of each post-processing, for each image."""
-            raw = used.raw(images)
-            each = [[to_arrays(found) for found in used.detections(raw, one)] for one in postprocesses]
-            return [[of_one[k] for of_one in each] for k in range(len(images))]
+            raw = used.raw([frame.tensor() for frame in frames])
+            each = [_in_images(used.detections(raw, one), frames) for one in postprocesses]
+            return [[of_one[k] for of_one in each] for k in range(len(frames))]
 
-        found = _for_each(look, dataset, batch_size, workers, progress, range_of(detector))
+        found = _for_each(look, detector, dataset, batch_size, workers, progress)
     return [[of_image[k] for of_image in found] for k in range(len(postprocesses))]
 
 
@@ -106,25 +107,35 @@ def sweep(
 
 
 R = TypeVar("R")
+Record = Frame[ImageRecord]
 
 
 def _for_each(
-    look: Callable[[list[Tensor]], list[R]],
+    look: Callable[[list[Record]], list[R]],
+    detector: object,
     dataset: Dataset,
     batch_size: int,
     workers: int,
     progress: Callable[[int, int], None] | None,
-    deep_range: DeepRange | None,
 ) -> list[R]:
-    """Call `look` with every batch of images, uint8 [3, H, W]; returns its result for each image of the dataset."""
-    frames = dataset_frames(dataset, workers=workers, ahead=2 * batch_size, deep_range=deep_range)
+    """Call `look` with every batch of images, read for the detector; returns its result for each image."""
+    deep_range, seen = range_of(detector), seen_by(detector)
+    frames = dataset_frames(dataset, workers=workers, ahead=2 * batch_size, deep_range=deep_range, seen=seen)
 
-    def shown(batch: list[Frame[ImageRecord]]) -> list[R]:
+    def shown(batch: list[Record]) -> list[R]:
         with torch.inference_mode():
-            return look([frame.tensor() for frame in batch])
+            return look(batch)
 
     after = counting(progress, len(dataset))
     return [found for _, found in stream(frames, shown, batch_size=batch_size, after=after)]
+
+
+def _in_images(found: Iterable[Mapping[str, Tensor]], frames: list[Record]) -> list[ImageDetections]:
+    """What a detector found in the pixels of frames, in pixels of their images."""
+    given = list(found)
+    if len(given) != len(frames):
+        return [to_arrays(one) for one in given]  # the stream refuses it
+    return [to_arrays({**one, "boxes": frame.boxes(one["boxes"])}) for one, frame in zip(given, frames, strict=True)]
 
 
 def to_arrays(found: Mapping[str, Tensor]) -> ImageDetections:

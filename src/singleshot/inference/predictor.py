@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from singleshot.data.deep import range_of
 from singleshot.data.frames import file_frames
+from singleshot.data.images import read_image
 from singleshot.engines.exported import ExportedDetector
 from singleshot.errors import UserError
 from singleshot.inference.options import Choices, Options
@@ -21,6 +22,7 @@ from singleshot.inference.results import ResultFolder
 from singleshot.inference.sources import Source, expand
 from singleshot.paths import to_path
 from singleshot.prediction import Prediction
+from singleshot.reduced import seen_by
 from singleshot.stream import Frame, counting, stream
 
 if TYPE_CHECKING:
@@ -122,6 +124,7 @@ def _run(
         ahead=2 * options.batch_size,
         skip=skip if options.skip_bad else refuse,
         deep_range=range_of(detector),
+        seen=seen_by(detector),
     )
     with folder or nullcontext():
         tell = counting(progress, len(sources))
@@ -132,7 +135,7 @@ def _run(
             for frame, found in pairs:
                 prediction = _kept(_prediction(detector, frame, found), options, labels)
                 if folder is not None and folder.is_new(frame.source):
-                    folder.add(frame.source, draw(frame.picture(), prediction), prediction)
+                    folder.add(frame.source, draw(_picture(frame), prediction), prediction)
                 yield prediction
         tell(len(sources))  # images that were skipped at the end are done too
 
@@ -156,6 +159,11 @@ def _looking(detector: DetectorLike) -> Callable[[list[Frame[Source]]], Sequence
     return look
 
 
+def _picture(frame: Frame[Source]) -> NDArray[np.uint8]:
+    """The whole picture, for drawing. So what is found is the same with pictures and without."""
+    return frame.picture() if frame.size == frame.pixels.shape[1:] else read_image(frame.source.path)
+
+
 def draw(picture: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8]:
     """Imports what draws when something is drawn: a run that only looks does not wait for it."""
     from singleshot.inference import draw as drawing
@@ -165,7 +173,7 @@ def draw(picture: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8
 
 def _prediction(detector: DetectorLike, frame: Frame[Source], found: Mapping[str, Any]) -> Prediction:
     return Prediction(
-        found["boxes"],
+        frame.boxes(found["boxes"]),
         found["scores"],
         found["labels"],
         tuple(detector.class_names),
