@@ -109,7 +109,7 @@ def test_a_replaced_network_is_switched_until_the_last_thread_leaves() -> None:
 
     detector.network = network
     with torch.no_grad():
-        expected = fresh("ssd").eval()([torch.from_numpy(PICTURES[0]).permute(2, 0, 1)])[0]
+        expected = fresh("ssd").eval()([PICTURES[0]])[0]
     for found in together(lambda _: detector.predict(PICTURES[0])):
         assert torch.equal(found.boxes, expected["boxes"])
         assert torch.equal(found.scores, expected["scores"])
