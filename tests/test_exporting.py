@@ -14,6 +14,7 @@ import torch
 
 import singleshot as ss
 from singleshot.cli import main
+from singleshot.engines.graph import exportable
 from singleshot.engines.options import Options
 from singleshot.errors import UserError
 from singleshot.exporting import export as module
@@ -21,6 +22,7 @@ from singleshot.exporting import raw
 from singleshot.exporting.place import find_format, find_target, staged
 from singleshot.exporting.samples import generated
 from singleshot.exporting.triton import config
+from singleshot.layers import BatchNorm2d
 
 Capture = pytest.CaptureFixture[str]
 Change = Callable[[Any, Any, Any], tuple[Any, Any, Any]]
@@ -288,6 +290,19 @@ def test_triton_describes_the_graph(tiny_model: Path) -> None:
     assert 'input [ { name: "images" data_type: TYPE_UINT8 dims: [ 64, 64, 3 ] } ]' in text
     assert 'output [ { name: "boxes" data_type: TYPE_FP32 dims: [ -1, 4 ] } ]' in text
     assert 'name: "count" data_type: TYPE_INT64 dims: [ 1 ] reshape { shape: [ ] }' in text
+
+
+def test_layers_have_the_names_of_the_detector_also_where_a_norm_is_folded(tiny_model: Path) -> None:
+    detector = ss.load(tiny_model)
+    frozen = next(part for part in detector.backbone.modules() if isinstance(part, BatchNorm2d))
+    frozen.frozen = True
+    form = exportable(detector)
+    convolutions = {name: part for name, part in form.named_modules() if isinstance(part, torch.nn.Conv2d)}
+    shapes = [tuple(part.weight.shape) for part in convolutions.values()]
+    found = module._names(form, shapes, [f"node_{place}" for place in range(len(shapes))])
+    assert found == list(convolutions)
+    assert module._names(form, shapes[1:], ["a"] * len(shapes[1:]))[0] == "a (32x1x3x3)"
+    assert not any("_conv_forward" in part.__dict__ for part in convolutions.values())
 
 
 def test_generated_images_are_always_the_same() -> None:

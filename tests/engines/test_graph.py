@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from mixtures import DETECTORS, MIXTURES
 from torch import Tensor
 
 from singleshot.detectors import Detector
+from singleshot.engines import torch_program
 from singleshot.engines.graph import Exportable, exportable
+from singleshot.engines.options import Options
 from singleshot.errors import UserError
 
 CLASSES = 3
@@ -126,6 +129,32 @@ def test_every_engine_finds_what_the_detector_finds(name: str, engine: str) -> N
     for number in (1, 3):
         given = inputs(form, number)
         assert_found(tuple(run(*given)), expected(detector, given))
+
+
+@pytest.mark.slow
+def test_the_graph_of_pytorch_takes_images_of_any_shape(tmp_path: Path) -> None:
+    """Wide, tall and square ones; and those of which a map has one row, one column, or one cell."""
+    detector = made("iou_retinanet")
+    torch_program.export(exportable(detector), tmp_path / "model.pt2")
+    _, run = torch_program.open(tmp_path / "model.pt2", Options())
+    usual = torch.export.load(tmp_path / "model.pt2").module()
+    for height, width in ((256, 416), (416, 256), (320, 320), (32, 448), (448, 32), (32, 32)):
+        images = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8)
+        given = images, torch.tensor([[height, width]] * 2, dtype=torch.float32)
+        told = expected(detector, given)
+        boxes, scores, labels = map(torch.from_numpy, run(*(one.numpy() for one in given)))
+        assert_found((boxes, scores, labels, (scores > 0).sum(1)), told)
+        if min(height, width) > 128:  # as everyone would open it
+            with torch.no_grad():
+                assert_found(usual(*given), told)
+
+
+def test_a_graph_of_free_size_is_traced_with_maps_of_several_rows_and_columns() -> None:
+    """Else PyTorch, ONNX and OpenVINO would take a map's single row for a rule."""
+    form = exportable(made("iou_retinanet"))
+    images, limits = form.example(2)
+    assert images.shape == (2, 384, 512, 3)  # 128, the largest stride, 3 and 4 times
+    assert limits.tolist() == [[384, 512]] * 2
 
 
 def test_what_cannot_be() -> None:

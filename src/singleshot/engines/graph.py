@@ -90,14 +90,20 @@ class Exportable(nn.Module):
         return (image, (batch, 2)) if self.padded else (image,)
 
     def example(self, batch: int = 2) -> tuple[Tensor, ...]:
-        """Inputs to trace it with: black images of the network's size."""
-        height, width = self.spec.input_size or cast(Any, self.spec.preprocess).size
+        """Inputs to trace it with: black images of the network's size, or of one that is like most others."""
+        height, width = self.spec.input_size or self._usual_size()
         if self.spec.input == "image":
             images = torch.zeros(batch, height, width, 3, dtype=torch.uint8)
         else:
             images = torch.zeros(batch, 3, height, width)
         limits = torch.tensor([[height, width]] * batch, dtype=torch.float32)
         return (images, limits) if self.padded else (images,)
+
+    def _usual_size(self) -> Size:
+        """A size, where it is free, at which no map has a side of 1: PyTorch would make this a rule of the graph."""
+        step = getattr(self.spec.preprocess, "divisor", 1)
+        stride = int(max(cast(AnchorGenerator, self.anchor_maker).strides))
+        return -(-3 * stride // step) * step, -(-4 * stride // step) * step
 
     def program(self) -> torch.export.ExportedProgram:
         """The graph of `torch.export`, with a free batch where `spec.batch` says so."""

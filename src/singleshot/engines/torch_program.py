@@ -55,7 +55,8 @@ def open(path: Path, options: Options) -> tuple[Spec, Run]:
             f"{path}: a .pt2 file is for PyTorch itself (torch.export.load), which may run code that the file holds; "
             "give the .safetensors file from which it was exported, or export it as .onnx or .xml"
         )
-    program: Any = torch.export.load(path).module()
+    # Its guards tell how PyTorch would order memory, which images with next to no height or width would change.
+    program: Any = torch.export.load(path).module(check_guards=False)
 
     def run(images: NDArray[Any], limits: Floats) -> tuple[Floats, Floats, Integers]:
         """Run on PyTorch: arrays to tensors and back."""

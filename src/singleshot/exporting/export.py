@@ -301,18 +301,27 @@ def _milliseconds(model: Any, pictures: Sequence[Any]) -> float:
 def _names(form: Exportable, shapes: Sequence[tuple[int, ...]], layers: Sequence[str]) -> list[str]:
     """The names of a graph's layers in the detector, where its convolutions are the same in the same order."""
     called: list[tuple[str, torch.nn.Module]] = []
-    parts = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
-    hooks = [
-        part.register_forward_pre_hook(lambda _, __, name=name, part=part: called.append((name, part)))
+    # A frozen norm is folded into its convolution, which is then not called itself: only this method of it is.
+    methods = ((torch.nn.Conv2d, "_conv_forward"), (torch.nn.ConvTranspose2d, "forward"))
+    parts = [
+        (name, part, method)
         for name, part in form.named_modules()
-        if isinstance(part, parts)
+        for kind, method in methods
+        if isinstance(part, kind)
     ]
+
+    def seen(name: str, part: torch.nn.Module, original: Callable[..., torch.Tensor], *given: Any) -> torch.Tensor:
+        called.append((name, part))
+        return original(*given)
+
     try:
+        for name, part, method in parts:
+            part.__dict__[method] = partial(seen, name, part, getattr(part, method))
         with torch.no_grad():
             form(*form.example(1))
     finally:
-        for hook in hooks:
-            hook.remove()
+        for _, part, method in parts:
+            part.__dict__.pop(method, None)
     counts = [int(part.weight.numel()) for _, part in called]  # type: ignore[operator]
     if counts != [_product(shape) for shape in shapes]:
         return [f"{layer}{in_brackets('x'.join(map(str, shape)))}" for layer, shape in zip(layers, shapes, strict=True)]
