@@ -3,8 +3,8 @@
     singleshot export runs/cells/best.safetensors --out cells.xml
     python examples/openvino_alone.py cells.xml photo.jpg
 
-For models of one input size (SSD, RefineDet); docs/how_to/exported_files.md has the lines for those that keep the
-aspect ratio.
+For models of one input size (SSD, RefineDet) with the input `image`, which is the default of the export;
+docs/how_to/exported_files.md has the lines for those that keep the aspect ratio.
 """
 
 import json

@@ -18,7 +18,7 @@ from singleshot.engines.graph import exportable
 from singleshot.engines.options import Options
 from singleshot.errors import UserError
 from singleshot.exporting import export as module
-from singleshot.exporting import raw
+from singleshot.exporting import raw, request
 from singleshot.exporting.place import find_format, find_target, staged
 from singleshot.exporting.samples import generated
 from singleshot.exporting.triton import config
@@ -60,8 +60,9 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     here = module.load
     for name in ("COMPARED_IMAGES", "_TIMED", "_WARM"):  # an untrained network finds much, so each image takes long
         monkeypatch.setattr(module, name, 2)
-    monkeypatch.setattr(module, "find_engine", lambda _: made)
-    monkeypatch.setattr(module, "load_package", lambda _: SimpleNamespace())
+    for place in (module, request):
+        monkeypatch.setattr(place, "find_engine", lambda _: made)
+    monkeypatch.setattr(request, "load_package", lambda _: SimpleNamespace())
 
     def load(path: Path, precision: str = "auto") -> Any:
         from singleshot.engines.exported import ExportedDetector

@@ -33,6 +33,7 @@ WORDS: dict[str, list[str]] = {
     "evaluate": ["MODEL", "DATA"],
     "detect": ["MODEL", "IMAGE", "--out", "OUT/found"],
     "benchmark": ["MODEL", "--rounds", "1", "--engine", "torch", "--precision", "fp32", "--image", "IMAGE"],
+    "export": ["MODEL", "--out", "OUT/model.onnx"],
     "data check": ["DATA"],
     "data show": ["DATA", "--out", "OUT/sheet.png"],
     "data formats": [],
@@ -54,7 +55,7 @@ WORDS: dict[str, list[str]] = {
     "models": ["--json"],
     "recipes": ["finetune"],
 }
-SLOW = {"demo", "models"}
+SLOW = {"demo", "export", "models"}
 
 
 def test_every_verb_is_here() -> None:

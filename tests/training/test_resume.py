@@ -198,14 +198,15 @@ def test_a_stopped_validation_is_made_again(
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.parametrize(("reader", "read"), [("loader", 9), ("frames", 7)])
+@pytest.mark.parametrize(("reader", "read"), [("loader.read_image", 9), ("frames.read_reduced", 7)])
 def test_an_image_that_has_gone_ends_the_run_with_all_saved(
     tmp_path: Path, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, reader: str, read: int
 ) -> None:
     recipe = make_recipe(schedule__steps=8, validation__every=0.5)
     train(recipe, out=tmp_path / "whole")
-    module = importlib.import_module(f"singleshot.data.{reader}")
-    original, calls = module.read_image, [0]
+    where, _, function = reader.partition(".")
+    module = importlib.import_module(f"singleshot.data.{where}")
+    original, calls = getattr(module, function), [0]
 
     def gone(*given: Any, **named: Any) -> Any:
         calls[0] += 1
@@ -214,7 +215,7 @@ def test_an_image_that_has_gone_ends_the_run_with_all_saved(
         return original(*given, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "read_image", gone)
+        patch.setattr(module, function, gone)
         with pytest.raises(UserError, match=r"a\.png: no such file\. Everything is saved after step \d of 8: continue"):
             train(recipe, out=tmp_path / "parts")
     assert SavedState.read(tmp_path / "parts" / "state.safetensors").progress.step > 3

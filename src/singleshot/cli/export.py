@@ -75,11 +75,26 @@ def parse(words: Sequence[str]) -> Namespace:
 
 def run(options: Namespace) -> Result:
     """Export, compare, and report."""
+    from singleshot.engines import refuse_exported
+    from singleshot.engines.graph_file import refuse_no_file
+    from singleshot.exporting.request import checked
+    from singleshot.paths import to_path
+
+    # Before PyTorch is imported, which takes seconds.
+    refuse_no_file(to_path(options.model))
+    refuse_exported(options.model, wanted="export")
+    checked(
+        options.out,
+        stem=to_path(options.model).stem,
+        format=options.format,
+        precision=options.precision,
+        max_drop=options.max_drop,
+        calibrated=options.calibrate is not None,
+        outputs=options.outputs,
+    )
     from singleshot.cli.model import load_model
     from singleshot.exporting.export import NotTheSame, export
-    from singleshot.exporting.place import find_format, find_target
 
-    find_target(options.out, format=find_format(options.format, options.out), stem="model")
     names = [
         "format",
         "precision",

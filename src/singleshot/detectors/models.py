@@ -20,7 +20,7 @@ def count_parameters(detector: Detector) -> int:
 
 def count_flops(detector: Detector) -> int:
     """Floating-point operations of the network for one image; a multiply and an add count as two."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), ShapesOnly():
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), ShapesOnly(convolutions=False):
         detector.network(torch.empty(1, 3, *detector.image_size, device=detector.device))
     return int(counter.get_total_flops())
 

@@ -131,7 +131,7 @@ def run_by(
         if options.precision == "int8":
             raise UserError(
                 f"{path}: int8 needs images to measure the ranges of values: "
-                f"singleshot export MODEL --precision int8 --calibrate DATA --out model{wanted.SUFFIX}"
+                f"singleshot export {path} --precision int8 --calibrate DATA --out model{wanted.SUFFIX}"
             )
         return _by_another(path, wanted, options, builder)
     own = find_engine(path)

@@ -71,9 +71,10 @@ def check_graph(spec: Spec, inputs: Sequence[str], outputs: Sequence[str], path:
 
 
 def first_line(error: BaseException) -> str:
-    """What an engine says of an error, short enough for a message."""
+    """What an engine says of an error, short enough for a message, without the places in its own source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return short(lines[0] if lines else type(error).__name__)
+    told = [line for line in lines if not line.startswith(("Exception from ", "Check '"))]
+    return short((told or lines or [type(error).__name__])[0])
 
 
 def as_run(

@@ -46,6 +46,8 @@ def open(path: Path, options: Options) -> tuple[Spec, Run]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}; export the model again, or copy the file again") from None
     spec = spec_of(told.get(KEY), path, title=TITLE, suffix=SUFFIX)
+    if options.precision == "bf16":
+        raise UserError(f"{path}: {TITLE} does not compute in bf16; take --precision fp32, or export it for openvino")
     options.computed(spec.precision, title=TITLE, bf16=False, where=f"{path}: ")
     runtime = load_package("onnxruntime")
     providers = _providers(runtime, options.device)

@@ -44,7 +44,7 @@ class Options:
         if self.precision == "int8" and held != "int8":
             raise UserError(
                 f"{where}holds the model in {held}, and int8 is asked for; int8 needs images to measure the ranges "
-                "of values: singleshot export MODEL --precision int8 --calibrate DATA"
+                "of values: singleshot export MODEL.safetensors --precision int8 --calibrate DATA --out MODEL.xml"
             )
         if self.precision != "auto" and held == "int8":
             if self.precision != "int8":

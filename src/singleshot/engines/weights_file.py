@@ -51,7 +51,7 @@ def prepared(detector: Any, options: Options) -> Any:
     if options.precision == "int8":
         raise UserError(
             "PyTorch computes in fp32 or bf16 here, and int8 is asked for: "
-            "singleshot export MODEL --format openvino --precision int8 --calibrate DATA"
+            "singleshot export MODEL --precision int8 --calibrate DATA --out MODEL.xml"
         )
     if options.precision != "auto" or options.exact:
         detector.precision = "bf16" if options.precision == "bf16" else "fp32"

@@ -17,22 +17,22 @@ from singleshot.data.dataset import Dataset
 from singleshot.data.frames import planes
 from singleshot.data.open import open_dataset
 from singleshot.detectors.detector import Detector
-from singleshot.engines import ENGINES, find_engine, load, load_detector
+from singleshot.engines import find_engine, load, load_detector
 from singleshot.engines.graph import Exportable, exportable
-from singleshot.engines.options import known_precision
 from singleshot.engines.parity import MAX_DROP, Parity, compare, usual_threshold
-from singleshot.engines.quantise import QUANTISERS, packages_for, quantiser_of
+from singleshot.engines.quantise import quantiser_of
 from singleshot.engines.quantise.control import Judged, controlled
-from singleshot.engines.quiet import load_package
-from singleshot.errors import UserError, in_brackets
+from singleshot.errors import in_brackets
 from singleshot.evaluation.detect_dataset import detect_dataset, to_arrays
 from singleshot.evaluation.detections import ImageDetections
 from singleshot.evaluation.metrics import Metrics, evaluate
 from singleshot.exporting import triton
-from singleshot.exporting.place import FOLDERS, FORMATS, files_of, find_format, find_target, staged
+from singleshot.exporting.place import FOLDERS, FORMATS, files_of, staged
 from singleshot.exporting.raw import raw_model
 from singleshot.exporting.report import Exported, Measured, fault_of
+from singleshot.exporting.request import checked
 from singleshot.exporting.samples import COMPARED_IMAGES, CalibrationImages, generated, read, some, spread
+from singleshot.paths import to_path
 from singleshot.postprocess import vary
 
 PREFERRED = ("val", "test")
@@ -92,20 +92,17 @@ def export(
         UserError: a choice that is impossible, a missing package, a file that exists already, data that cannot be read.
         NotTheSame: the exported form differs by more than the tolerance. Nothing is written.
     """
-    precision = known_precision(precision)
-    if precision == "auto":
-        raise UserError("precision must be one of fp32, bf16, int8, got 'auto'")
-    format = find_format(format, out)
-    if max_drop is not None and not 0 <= max_drop <= 100:
-        raise UserError(f"max_drop must be from 0 to 100 points of AP, got {max_drop}")
-    if max_drop is not None and precision == "fp32":
-        raise UserError("max_drop is for bf16 and int8; in fp32 the same objects are found: leave it out")
-    stem = "model" if isinstance(model, Detector) else Path(model).stem
-    target = find_target(out, format=format, stem=stem)
-    if format in FOLDERS:
-        triton.check(outputs)
-    _check_packages(FORMATS[format], precision)
-    _check_calibration(precision, calibrate)
+    stem = "model" if isinstance(model, Detector) else to_path(model).stem
+    request = checked(
+        out,
+        stem=stem,
+        format=format,
+        precision=precision,
+        max_drop=max_drop,
+        calibrated=calibrate is not None,
+        outputs=outputs,
+    )
+    format, precision, target = request.format, request.precision, request.target
     detector = model if isinstance(model, Detector) else load_detector(model, wanted="export")
     detector = _with_threshold(detector, threshold)
     reading = {"format": data_format, "allow_outside": allow_outside}
@@ -146,33 +143,6 @@ def export(
         if format in FOLDERS:
             triton.write(form, file, place)
     return report
-
-
-def _check_packages(suffix: str, precision: str) -> None:
-    """Raise `UserError`, before anything is computed, for a missing package and an impossible precision."""
-    if suffix not in ENGINES:
-        raise UserError(f"{suffix} files have no engine here; expected a format of {', '.join(ENGINES)}")
-    engine = find_engine(f"model{suffix}")
-    if precision == "int8" and suffix not in QUANTISERS:
-        raise UserError(f"{engine.TITLE} has no int8 here; expected format onnx, openvino or triton")
-    if precision not in engine.PRECISIONS:
-        raise UserError(
-            f"{engine.TITLE} does not compute in {precision}; expected one of {', '.join(engine.PRECISIONS)}"
-        )
-    wanted = dict.fromkeys((*engine.PACKAGES, *(packages_for(suffix) if precision == "int8" else ())))
-    for package in wanted:
-        if package != "torch":
-            load_package(package)
-
-
-def _check_calibration(precision: str, calibrate: Any) -> None:
-    if precision == "int8" and calibrate is None:
-        raise UserError(
-            "int8 needs images like those of the training, to see which values occur: give --calibrate DATA (in Python "
-            "calibrate=), the dataset of the training, for example; labels are not needed"
-        )
-    if precision != "int8" and calibrate is not None:
-        raise UserError(f"calibrate is for int8, and the precision is {precision}; leave one of them out")
 
 
 def _with_threshold(detector: Detector, threshold: float | None) -> Detector:

@@ -32,6 +32,8 @@ def writer(target: str | None, *, overwrite: bool = False) -> Iterator[Callable[
         yield lambda prediction: _write(sys.stdout, prediction)
     else:
         path = Path(target)
+        if path.is_dir():
+            raise UserError(f"{shown(path)} is a folder, expected a file for the lines; add its name")
         try:
             file = path.open("w" if overwrite else "x", encoding="utf-8")
         except FileExistsError:

@@ -28,14 +28,19 @@ class ShapesOnly(TorchFunctionMode):
     Such a tensor has no values, so norms, activations, sums and initialisers have no effect on it. PyTorch would still
     work through them step by step in Python and load its compiler for that. This takes nearly all of the time for
     building or running a network on "meta". The shape of a convolution is computed here: for its check of the sizes
-    PyTorch loads SymPy, half a second of the time to the first detection.
+    PyTorch loads SymPy, half a second of the time to the first detection. `convolutions=False` leaves them to PyTorch,
+    for those who count them.
     """
+
+    def __init__(self, *, convolutions: bool = True) -> None:
+        super().__init__()
+        self.convolutions = convolutions
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         """Called by PyTorch for every function of tensors."""
-        if func is F.conv2d and not kwargs and (shape := _convolved(*args)) is not None:
+        if self.convolutions and func is F.conv2d and not kwargs and (shape := _convolved(*args)) is not None:
             return args[0].new_empty(shape)
         return args[0] if _only_values(func, args) else func(*args, **(kwargs or {}))
 
