@@ -87,7 +87,10 @@ def main() -> None:
     detector = ss.load(options.model)
     with tempfile.TemporaryDirectory() as folder:
         dataset = enlarged(
-            ss.open_dataset(options.data, split=options.split), options.scale, options.images, Path(folder)
+            ss.open_dataset(options.data, split=options.split, class_names=detector.class_names),
+            options.scale,
+            options.images,
+            Path(folder),
         )
         ways: dict[str, Callable[[Path], Any]] = {
             "reading, whole": read_image,
