@@ -97,8 +97,8 @@ class TestWhatTheyRefuse:
             ss.load(model, **chosen)
         assert "device" in said or str(caught.value).startswith(f"{model}: ")
 
-    def test_bf16_where_the_processor_lacks_it(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="ONNX Runtime cannot compute in bf16 here"):
+    def test_bf16_which_onnx_runtime_lacks_on_every_processor(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="ONNX Runtime does not compute in bf16; take --precision fp32"):
             ss.load(write_onnx(tmp_path / "model.onnx", small_spec()), precision="bf16")
 
     def test_cuda_without_it(self, tmp_path: Path) -> None:
