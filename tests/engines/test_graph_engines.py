@@ -23,6 +23,10 @@ from singleshot.engines.options import Options
 from singleshot.engines.quiet import load_package
 from singleshot.errors import UserError
 
+# Many loads with both engines in one process leave it so that its next signal ends it (seen with SIGINT and SIGTERM in
+# later tests of training; the cause is not found). So these tests do not share a process with those of the fast suite.
+pytestmark = pytest.mark.slow
+
 Capture = pytest.CaptureFixture[str]
 
 
