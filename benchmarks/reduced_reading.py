@@ -5,6 +5,10 @@
 The images of a dataset are enlarged and written as JPEG in a temporary folder. The detector then detects in each file
 in both ways, which take turns; the times are the medians over the images of the best of the rounds, on one thread,
 beside those of reading alone. `evaluate` measures both ways on these images.
+
+Measured on val sets enlarged fourfold, decoded at 1/4 (58 and 87 images, processor time on a busy EPYC without VNNI):
+zoo/chess at 1664x1664 is read in 4.8 in place of 9.1 ms and detected in 78 in place of 89 ms, AP 71.57 in place of
+70.77; zoo/bccd at 2560x1920 in 6.8 in place of 14.2 and 79 in place of 95 ms, AP 59.92 in place of 60.09.
 """
 
 from __future__ import annotations
